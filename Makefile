@@ -1,0 +1,67 @@
+# Every target creates what it needs by itself.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+
+ENVIRONMENT := .venv/.installed
+
+.PHONY: help
+help: ## list the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+.PHONY: demo
+demo: $(ENVIRONMENT) ## run January's flights through everything; ALL=1 the whole year; BROKER=pulsar://… on a real Pulsar
+	$(if $(BROKER),MAGNETAR_BROKER='$(BROKER)') .venv/bin/python -m examples.flights.demo $(if $(ALL),--all)
+
+.PHONY: clean-demo
+clean-demo: ## remove the demo's data
+	rm -rf .demo
+
+# In the environment, not in the shell line: a query is full of quotes and dollar signs.
+unexport SQL
+.PHONY: query
+query: export QUERY_SQL = $(value SQL)
+query: export QUERY_FORMAT = $(or $(FORMAT),table)
+query: $(ENVIRONMENT) ## ask the demo's data: make query SQL="SELECT count() FROM flights.Departed" FORMAT=json
+	@[ -n "$$QUERY_SQL" ] || { echo 'Say what to ask: make query SQL="SELECT count() FROM flights.Departed"' >&2; exit 2; }
+	@.venv/bin/magnetar query --data .demo --format "$$QUERY_FORMAT" -- "$$QUERY_SQL"
+
+.PHONY: test
+test: $(ENVIRONMENT) .venv-wheel/.locked ## run all tests, against the checkout and against the wheel
+	@tools/test
+
+.PHONY: check
+check: $(ENVIRONMENT) ## format, lint, types (mypy and pyright), import arrows
+	@tools/check
+
+.PHONY: bench
+bench: $(ENVIRONMENT) ## measure speeds beside their floors
+	.venv/bin/python -m benchmarks
+
+.PHONY: format
+format: $(ENVIRONMENT) ## format the code and apply the safe fixes of the linter
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+.PHONY: surface
+surface: $(ENVIRONMENT) ## write the public names to tests/project/surface.txt, after an intended change
+	.venv/bin/python tests/project/test_surface.py
+
+.PHONY: lock
+lock: $(ENVIRONMENT) ## lock what pyproject.toml asks for; UPGRADE=1 takes the newest versions
+	.venv/bin/pip-compile --quiet $(if $(UPGRADE),--upgrade) --extra embedded --extra dev --generate-hashes --allow-unsafe \
+		--strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header \
+		--output-file requirements-dev.lock pyproject.toml
+
+%/.locked: requirements-dev.lock
+	@$(PYTHON) -c 'import sys; sys.exit("Magnetar needs Python 3.11 or newer: make PYTHON=…" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $*
+	$*/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-dev.lock
+	@touch $@
+
+# Lenient: a strict editable install would not see a file that is added later.
+.venv/.installed: .venv/.locked pyproject.toml setup.py
+	.venv/bin/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation \
+		--config-settings editable_mode=lenient --editable .
+	@touch $@

@@ -1,0 +1,264 @@
+"""The logic of one partition: from a command's bytes to its commit's. No I/O, no clock, no random source."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+from magnetar.schemas import (
+    MessageId,
+    Meta,
+    Undecodable,
+    is_uuid7,
+    made_at_ms,
+    partition_of,
+    why_bad_aggregate_id,
+)
+from magnetar.schemas.aggregate_schema import AggregateSchema
+from magnetar.schemas.command_message import (
+    CommandCodec,
+    CommandEnvelope,
+    CommandMessage,
+    UnknownCommandType,
+    encode_ids_to_time,
+)
+from magnetar.schemas.commit import CLAIM, Commit, CommitCodec, Parked, Source, write_place
+from magnetar.schemas.framing import write_string
+from magnetar.schemas.ids import NIL, is_uuid
+
+from .aggregate import Aggregate, Contract, contract_of
+from .decide import decide
+from .id_window import IdWindow
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_TIME_US_MAX: Final = 253_402_300_799_999_999
+"""The last microsecond of the year 9999: what a datetime can hold."""
+
+
+class Decision(NamedTuple):
+    """What became of one command message.
+
+    `commit` is the new commit's bytes, to be appended under `key`; None for a message that has been decided before,
+    whose commit is the one with `number`, or is not remembered if `number` is None.
+    """
+
+    commit: bytes | None
+    key: str
+    number: int | None
+    command_id: str
+    reply_to: str | None
+    outcome: str
+
+
+class Cannot(Exception):
+    """Why a command cannot be decided; becomes its parked commit's reason."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+
+class PartitionProcessor:
+    """Holds the aggregates of one partition, and turns each command into exactly one commit.
+
+    Feed it the log first (`replay`, in its order), then `begin` an ownership, then `decide` command after command.
+    A decision changes the states at once: whoever cannot store its commit throws the whole processor away.
+    """
+
+    def __init__(
+        self,
+        aggregate: type[Aggregate],
+        schema: AggregateSchema,
+        *,
+        partition: int,
+        partitions: int,
+        commit_bytes_max: int,
+        ids: IdWindow | None = None,
+    ) -> None:
+        self._aggregate: Any = aggregate
+        self._contract: Contract = contract_of(aggregate)
+        self._commands = CommandCodec(schema)
+        self._commits = CommitCodec(schema)
+        self._partition = partition
+        self._partitions = partitions
+        self._commit_bytes_max = commit_bytes_max
+        self._ids = IdWindow() if ids is None else ids
+        self._seed: Any = aggregate()
+        self._cells: dict[str, tuple[int, Any]] = {}
+        self._source: Source | None = None
+        self._owner = b""
+        self._incarnation = b""
+        self.next_number = 1
+
+    # --- recovery ---------------------------------------------------------------------------------------------------
+
+    def replay(self, commit: Commit) -> None:
+        """Take a commit that counts into the states, the remembered ids and the last source."""
+        if commit.outcome == CLAIM:
+            return
+        if commit.events:
+            version, state = self._cells.get(commit.aggregate_id, (0, self._seed))
+            for event in commit.events:
+                state = state.apply(event)
+            self._cells[commit.aggregate_id] = (version + len(commit.events), state)
+        self._source = commit.source
+        if commit.command_id != NIL:
+            self._ids.remember(commit.command_id, commit.number, commit.source.published_at_ms)
+        self.next_number = commit.number + 1
+
+    def begin(self, owner: bytes, incarnation: str) -> None:
+        """Start deciding under a new ownership, on a command topic of this incarnation."""
+        self._owner = owner
+        self._incarnation = write_string(incarnation)
+        if self._source is not None and self._source.incarnation != incarnation:
+            self._source = None
+
+    def state_of(self, aggregate_id: str) -> tuple[int, Any]:
+        """Version and state of an aggregate; version 0 and the seed if nothing has happened to it."""
+        return self._cells.get(aggregate_id, (0, self._seed))
+
+    # --- deciding ---------------------------------------------------------------------------------------------------
+
+    def decide(self, id: MessageId, key: str, payload: bytes, published_at_ms: int) -> Decision:
+        """Decide one command message, in the order of the command topic."""
+        envelope: CommandEnvelope | None = None
+        try:
+            message = self._commands.decode(payload)
+            envelope = message.envelope
+            if (repeat := self._find_repeat(id, envelope)) is not None:
+                return repeat
+            if self._was_decided(id):
+                return Decision(None, key, None, envelope.command_id, envelope.reply_to, "redelivered")
+            self._check_envelope(envelope, key, published_at_ms)
+            return self._decide(id, message, published_at_ms)
+        except UnknownCommandType as error:
+            found: Any = error.fields["envelope"]
+            return self._park(id, found, key, payload, published_at_ms, Cannot("unknown_type", error.what))
+        except Undecodable as error:
+            return self._park(id, None, key, payload, published_at_ms, Cannot("undecodable", error.what))
+        except Cannot as cannot:
+            return self._park(id, envelope, key, payload, published_at_ms, cannot)
+
+    def _was_decided(self, id: MessageId) -> bool:
+        return self._source is not None and id <= self._source.id
+
+    def _find_repeat(self, id: MessageId, envelope: CommandEnvelope) -> Decision | None:
+        number = self._ids.find(envelope.command_id)
+        if number is None:
+            return None
+        outcome = "redelivered" if self._was_decided(id) else "repeated"
+        return Decision(None, "", number, envelope.command_id, envelope.reply_to, outcome)
+
+    def _check_envelope(self, envelope: CommandEnvelope, key: str, published_at_ms: int) -> None:
+        aggregate_id = envelope.aggregate_id
+        if aggregate_id not in self._cells:  # what stands there has passed these tests
+            if (why := why_bad_aggregate_id(aggregate_id)) is not None:
+                raise Cannot("bad_id", why)
+            if (home := partition_of(aggregate_id, self._partitions)) != self._partition:
+                raise Cannot("misrouted", f"this is partition {self._partition}, and the id belongs on {home}")
+        if key != aggregate_id:
+            raise Cannot("misrouted", "the message's key is not the aggregate's id")
+        if not is_uuid7(envelope.command_id):
+            raise Cannot("bad_command_id", "the command id is not a UUID version 7 in lower case")
+        for name, value in (("correlation", envelope.correlation_id), ("causation", envelope.causation_id)):
+            if value is not None and not is_uuid(value):
+                raise Cannot("undecodable", f"the {name} id is not a UUID in lower case")
+        if not 0 <= envelope.issued_at_us <= _TIME_US_MAX:
+            raise Cannot("undecodable", "the command's time is not between 1970 and 9999")
+        if self._ids.is_expired(made_at_ms(envelope.command_id), published_at_ms):
+            raise Cannot("expired", "the command was published so long after its id was made that it could be a repeat")
+
+    def _decide(self, id: MessageId, message: CommandMessage, published_at_ms: int) -> Decision:
+        envelope = message.envelope
+        version, state = self._cells.get(envelope.aggregate_id, (0, self._seed))
+        if envelope.expected_version not in (None, version):
+            raise Cannot("version_conflict", f"version {envelope.expected_version} was expected, and it is {version}")
+        tail, state, emitted, outcome = self._ask_the_brain(message, version, state)
+        commit = self._commit(id, envelope, message.ids_to_time, version, published_at_ms, tail)
+        if len(commit) > self._commit_bytes_max:
+            raise Cannot("too_large", f"the commit has {len(commit)} bytes; {self._commit_bytes_max} are allowed")
+        if emitted:
+            self._cells[envelope.aggregate_id] = (version + emitted, state)
+        return self._stored(envelope, commit, published_at_ms, outcome)
+
+    def _ask_the_brain(self, message: CommandMessage, version: int, state: Any) -> tuple[bytes, Any, int, str]:
+        """The commit's tail, the state after it, how many events it has, its outcome. Raises Cannot if code raises."""
+        try:
+            if self._contract.takes_meta:
+                outcome = state.execute(message.command, _meta(message.envelope, version))
+            else:
+                outcome = state.execute(message.command)
+            decided = decide(self._contract, outcome)
+            if decided.rejection is not None:
+                return self._commits.rejected(decided.rejection), state, 0, "rejected"
+            if not decided.events:
+                return self._commits.nothing(), state, 0, "nothing"
+            for event in decided.events:
+                state = state.apply(event)
+            return self._commits.accepted(decided.events), state, len(decided.events), "accepted"
+        except Exception as error:  # the domain's code is anybody's: whatever it raises parks this one command
+            raise Cannot("brain_raised", f"{type(error).__name__}: {error}"[:2000]) from error
+
+    def _park(
+        self,
+        id: MessageId,
+        envelope: CommandEnvelope | None,
+        key: str,
+        payload: bytes,
+        published_at_ms: int,
+        cannot: Cannot,
+    ) -> Decision:
+        """Make the parked commit. What cannot be read, or must not stand in a column, is left out of the envelope."""
+        if envelope is not None and (repeat := self._find_repeat(id, envelope)) is not None:
+            return repeat
+        if self._was_decided(id):
+            return Decision(None, key, None, NIL, None, "redelivered")
+        readable = _readable(envelope, key)
+        version, _ = self._cells.get(readable.aggregate_id, (0, self._seed))
+        detail = cannot.detail.encode(errors="replace").decode()
+        tail = self._commits.parked(Parked.of(cannot.reason, detail, payload))
+        commit = self._commit(id, readable, encode_ids_to_time(readable), version, published_at_ms, tail)
+        if len(commit) > self._commit_bytes_max:
+            readable = CommandEnvelope(readable.aggregate_id, readable.command_id, readable.issued_at_us)
+            commit = self._commit(id, readable, encode_ids_to_time(readable), version, published_at_ms, tail)
+        return self._stored(readable, commit, published_at_ms, "parked")
+
+    def _commit(
+        self, id: MessageId, envelope: CommandEnvelope, ids_to_time: bytes, version: int, at_ms: int, tail: bytes
+    ) -> bytes:
+        source = write_place(id, at_ms) + self._incarnation
+        return self._commits.encode(self.next_number, self._owner, envelope, version, ids_to_time, source, tail)
+
+    def _stored(self, envelope: CommandEnvelope, commit: bytes, published_at_ms: int, outcome: str) -> Decision:
+        number = self.next_number
+        self.next_number = number + 1
+        if envelope.command_id != NIL:
+            self._ids.remember(envelope.command_id, number, published_at_ms)
+        return Decision(commit, envelope.aggregate_id, number, envelope.command_id, envelope.reply_to, outcome)
+
+
+def _meta(envelope: CommandEnvelope, version: int) -> Meta:
+    at = _EPOCH + timedelta(microseconds=envelope.issued_at_us)
+    return Meta(envelope.aggregate_id, version, at, envelope.actor, envelope.correlation_id)
+
+
+def _readable(envelope: CommandEnvelope | None, key: str) -> CommandEnvelope:
+    """The envelope of a parked commit: of the foreign one, only what every reader can take."""
+    if envelope is None:
+        return CommandEnvelope("" if why_bad_aggregate_id(key) else key, NIL, 0)
+    ids = (envelope.correlation_id, envelope.causation_id)
+    correlation_id, causation_id = (id if id is not None and is_uuid(id) else None for id in ids)
+    return CommandEnvelope(
+        "" if why_bad_aggregate_id(envelope.aggregate_id) else envelope.aggregate_id,
+        envelope.command_id if is_uuid7(envelope.command_id) else NIL,
+        envelope.issued_at_us if 0 <= envelope.issued_at_us <= _TIME_US_MAX else 0,
+        correlation_id,
+        causation_id,
+        envelope.actor,
+        None,
+        envelope.reply_to,
+        envelope.metadata,
+        envelope.producer,
+        envelope.sequence,
+    )

@@ -1,0 +1,120 @@
+"""From a backlog of commands to durable commits, beside a bare loop that does the same I/O without deciding."""
+
+import random
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from magnetar.pipelines.clock import SystemClock
+from magnetar.pipelines.log import Entry, Log
+from magnetar.pipelines.logs.sqlite import SqliteLog
+from magnetar.pipelines.runtime import provision
+from magnetar.pipelines.worker import Worker
+from magnetar.schemas import ReadRule, Topic, TopicKind, Verdict, partition_of, uuid7
+from magnetar.schemas.command_message import CommandCodec, CommandEnvelope
+from magnetar.schemas.commit import CommitCodec, Source, read_head, write_source
+
+from magnetar import Pipeline
+
+from .domain import Box, BoxPut, Put
+
+AGGREGATES = 10_000
+CHUNK = 1000
+NOTE = "x" * 90
+boxes = Pipeline("boxes", aggregates=[Box], partitions=16)
+SCHEMA = boxes.schemas["Box"]
+COMMANDS = Topic("boxes", "Box", TopicKind.COMMANDS)
+EVENTS = Topic("boxes", "Box", TopicKind.EVENTS)
+
+
+class Measured(NamedTuple):
+    """A rate, and how many messages stood in the log afterwards, read back and counted."""
+
+    name: str
+    per_second: float
+    counted: int
+
+
+def fill(log: Log, commands: int) -> None:
+    """Publish a backlog, spread over ten thousand aggregates."""
+    codec, now_ms = CommandCodec(SCHEMA), time.time_ns() // 1_000_000
+    entries: dict[int, list[Entry]] = {}
+    for n in range(commands):
+        id = f"box-{n % AGGREGATES}"
+        envelope = CommandEnvelope(id, uuid7(now_ms, n), now_ms * 1000)
+        entries.setdefault(partition_of(id, 16), []).append(Entry(id, codec.encode(envelope, Put(1, NOTE))))
+    publisher = log.publisher(COMMANDS, schema=SCHEMA.command_json)
+    for partition, batch in entries.items():
+        for start in range(0, len(batch), 5000):
+            publisher.publish(partition, batch[start : start + 5000], timeout_seconds=60)
+    publisher.close()
+
+
+def count(log: Log) -> int:
+    """How many commits count, read back by the read rule."""
+    counted = 0
+    for partition in range(16):
+        rule, reader = ReadRule(), log.reader(EVENTS, partition, after=None)
+        while messages := reader.read(messages_max=5000, timeout_seconds=0):
+            for message in messages:
+                number, owner, _ = read_head(message.payload)
+                counted += rule.judge(number, owner) is Verdict.COUNTS
+        reader.close()
+    return counted
+
+
+def decide(log: Log, commands: int) -> float:
+    """Run the shipped worker until the backlog is decided; returns the seconds."""
+    worker = Worker(log, Box, SCHEMA, partitions=16, name="bench", clock=SystemClock(), random=random.SystemRandom())
+    start = time.perf_counter()
+    while worker.decided < commands:
+        worker.step(timeout_seconds=1)
+    seconds = time.perf_counter() - start
+    worker.close()
+    return seconds
+
+
+def bare(log: Log, commands: int) -> float:
+    """Receive, decode, encode, append, acknowledge: the same calls, and no states, ids or decisions."""
+    codec, commits, owner = CommandCodec(SCHEMA), CommitCodec(SCHEMA), bytes(16)
+    consumer = log.consumer(COMMANDS, name="bare")
+    incarnation = log.describe(COMMANDS).incarnation
+    appenders = {p: log.fence(EVENTS, p, schema=SCHEMA.commit_json, name="bare") for p in range(16)}
+    for appender in appenders.values():
+        appender.append([Entry("", commits.claim(owner, 0, "bare"))], timeout_seconds=10)
+    numbers, done = dict.fromkeys(range(16), 0), 0
+    start = time.perf_counter()
+    while done < commands:
+        batch = consumer.receive(messages_max=CHUNK, timeout_seconds=1)
+        if batch is None:
+            continue
+        number, entries = numbers[batch.partition], []
+        for m in batch.messages:
+            number += 1
+            message = codec.decode(m.payload)
+            source = write_source(Source(m.id, m.published_at_ms, incarnation))
+            tail = commits.accepted([BoxPut(message.command.amount, number, message.command.note)])
+            entries.append(
+                Entry(m.key, commits.encode(number, owner, message.envelope, 0, message.ids_to_time, source, tail))
+            )
+        appenders[batch.partition].append(entries, timeout_seconds=30)
+        consumer.acknowledge(batch.partition, batch.messages[-1].id)
+        numbers[batch.partition] = number
+        done += len(entries)
+    seconds = time.perf_counter() - start
+    consumer.close()
+    return seconds
+
+
+def run(commands: int) -> Iterator[Measured]:
+    """Measure both, each on a log of its own."""
+    for name, loop in (("bare loop", bare), ("worker", decide)):
+        with tempfile.TemporaryDirectory() as folder:
+            log = SqliteLog(Path(folder) / "data", SystemClock())
+            provision(boxes, log)
+            fill(log, commands)
+            seconds = loop(log, commands)
+            yield Measured(name, commands / seconds, count(log))
+            log.close()

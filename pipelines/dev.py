@@ -1,0 +1,93 @@
+"""`magnetar dev`: all parts of a pipeline on this machine, as processes under one supervisor."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from magnetar.schemas import DataFolderError
+
+from .clock import Clock
+from .pipeline import Pipeline
+from .settings import Settings, open_log
+from .supervisor import Part, Supervisor, part_arguments
+
+
+@contextmanager
+def sole_supervisor(folder: Path) -> Iterator[None]:
+    """Hold the data folder against a second `dev`. Raises DataFolderError naming the process that holds it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "dev.lock").open("a+")
+    except OSError as error:
+        raise DataFolderError(
+            f"The data folder {folder} cannot be written: {error.strerror}.", cure="Choose another with --data."
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise DataFolderError(
+                f"The data folder {folder} is in use by another `magnetar dev`, process {holder}.",
+                cure="Stop that one, or choose another folder with --data.",
+                pid=holder,
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def prepare(pipeline: Pipeline, settings: Settings, clock: Clock) -> None:
+    """Create what is missing of the log, so that no part starts on a folder that cannot be used."""
+    from .runtime import provision
+
+    log = open_log(settings, clock)
+    try:
+        provision(pipeline, log)
+    finally:
+        log.close()
+
+
+def supervise(target: str, clock: Clock, *, arguments: list[str]) -> Supervisor:
+    """A worker and a projector for the pipeline, not yet started."""
+    return Supervisor(
+        [Part(role, [*part_arguments(role, target), *arguments], clock) for role in ("worker", "projector")]
+    )
+
+
+def run_dev(target: str, data: Path | None) -> None:
+    """Run all parts until Ctrl-C; a part that dies is started again.
+
+    Raises what a part that cannot run at all would: the pipeline is loaded and the folder opened here first.
+    """
+    import typer
+
+    from .clock import SystemClock
+    from .loading import load_pipeline
+    from .logging import configure_logging
+    from .runtime import StopSignal
+    from .settings import load_settings
+
+    configure_logging(role="dev")
+    pipeline, settings, clock = load_pipeline(target), load_settings(data=data), SystemClock()
+    with sole_supervisor(settings.data):
+        prepare(pipeline, settings, clock)
+        stopped = StopSignal()
+        supervisor = supervise(target, clock, arguments=["--data", str(settings.data)])
+        typer.echo(
+            f"magnetar dev: pipeline {pipeline.name} with {', '.join(pipeline.aggregates)} on {pipeline.partitions} "
+            f"partitions, data in {settings.data.resolve()}\nCtrl-C stops it; nothing is lost."
+        )
+        try:
+            while not stopped():
+                supervisor.look_after()
+                stopped.wait(0.2)
+        finally:
+            supervisor.stop()
+        typer.echo("magnetar dev: stopped")

@@ -1,0 +1,95 @@
+"""Reading an event topic by the read rule: only the commits that count, with what is needed to go on from there."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NamedTuple
+
+from magnetar.schemas import MessageId, ReadRule, Topic, Verdict
+from magnetar.schemas.commit import CommitCodec, read_head
+
+from .log import Log, Message
+
+_MARKS_MAX: Final = 20_000
+
+
+class Mark(NamedTuple):
+    """A place in the log to go on from: behind this message, with the rule in this state."""
+
+    after: MessageId | None
+    owner: bytes | None
+    expected: int
+
+
+class Marks:
+    """Places along a partition's log, so that one commit can be read again without reading all before it."""
+
+    def __init__(self) -> None:
+        self._marks: deque[Mark] = deque([Mark(None, None, 1)])
+
+    def add(self, mark: Mark) -> None:
+        """Remember a place behind all others; past 20,000 of them, every second one is forgotten."""
+        self._marks.append(mark)
+        if len(self._marks) > _MARKS_MAX:
+            self._marks = deque(mark for i, mark in enumerate(self._marks) if i % 2 == 0)
+
+    def before(self, number: int) -> Mark:
+        """The last place that stands before the commit with this number."""
+        found = self._marks[0]
+        for mark in self._marks:
+            if mark.expected > number:
+                break
+            found = mark
+        return found
+
+
+class Codecs:
+    """The codec of each schema number that a topic's messages were written with."""
+
+    def __init__(self, log: Log, topic: Topic, own: CommitCodec) -> None:
+        self._log = log
+        self._topic = topic
+        self._own = own
+        self._known: dict[int, CommitCodec] = {}
+
+    def of(self, schema: int) -> CommitCodec:
+        """The codec for messages of this schema. Raises PartitionRefused for one that this code cannot read."""
+        codec = self._known.get(schema)
+        if codec is None:
+            codec = self._known[schema] = self._own.for_schema(self._log.schema(self._topic, schema))
+        return codec
+
+
+def counting(messages: Sequence[Message], rule: ReadRule) -> Iterator[tuple[Message, int]]:
+    """Those of the messages that count, with their numbers; the rule is left behind the last one looked at."""
+    for message in messages:
+        number, owner, _ = read_head(message.payload)
+        if rule.judge(number, owner) is Verdict.COUNTS:
+            yield message, number
+
+
+def find(
+    log: Log, topic: Topic, partition: int, numbers: Sequence[int], marks: Marks, *, is_late: Callable[[], bool]
+) -> dict[int, Message]:
+    """Read the commits with these numbers again.
+
+    Gives up, with what has been found so far, when `is_late` says so.
+    """
+    found: dict[int, Message] = {}
+    wanted = sorted(set(numbers))
+    while wanted and not is_late():
+        mark = marks.before(wanted[0])
+        rule = ReadRule(mark.owner, mark.expected)
+        reader = log.reader(topic, partition, after=mark.after)
+        try:
+            while wanted and not is_late():
+                for message, number in counting(reader.read(messages_max=1000, timeout_seconds=0.1), rule):
+                    if number in wanted:
+                        found[number] = message
+                        wanted.remove(number)
+                if wanted and marks.before(wanted[0]).expected > rule.expected:
+                    break  # a mark nearer to the next one
+        finally:
+            reader.close()
+    return found

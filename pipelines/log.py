@@ -1,0 +1,205 @@
+"""The log port: what Magnetar needs of a log, and nothing else. Adapters: SQLite, memory, Apache Pulsar.
+
+Every adapter passes the same contract suite (`tests/contract`). All calls block, and each says how long at most.
+No object of a log is shared by threads unless its docstring says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from magnetar.schemas import MessageId, Topic
+
+
+class Message(NamedTuple):
+    """One stored message of one partition."""
+
+    id: MessageId
+    key: str
+    payload: bytes
+    published_at_ms: int
+    """Milliseconds since 1970 on the publisher's clock."""
+    schema: int
+    """The number that the log gave to the schema the payload was written with; see `Log.schema`."""
+
+
+class Batch(NamedTuple):
+    """Commands of one partition, in its order, given to the worker that the log names as active."""
+
+    partition: int
+    messages: Sequence[Message]
+
+
+class Entry(NamedTuple):
+    """A message to be stored: its key, which is the aggregate's id, and its bytes."""
+
+    key: str
+    payload: bytes
+
+
+class TopicDescription(NamedTuple):
+    """What the log knows of a topic."""
+
+    partitions: int
+    incarnation: str
+    """A UUID given at creation: a topic deleted and created again under its old name has another."""
+
+
+class Appender(Protocol):
+    """The one writer of one partition of an event topic, until somebody else fences it."""
+
+    def append(self, entries: Sequence[Entry], *, timeout_seconds: float) -> MessageId:
+        """Store the entries in their order.
+
+        Returns the id of the last when *all* of them are durable. Entries of one call may be stored without the ones
+        behind them, never the other way round, unless an error is raised.
+
+        Raises OwnershipLost if another appender has been fenced in: nothing more of this one will be stored.
+        Raises OutcomeUnknown if not everything was confirmed in time: any of the entries may be stored, now or later.
+        After either, the appender is of no more use: close it, and take the partition anew.
+        Raises MessageRefused if an entry is larger than `Log.message_bytes_max`: nothing was stored.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go. Never raises; waits for nothing that was not confirmed."""
+        ...
+
+
+class Publisher(Protocol):
+    """Anybody's way to put commands on a command topic. Safe to share between threads."""
+
+    def publish(self, partition: int, entries: Sequence[Entry], *, timeout_seconds: float) -> None:
+        """Store the entries in their order; returns when all are durable.
+
+        Raises OutcomeUnknown if not everything was confirmed in time (publishing again under the same command ids is
+        safe), and MessageRefused if an entry is larger than `Log.message_bytes_max` (nothing was stored).
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go. Never raises."""
+        ...
+
+
+class Consumer(Protocol):
+    """One worker's part in sharing out the partitions of a command topic.
+
+    The log spreads the partitions over the live consumers of the topic and gives each partition's messages, in order,
+    to one of them at a time: the *active* one. That is liveness and balance; safety is the fence of the event topic.
+    A frozen or cut-off consumer goes on believing that it is active.
+    """
+
+    def receive(self, *, messages_max: int, timeout_seconds: float) -> Batch | None:
+        """Wait for messages of any partition that this consumer is active for.
+
+        Returns at once when some are there, None when none came in time. A message is given once, until it is given
+        again because its partition was released, or because another consumer became active.
+        """
+        ...
+
+    def is_granted(self, partition: int) -> bool:
+        """Ask the log, not the memory, whether it names this consumer as the active one of the partition."""
+        ...
+
+    def acknowledge(self, partition: int, through: MessageId) -> None:
+        """Say that this message and all before it need not be given to anybody again. Best effort; never raises."""
+        ...
+
+    def release(self, partition: int) -> None:
+        """Close this consumer's part in the partition, if it has one, and take part again.
+
+        What was received or prefetched but not acknowledged is given again, to this consumer or another. Dropping
+        messages without releasing would lose them: the log thinks that they were delivered.
+        """
+        ...
+
+    def leave(self, partition: int) -> None:
+        """Close this consumer's part in the partition, so that another one can take it, until `release`."""
+        ...
+
+    def close(self) -> None:
+        """Leave all partitions. Never raises."""
+        ...
+
+
+class Reader(Protocol):
+    """Reads one partition of a topic from a place on, following its end."""
+
+    def read(self, *, messages_max: int, timeout_seconds: float) -> Sequence[Message]:
+        """Return the next messages, at once when some are there; nothing when none came in time."""
+        ...
+
+    def close(self) -> None:
+        """Let go. Never raises."""
+        ...
+
+
+class Inbox(Protocol):
+    """Where the replies to one client's asks arrive. Replies are a convenience: they can be lost, commits cannot."""
+
+    address: str
+    """What a command's `reply_to` says."""
+
+    def receive(self, *, timeout_seconds: float) -> Sequence[bytes]:
+        """Return the replies that are there, or nothing when none came in time."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the inbox and what is still in it. Never raises."""
+        ...
+
+
+class Log(Protocol):
+    """A log: partitioned topics with fenced writers, grants and readers."""
+
+    message_bytes_max: int
+    """How large a payload may be."""
+
+    def provision(self, topic: Topic, *, partitions: int, schema: str) -> None:
+        """Create the topic if it is missing and register `schema`, the JSON text of an Avro schema. Repeatable.
+
+        Raises SettingsError if the topic exists with another number of partitions.
+        """
+        ...
+
+    def describe(self, topic: Topic) -> TopicDescription:
+        """What the log knows of the topic. Raises LogUnavailable if it does not exist."""
+        ...
+
+    def schema(self, topic: Topic, number: int) -> str:
+        """The JSON text of the schema that the log knows under this number. Raises LogUnavailable if it knows none."""
+        ...
+
+    def publisher(self, topic: Topic, *, schema: str) -> Publisher:
+        """A way to publish messages written with this schema (registered already) to the topic."""
+        ...
+
+    def consumer(self, topic: Topic, *, name: str) -> Consumer:
+        """Take part in sharing out the topic's partitions, under a name that no other live consumer has."""
+        ...
+
+    def fence(self, topic: Topic, partition: int, *, schema: str, name: str) -> Appender:
+        """Become the one writer of the partition, at once, whoever was it before.
+
+        When this returns, no *later* append of an older appender succeeds. What an older one sent before may still
+        land, until the first message of the new one stands in the log: write a claim, and read up to it.
+        """
+        ...
+
+    def reader(self, topic: Topic, partition: int, *, after: MessageId | None) -> Reader:
+        """Read the partition behind this message, or from its start."""
+        ...
+
+    def inbox(self) -> Inbox:
+        """Open an inbox for replies."""
+        ...
+
+    def reply(self, address: str, payloads: Sequence[bytes]) -> None:
+        """Put replies into an inbox. Best effort: a client that is gone is no error; never raises."""
+        ...
+
+    def close(self) -> None:
+        """Close everything that was opened through this log. Never raises."""
+        ...

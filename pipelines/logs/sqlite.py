@@ -1,0 +1,217 @@
+"""The embedded log: a SQLite file per topic partition, shared by any number of processes on one machine."""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+import threading
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Protocol, TypeVar
+
+from magnetar.pipelines.clock import Clock
+from magnetar.pipelines.log import Entry, Message, TopicDescription
+from magnetar.schemas import (
+    LogUnavailable,
+    MessageId,
+    MessageRefused,
+    OwnershipLost,
+    SettingsError,
+    Topic,
+)
+
+from .sqlite_consumer import SqliteConsumer
+from .sqlite_files import Folder, canonical, connect, polling, read_messages, transaction
+from .sqlite_inbox import SqliteInbox, deliver
+
+MESSAGE_BYTES_MAX: Final = 5 * 1024 * 1024 - 64 * 1024
+"""As on a Pulsar with default settings, less room for its metadata: what works embedded works there."""
+
+T = TypeVar("T", bound="Closing")
+
+FENCE_TIMEOUT_SECONDS: Final = 5.0
+
+_INSERT = "INSERT INTO messages (key, payload, published_at_ms, schema) VALUES (?, ?, ?, ?)"
+
+
+class SqliteLog:
+    """The log in a folder. Safe to share between threads; appenders, consumers and readers are for one thread each."""
+
+    def __init__(self, folder: Path, clock: Clock, *, message_bytes_max: int = MESSAGE_BYTES_MAX) -> None:
+        self.message_bytes_max = message_bytes_max
+        self._folder = Folder(folder)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._opened: weakref.WeakSet[Closing] = weakref.WeakSet()
+
+    def provision(self, topic: Topic, *, partitions: int, schema: str) -> None:
+        """Create the topic if it is missing and register the schema."""
+        self._folder.provision(topic, partitions=partitions, schema=schema)
+
+    def describe(self, topic: Topic) -> TopicDescription:
+        """What the folder knows of the topic."""
+        return self._folder.describe(topic)
+
+    def schema(self, topic: Topic, number: int) -> str:
+        """The schema's text under this number."""
+        schemas = self._folder.schemas(topic)
+        if not 1 <= number <= len(schemas):
+            raise LogUnavailable(f"{topic} has no schema number {number}.", cure="The data folder is not complete.")
+        return schemas[number - 1]
+
+    def publisher(self, topic: Topic, *, schema: str) -> SqlitePublisher:
+        """A way to publish to the topic."""
+        return self._keep(SqlitePublisher(self, topic, self._number_of(topic, schema)))
+
+    def consumer(self, topic: Topic, *, name: str) -> SqliteConsumer:
+        """Take part in sharing out the topic's partitions."""
+        partitions = self.describe(topic).partitions
+        return self._keep(SqliteConsumer(self._folder, topic, partitions, name, self._clock))
+
+    def fence(self, topic: Topic, partition: int, *, schema: str, name: str) -> SqliteAppender:
+        """Write down a new owner; from then on every append of an older one fails within its own transaction."""
+        return self._keep(SqliteAppender(self, topic, partition, self._number_of(topic, schema), name))
+
+    def reader(self, topic: Topic, partition: int, *, after: MessageId | None) -> SqliteReader:
+        """Read the partition behind this message, or from its start."""
+        path = self._folder.partition(topic, partition)
+        return self._keep(SqliteReader(path, 0 if after is None else after.ledger, self._clock))
+
+    def inbox(self) -> SqliteInbox:
+        """Open an inbox for replies."""
+        return self._keep(SqliteInbox(self._folder.replies, self._clock))
+
+    def reply(self, address: str, payloads: Sequence[bytes]) -> None:
+        """Put replies into an inbox."""
+        deliver(self._folder.replies, address, payloads)
+
+    def close(self) -> None:
+        """Close everything that was opened through this log."""
+        with self._lock:
+            opened = list(self._opened)
+        for each in opened:
+            each.close()
+
+    def _keep(self, opened: T) -> T:
+        with self._lock:
+            self._opened.add(opened)
+        return opened
+
+    def _number_of(self, topic: Topic, schema: str) -> int:
+        schemas = self._folder.schemas(topic)
+        text = canonical(schema)
+        if text not in schemas:
+            raise SettingsError(f"The schema for {topic} is not registered.", cure="Provision the topic first.")
+        return schemas.index(text) + 1
+
+    def check_sizes(self, entries: Sequence[Entry]) -> None:
+        """Raise MessageRefused if one of the entries is over the limit."""
+        for entry in entries:
+            if len(entry.payload) > self.message_bytes_max:
+                raise MessageRefused(
+                    f"A message of {len(entry.payload):,} bytes was not stored: {self.message_bytes_max:,} are allowed.",
+                    cure="Keep large things elsewhere, and name them in the message.",
+                )
+
+    def store(self, connection: sqlite3.Connection, schema: int, entries: Sequence[Entry]) -> None:
+        """Insert entries within a transaction, stamped with the clock."""
+        now_ms = self._clock.now_ms()
+        connection.executemany(_INSERT, [(key, payload, now_ms, schema) for key, payload in entries])
+
+    def partition_file(self, topic: Topic, partition: int) -> Path:
+        """Where a partition is."""
+        return self._folder.partition(topic, partition)
+
+
+class Closing(Protocol):
+    """What was opened through the log."""
+
+    def close(self) -> None:
+        """Let go."""
+        ...
+
+
+class SqlitePublisher:
+    """Puts commands into partition files. Safe to share between threads."""
+
+    def __init__(self, log: SqliteLog, topic: Topic, schema: int) -> None:
+        self._log = log
+        self._topic = topic
+        self._schema = schema
+        self._lock = threading.Lock()
+        self._connections: dict[int, sqlite3.Connection] = {}
+
+    def publish(self, partition: int, entries: Sequence[Entry], *, timeout_seconds: float) -> None:
+        """Store the entries in one transaction."""
+        self._log.check_sizes(entries)
+        with self._lock:
+            connection = self._connections.get(partition)
+            if connection is None:
+                connection = connect(self._log.partition_file(self._topic, partition))
+                self._connections[partition] = connection
+            with transaction(connection, self._log.partition_file(self._topic, partition), timeout_seconds):
+                self._log.store(connection, self._schema, entries)
+
+    def close(self) -> None:
+        """Close the files."""
+        with self._lock:
+            for connection in self._connections.values():
+                connection.close()
+            self._connections.clear()
+
+
+class SqliteAppender:
+    """The one writer of a partition file, as long as its nonce is the one that stands in the file."""
+
+    def __init__(self, log: SqliteLog, topic: Topic, partition: int, schema: int, name: str) -> None:
+        self._log = log
+        self._schema = schema
+        self._path = log.partition_file(topic, partition)
+        self._nonce = secrets.token_hex(16)
+        self._connection = connect(self._path)
+        try:
+            with transaction(self._connection, self._path, FENCE_TIMEOUT_SECONDS):
+                self._connection.execute(
+                    "INSERT OR REPLACE INTO owner (id, nonce, name) VALUES (1, ?, ?)", (self._nonce, name)
+                )
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def append(self, entries: Sequence[Entry], *, timeout_seconds: float) -> MessageId:
+        """Store the entries in one transaction, in which the owner is checked too."""
+        self._log.check_sizes(entries)
+        with transaction(self._connection, self._path, timeout_seconds):
+            nonce, name = self._connection.execute("SELECT nonce, name FROM owner").fetchone()
+            if nonce != self._nonce:
+                raise OwnershipLost(f"{self._path.parent.name} partition {self._path.stem} belongs to {name} now.")
+            self._log.store(self._connection, self._schema, entries)
+            (last,) = self._connection.execute("SELECT max(offset) FROM messages").fetchone()
+        return MessageId(last)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+
+class SqliteReader:
+    """Follows a partition file by short reads."""
+
+    def __init__(self, path: Path, after: int, clock: Clock) -> None:
+        self._path = path
+        self._after = after
+        self._clock = clock
+        self._connection = connect(path)
+
+    def read(self, *, messages_max: int, timeout_seconds: float) -> Sequence[Message]:
+        """Return the next messages, looking again every few milliseconds while there are none."""
+        for _ in polling(self._clock, timeout_seconds):
+            if messages := read_messages(self._connection, self._path, self._after, messages_max):
+                self._after = messages[-1].id.ledger
+                return messages
+        return []
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()

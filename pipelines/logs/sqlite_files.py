@@ -1,0 +1,306 @@
+"""The files of the embedded log: their layout, their creation, and what can be wrong with them."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import sqlite3
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from magnetar.pipelines.clock import Clock
+from magnetar.pipelines.log import Message, TopicDescription
+from magnetar.schemas import DataFolderError, LogUnavailable, MagnetarError, MessageId, SettingsError, Topic
+
+FORMAT: Final = 1
+"""The layout that this code writes. A folder of a higher one was written by a later Magnetar."""
+
+_MARKER: Final = "magnetar.json"
+_POLL_SECONDS: Final = (0.001, 0.001, 0.002, 0.002, 0.004, 0.004, 0.008)
+"""Pauses between looks at a file: short when something was just there, at most 8 ms when nothing comes."""
+
+_PARTITION_SQL: Final = """
+CREATE TABLE messages (
+    offset INTEGER PRIMARY KEY, key TEXT NOT NULL, payload BLOB NOT NULL,
+    published_at_ms INTEGER NOT NULL, schema INTEGER NOT NULL
+) STRICT;
+CREATE TABLE owner (id INTEGER PRIMARY KEY CHECK (id = 1), nonce TEXT NOT NULL, name TEXT NOT NULL) STRICT;
+"""
+_CONSUMERS_SQL: Final = """
+CREATE TABLE consumers (
+    name TEXT PRIMARY KEY, pid INTEGER NOT NULL, started TEXT NOT NULL, heartbeat_ms INTEGER NOT NULL
+) STRICT;
+CREATE TABLE absent (name TEXT NOT NULL, partition INTEGER NOT NULL, PRIMARY KEY (name, partition)) STRICT;
+CREATE TABLE acknowledged (partition INTEGER PRIMARY KEY, offset INTEGER NOT NULL) STRICT;
+"""
+
+
+_READ: Final = """
+SELECT offset, key, payload, published_at_ms, schema FROM messages WHERE offset > ? ORDER BY offset LIMIT ?
+"""
+
+
+class Folder:
+    """A data folder: made if it is missing, refused if it is not ours to use."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self.replies = self.path / "replies"
+        with _os_errors(self.path):
+            self._open()
+        self._described: dict[Topic, dict[str, Any]] = {}
+
+    def _open(self) -> None:
+        marker = self.path / _MARKER
+        if not marker.exists():
+            self.path.mkdir(parents=True, exist_ok=True)
+            foreign = [each.name for each in self.path.iterdir() if each.name not in ("dev.lock", "replies")]
+            if foreign and not marker.exists():
+                raise DataFolderError(
+                    f"{self.path} is not empty, and not a data folder of Magnetar: it holds {sorted(foreign)[0]!r}.",
+                    cure="Choose another folder with --data or MAGNETAR_DATA.",
+                )
+            _write_atomically(marker, json.dumps({"format": FORMAT}))
+        try:
+            found = json.loads(marker.read_text())["format"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataFolderError(
+                f"{marker} cannot be read: {error}.", cure="Restore it from a copy of the folder."
+            ) from error
+        if found != FORMAT:
+            raise DataFolderError(
+                f"The data folder {self.path} has format {found}; this Magnetar reads format {FORMAT}.",
+                cure="Use the version of Magnetar that wrote it, or a later one.",
+            )
+        if not os.access(self.path, os.W_OK):
+            raise DataFolderError(f"The data folder {self.path} is read-only.", cure="Make it writable.")
+        self.replies.mkdir(mode=0o700, exist_ok=True)
+
+    # --- topics -----------------------------------------------------------------------------------------------------
+
+    def topic(self, topic: Topic) -> Path:
+        """The folder of a topic."""
+        return self.path / "log" / str(topic)
+
+    def partition(self, topic: Topic, partition: int) -> Path:
+        """The file of a partition. Raises LogUnavailable if the topic has none of that number."""
+        known = self._read(topic)
+        if not 0 <= partition < known["partitions"]:
+            raise LogUnavailable(f"{topic} has {known['partitions']} partitions, and no partition {partition}.")
+        return self.topic(topic) / f"{partition}.sqlite"
+
+    def describe(self, topic: Topic) -> TopicDescription:
+        """What the folder knows of a topic."""
+        known = self._read(topic)
+        return TopicDescription(known["partitions"], known["incarnation"])
+
+    def schemas(self, topic: Topic) -> list[str]:
+        """The texts of a topic's schemas; a schema's number is its place, from 1. Read anew each time."""
+        self._described.pop(topic, None)
+        schemas: list[str] = self._read(topic)["schemas"]
+        return schemas
+
+    def _read(self, topic: Topic) -> dict[str, Any]:
+        known = self._described.get(topic)
+        if known is None:
+            try:
+                known = json.loads((self.topic(topic) / "topic.json").read_text())
+            except FileNotFoundError:
+                raise LogUnavailable(
+                    f"The topic {topic} does not exist in {self.path}.",
+                    cure="Run the pipeline once, with `magnetar dev` or `magnetar run`.",
+                ) from None
+            self._described[topic] = known
+        return known
+
+    def provision(self, topic: Topic, *, partitions: int, schema: str) -> None:
+        """Create a topic as a whole, or add a schema to it."""
+        with _os_errors(self.path), self._locked():
+            if not (self.topic(topic) / "topic.json").exists():
+                self._create(topic, partitions)
+            self._described.pop(topic, None)
+            known = self._read(topic)
+            self._check(topic, known, partitions)
+            text = canonical(schema)
+            if text not in known["schemas"]:
+                _write_atomically(
+                    self.topic(topic) / "topic.json", json.dumps({**known, "schemas": [*known["schemas"], text]})
+                )
+                self._described.pop(topic, None)
+
+    def _check(self, topic: Topic, known: dict[str, Any], partitions: int) -> None:
+        if known["partitions"] != partitions:
+            raise SettingsError(
+                f"{topic} has {known['partitions']} partitions in {self.path}, and the pipeline declares {partitions}.",
+                cure="The number is fixed, because it decides where each aggregate lives: set it back.",
+            )
+        for partition in range(partitions):
+            path = self.topic(topic) / f"{partition}.sqlite"
+            if not path.exists():
+                raise DataFolderError(
+                    f"The data folder is not complete: {path} is missing, with what stood in it.",
+                    cure="Restore the whole folder from a copy, or begin with an empty one.",
+                )
+
+    def _create(self, topic: Topic, partitions: int) -> None:
+        """Make the topic's folder under another name, and move it into place complete."""
+        final = self.topic(topic)
+        making = final.with_name(f".{final.name}.making")
+        shutil.rmtree(making, ignore_errors=True)
+        making.mkdir(parents=True)
+        for partition in range(partitions):
+            _make(making / f"{partition}.sqlite", _PARTITION_SQL)
+        _make(making / "consumers.sqlite", _CONSUMERS_SQL)
+        described = {"partitions": partitions, "incarnation": str(uuid.uuid4()), "schemas": []}
+        _write_atomically(making / "topic.json", json.dumps(described))
+        making.rename(final)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with (self.path / _MARKER).open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def canonical(schema: str) -> str:
+    """A schema's text in one formatting, so that the same schema is known again."""
+    return json.dumps(json.loads(schema))
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open a file of the log that exists. Raises DataFolderError if it does not, or is no database."""
+    try:
+        connection = sqlite3.connect(
+            f"file:{quote(str(path))}?mode=rw", uri=True, isolation_level=None, check_same_thread=False
+        )
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA busy_timeout=5000")
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error as error:
+        raise failure(error, path) from error
+    return connection
+
+
+def _make(path: Path, sql: str) -> None:
+    connection = sqlite3.connect(path)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.executescript(sql)
+    finally:
+        connection.close()
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection, path: Path, timeout_seconds: float) -> Iterator[None]:
+    """One write transaction, durable when the block is left; rolled back if it raises."""
+    try:
+        connection.execute(f"PRAGMA busy_timeout={int(timeout_seconds * 1000)}")
+        connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.Error as error:
+        raise failure(error, path) from error
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException as error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        if isinstance(error, sqlite3.Error):
+            raise failure(error, path) from error
+        raise
+
+
+def read_messages(connection: sqlite3.Connection, path: Path, after: int, messages_max: int) -> list[Message]:
+    """The messages behind an offset, in one short read."""
+    rows = rows_of(connection, path, _READ, after, messages_max)
+    return [Message(MessageId(row[0], 0, 0), row[1], row[2], row[3], row[4]) for row in rows]
+
+
+def polling(clock: Clock, timeout_seconds: float) -> Iterator[None]:
+    """Turns to look for news, with pauses between them, until the time is over; at least one."""
+    deadline = clock.monotonic() + timeout_seconds
+    turn = 0
+    while True:
+        yield
+        left = deadline - clock.monotonic()
+        if left <= 0:
+            return
+        clock.sleep(min(left, _POLL_SECONDS[min(turn, len(_POLL_SECONDS) - 1)]))
+        turn += 1
+
+
+def failure(error: sqlite3.Error, path: Path) -> MagnetarError:
+    """What an error of SQLite means for the log."""
+    text = str(error)
+    if "locked" in text or "busy" in text:
+        pid = _writer_of(path)
+        who = f"process {pid} is" if pid else "another process is"
+        return LogUnavailable(
+            f"{path} is locked: {who} in the middle of a transaction.",
+            cure=f"If it does not go on by itself, look at it: ps {pid}; then end it: kill -9 {pid}." if pid else "",
+            pid=pid,
+        )
+    if "full" in text:
+        return DataFolderError(
+            f"The disk of {path} is full: nothing was stored.", cure="Make room; what was acknowledged is safe."
+        )
+    if "readonly" in text:
+        return DataFolderError(f"{path} is read-only.", cure="Make the data folder and all in it writable.")
+    if not path.exists():
+        return DataFolderError(
+            f"The data folder is not complete: {path} is missing, with what stood in it.",
+            cure="Restore the whole folder from a copy, or begin with an empty one.",
+        )
+    return DataFolderError(f"{path} cannot be used: {text}.", cure="Restore the data folder from a copy.")
+
+
+def _writer_of(path: Path) -> int | None:
+    """The process that holds SQLite's write lock: byte 120 of the file `…-shm` (wal.c), as Linux lists its locks."""
+    try:
+        inode = os.stat(f"{path}-shm").st_ino
+        locks = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return None
+    for line in locks:
+        parts = line.split()
+        if "WRITE" in parts and parts[-2] == "120" and parts[-3].rsplit(":", 1)[-1] == str(inode):
+            return int(parts[-4])
+    return None
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    making = path.with_name(f".{path.name}.{os.getpid()}")
+    with making.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    making.replace(path)
+
+
+@contextmanager
+def _os_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        full = error.errno == errno.ENOSPC
+        raise DataFolderError(
+            f"The data folder {path} cannot be used: {error.strerror} ({error.filename or path}).",
+            cure="Make room." if full else "Make it writable, or choose another with --data or MAGNETAR_DATA.",
+        ) from error
+    except sqlite3.Error as error:
+        raise failure(error, path) from error
+
+
+def rows_of(connection: sqlite3.Connection, path: Path, sql: str, *values: object) -> Sequence[tuple[Any, ...]]:
+    """The rows of one short read."""
+    try:
+        rows: Sequence[tuple[Any, ...]] = connection.execute(sql, values).fetchall()
+    except sqlite3.Error as error:
+        raise failure(error, path) from error
+    return rows

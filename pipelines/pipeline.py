@@ -1,0 +1,98 @@
+"""The pipeline: a value that declares one bounded context, and what is derived from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from magnetar.aggregates import Aggregate, contract_of
+from magnetar.projections import Row
+from magnetar.schemas import DeclarationError, SettingsError, Topic, TopicKind, wire_name
+from magnetar.schemas.aggregate_schema import AggregateSchema
+from magnetar.schemas.names import check_context
+
+PARTITIONS_MAX: Final = 1024
+
+
+class Pipeline:
+    """One bounded context: a Pulsar namespace and a ClickHouse database of the same name.
+
+    `partitions` is the number of partitions of every topic. It is fixed once the pipeline has run, because it decides
+    where each aggregate lives. Raises DeclarationError for names that clash and classes that do not fit.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        aggregates: Sequence[type[Aggregate]],
+        projections: Sequence[type[Row]] = (),
+        partitions: int = 16,
+    ) -> None:
+        check_context(name)
+        self.name = name
+        self.partitions = _checked(partitions)
+        self.aggregates: dict[str, type[Aggregate]] = {}
+        self.schemas: dict[str, AggregateSchema] = {}
+        for aggregate in aggregates:
+            self._add(aggregate)
+        if not self.aggregates:
+            raise DeclarationError(
+                f"The pipeline {name!r} has no aggregate.", cure=f"Pipeline({name!r}, aggregates=[…])"
+            )
+        self.projections = tuple(projections)
+        self._check_projections()
+
+    def _add(self, aggregate: Any) -> None:
+        if not (isinstance(aggregate, type) and issubclass(aggregate, Aggregate)):
+            raise DeclarationError(
+                f"{aggregate!r} in the aggregates of {self.name!r} is no Aggregate.", cure="List classes, not objects."
+            )
+        contract, aggregate_name = contract_of(aggregate), wire_name(aggregate)
+        for other in self.schemas.values():
+            clashes = {wire_name(event) for event in contract.events} & set(other.events)
+            if aggregate_name == other.aggregate or clashes:
+                what = f"an event {sorted(clashes)[0]!r}" if clashes else f"the name {aggregate_name!r}"
+                raise DeclarationError(
+                    f"Two aggregates of {self.name!r}, {other.aggregate} and {aggregate_name}, have {what}.",
+                    cure="Rename one: each event has a view of its name in the context's database.",
+                )
+        self.aggregates[aggregate_name] = aggregate
+        self.schemas[aggregate_name] = AggregateSchema(
+            self.name,
+            aggregate_name,
+            commands=contract.commands,
+            events=contract.events,
+            rejections=contract.rejections,
+        )
+
+    def _check_projections(self) -> None:
+        for projection in self.projections:
+            if not (isinstance(projection, type) and issubclass(projection, Row)):
+                raise DeclarationError(
+                    f"{projection!r} in the projections of {self.name!r} is no projection.",
+                    cure="List classes derived from Sql.",
+                )
+
+    def topic(self, aggregate: str, kind: TopicKind) -> Topic:
+        """The name of an aggregate's topic. Raises SettingsError for an aggregate that the pipeline has not."""
+        self.schema_of(aggregate)
+        return Topic(self.name, aggregate, kind)
+
+    def schema_of(self, aggregate: str) -> AggregateSchema:
+        """What stands on an aggregate's topics. Raises SettingsError for an aggregate that the pipeline has not."""
+        if aggregate not in self.schemas:
+            known = ", ".join(self.schemas)
+            raise SettingsError(f"The pipeline {self.name!r} has no aggregate {aggregate!r}.", cure=f"It has: {known}.")
+        return self.schemas[aggregate]
+
+    def __repr__(self) -> str:
+        return f"Pipeline({self.name!r}, aggregates={list(self.aggregates)}, partitions={self.partitions})"
+
+
+def _checked(partitions: int) -> int:
+    if not 1 <= partitions <= PARTITIONS_MAX:
+        raise DeclarationError(
+            f"A pipeline cannot have {partitions} partitions.", cure=f"Use 1 to {PARTITIONS_MAX}; 16 is the default."
+        )
+    return partitions

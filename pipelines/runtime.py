@@ -1,0 +1,103 @@
+"""What runs in the processes of a pipeline: deciding and projecting, until told to stop."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+from magnetar.schemas import LogUnavailable, TopicKind
+
+from .clock import Clock, SystemClock
+from .log import Log
+from .pipeline import Pipeline
+from .settings import Settings, open_log
+from .worker import Worker
+
+IDLE_SECONDS: Final = 0.2
+"""How long a worker waits for commands before it looks whether it should stop."""
+
+
+def provision(pipeline: Pipeline, log: Log) -> None:
+    """Create what is missing of the pipeline's topics. Repeatable."""
+    for schema in pipeline.schemas.values():
+        for kind, text in ((TopicKind.COMMANDS, schema.command_json), (TopicKind.EVENTS, schema.commit_json)):
+            log.provision(pipeline.topic(schema.aggregate, kind), partitions=pipeline.partitions, schema=text)
+
+
+def is_provisioned(pipeline: Pipeline, log: Log) -> bool:
+    """Whether all topics of the pipeline are there."""
+    try:
+        for aggregate in pipeline.aggregates:
+            for kind in (TopicKind.COMMANDS, TopicKind.EVENTS):
+                log.describe(pipeline.topic(aggregate, kind))
+    except LogUnavailable:
+        return False
+    return True
+
+
+def run_worker(pipeline: Pipeline, settings: Settings, *, stopped: Callable[[], bool], name: str | None = None) -> None:
+    """Decide the commands of all aggregates of the pipeline, in one process, until `stopped`."""
+    clock: Clock = SystemClock()
+    log = open_log(settings, clock)
+    workers: list[Worker] = []
+    try:
+        provision(pipeline, log)
+        name = name or worker_name()
+        workers = [
+            Worker(
+                log,
+                cls,
+                pipeline.schemas[aggregate],
+                partitions=pipeline.partitions,
+                name=name,
+                clock=clock,
+                random=random.SystemRandom(),
+            )
+            for aggregate, cls in pipeline.aggregates.items()
+        ]
+        while not stopped():
+            for worker in workers:
+                while worker.step(timeout_seconds=IDLE_SECONDS / len(workers)) and len(workers) == 1 and not stopped():
+                    pass
+    finally:
+        for worker in workers:
+            worker.close()
+        log.close()
+
+
+def worker_name() -> str:
+    """A name that no other live process has."""
+    return f"{socket.gethostname()}-{os.getpid()}-{random.SystemRandom().randbytes(3).hex()}"
+
+
+class StopSignal:
+    """Becomes true on Ctrl-C and SIGTERM, and, in a supervised process, when its supervisor is gone."""
+
+    def __init__(self, *, supervised: bool = False) -> None:
+        self._event = threading.Event()
+        signal.signal(signal.SIGTERM, lambda *_: self._event.set())
+        if supervised:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            threading.Thread(target=self._watch_supervisor, name="magnetar-supervisor", daemon=True).start()
+        else:
+            signal.signal(signal.SIGINT, lambda *_: self._event.set())
+
+    def __call__(self) -> bool:
+        return self._event.is_set()
+
+    def wait(self, timeout_seconds: float) -> bool:
+        """Wait until it becomes true, or the time is over; returns whether it is."""
+        return self._event.wait(timeout_seconds)
+
+    def _watch_supervisor(self) -> None:
+        """The supervisor holds the other end of standard input: it ends when the supervisor does, however."""
+        sys.stdin.buffer.read()
+        self._event.set()
+        structlog.get_logger("magnetar.run").info("the supervisor is gone")

@@ -1,0 +1,305 @@
+"""The worker: takes partitions, decides their commands, commits, replies, acknowledges. In this order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+import msgspec
+import structlog
+from magnetar.aggregates import Aggregate, Decision, PartitionProcessor
+from magnetar.schemas import (
+    LogUnavailable,
+    MagnetarError,
+    OutcomeUnknown,
+    OwnershipLost,
+    PartitionRefused,
+    ReadRule,
+    Topic,
+    TopicKind,
+    Undecodable,
+    Verdict,
+)
+from magnetar.schemas.aggregate_schema import AggregateSchema
+from magnetar.schemas.commit import CommitCodec, read_head
+
+from .clock import Clock
+from .history import Codecs, Mark, Marks, find
+from .log import Appender, Batch, Entry, Log, Message
+from .reply import Reply
+
+FAILPOINTS: Final = (
+    "after_receive",
+    "at_claim",
+    "after_decide",
+    "after_send",
+    "before_reply",
+    "before_acknowledge",
+)
+"""Where tests may crash or freeze a worker; each is passed once a chunk. Within a send, the adapters have theirs."""
+
+
+class Random(Protocol):
+    """Where the nonces of ownerships come from."""
+
+    def randbytes(self, n: int, /) -> bytes:
+        """That many random bytes."""
+        ...
+
+
+class WorkerOptions(msgspec.Struct, frozen=True):
+    """How a worker works. Each default says what it trades."""
+
+    chunk_messages_max: int = 1000
+    """Commands decided before their commits are flushed: more is faster, and later for the first of them."""
+    append_timeout_seconds: float = 30.0
+    """Past this, a flush counts as lost, and the partition is taken anew."""
+    claim_timeout_seconds: float = 60.0
+    """How long the log may give nothing new before the own claim has come back, when a partition is taken."""
+    lookup_timeout_seconds: float = 5.0
+    """How long the commits of repeated commands are looked for; a client that gets no reply asks again."""
+    pause_seconds: float = 0.5
+    """How long a worker keeps off a partition that it lost or could not take, at least; up to twice that, at random."""
+
+
+class _Owned:
+    """A partition between its claim and its loss."""
+
+    def __init__(self, appender: Appender, processor: PartitionProcessor, owner: bytes, marks: Marks) -> None:
+        self.appender = appender
+        self.processor = processor
+        self.owner = owner
+        self.marks = marks
+        self.schema = 0
+
+
+class Worker:
+    """Decides the commands of one aggregate, on whichever partitions the log grants it.
+
+    Everything from outside is passed in: the log, the clock, the source of nonces, and a `failpoint` that tests use to
+    crash or freeze it in the middle. One object, one thread.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        aggregate: type[Aggregate],
+        schema: AggregateSchema,
+        *,
+        partitions: int,
+        name: str,
+        clock: Clock,
+        random: Random,
+        options: WorkerOptions | None = None,
+        failpoint: Callable[[str], None] | None = None,
+    ) -> None:
+        self._log = log
+        self._aggregate = aggregate
+        self._schema = schema
+        self._partitions = partitions
+        self._name = name
+        self._clock = clock
+        self._random = random
+        self._options = options or WorkerOptions()
+        self._failpoint = failpoint or (lambda name: None)
+        self._events = Topic(schema.context, schema.aggregate, TopicKind.EVENTS)
+        commands = Topic(schema.context, schema.aggregate, TopicKind.COMMANDS)
+        self._codec = CommitCodec(schema)
+        self._codecs = Codecs(log, self._events, self._codec)
+        self._incarnation = log.describe(commands).incarnation
+        self._consumer = log.consumer(commands, name=name)
+        self._owned: dict[int, _Owned] = {}
+        self._rejoin_at: dict[int, float] = {}
+        self.refused: dict[int, MagnetarError] = {}
+        self.decided = 0
+        self._logger = structlog.get_logger("magnetar.worker").bind(
+            context=schema.context, aggregate=schema.aggregate, worker=name
+        )
+
+    @property
+    def owned(self) -> tuple[int, ...]:
+        """The partitions that this worker believes to own."""
+        return tuple(sorted(self._owned))
+
+    def step(self, *, timeout_seconds: float) -> bool:
+        """Wait for commands of one partition, and carry them through to the acknowledgement.
+
+        1. Takes the partition, if it is not owned: fences, claims, reads the log up to the own claim.
+        2. Decides each command. 3. Appends their commits, and waits until they are stored. 4. Sends the replies.
+        5. Acknowledges the commands.
+
+        Returns whether there was anything to do. Whatever goes wrong on the way costs the partition, never a command:
+        it is released, and comes again, to this worker or another.
+        """
+        self._rejoin()
+        batch = self._consumer.receive(messages_max=self._options.chunk_messages_max, timeout_seconds=timeout_seconds)
+        if batch is None:
+            return False
+        self._failpoint("after_receive")
+        try:
+            owned = self._owned.get(batch.partition) or self._take(batch.partition)
+            self._carry_through(owned, batch)
+        except (PartitionRefused, Undecodable) as error:
+            self._refuse(batch.partition, error)
+        except (OwnershipLost, OutcomeUnknown, LogUnavailable) as error:
+            self._drop(batch.partition, type(error).__name__, error.what)
+        return True
+
+    def close(self) -> None:
+        """Let go of everything. The commands that were not acknowledged go to another worker."""
+        for owned in self._owned.values():
+            owned.appender.close()
+        self._owned.clear()
+        self._consumer.close()
+
+    # --- taking a partition -----------------------------------------------------------------------------------------
+
+    def _take(self, partition: int) -> _Owned:
+        """Become the owner, if the log still names this worker as the active one."""
+        self._check_granted(partition)
+        appender = self._log.fence(self._events, partition, schema=self._schema.commit_json, name=self._name)
+        try:
+            owned = self._claim(partition, appender)
+        except BaseException:
+            appender.close()
+            raise
+        self._owned[partition] = owned
+        self._logger.info("partition taken", partition=partition, number=owned.processor.next_number)
+        return owned
+
+    def _check_granted(self, partition: int) -> None:
+        if not self._consumer.is_granted(partition):
+            raise OwnershipLost("The log names another worker as the active one.")
+
+    def _claim(self, partition: int, appender: Appender) -> _Owned:
+        owner = self._random.randbytes(16)
+        claim = self._codec.claim(owner, self._clock.now_ms() * 1000, self._name)
+        self._failpoint("at_claim")
+        appender.append([Entry("", claim)], timeout_seconds=self._options.append_timeout_seconds)
+        processor = PartitionProcessor(
+            self._aggregate,
+            self._schema,
+            partition=partition,
+            partitions=self._partitions,
+            commit_bytes_max=self._log.message_bytes_max,
+        )
+        owned = _Owned(appender, processor, owner, Marks())
+        self._recover(partition, owned)
+        processor.begin(owner, self._incarnation)
+        return owned
+
+    def _recover(self, partition: int, owned: _Owned) -> None:
+        """Read the log up to the own claim, found by its nonce: only what stands before it is the log."""
+        rule = ReadRule()
+        reader = self._log.reader(self._events, partition, after=None)
+        asked_at = self._clock.monotonic()
+        deadline = asked_at + self._options.claim_timeout_seconds
+        try:
+            while True:
+                if self._clock.monotonic() - asked_at > 1.0:
+                    asked_at = self._clock.monotonic()
+                    self._check_granted(partition)
+                messages = reader.read(messages_max=1000, timeout_seconds=1.0)
+                for message in messages:
+                    if self._is_own_claim(message, owned, rule):
+                        owned.marks.add(Mark(message.id, rule.owner, rule.expected))
+                        return
+                if messages:
+                    owned.marks.add(Mark(messages[-1].id, rule.owner, rule.expected))
+                    deadline = self._clock.monotonic() + self._options.claim_timeout_seconds
+                elif self._clock.monotonic() > deadline:
+                    raise OutcomeUnknown(f"The claim of {self._events} partition {partition} did not come back.")
+        finally:
+            reader.close()
+
+    def _is_own_claim(self, message: Message, owned: _Owned, rule: ReadRule) -> bool:
+        number, owner, _ = _head(message)
+        verdict = rule.judge(number, owner)
+        if verdict is Verdict.COUNTS:
+            owned.processor.replay(self._codecs.of(message.schema).decode(message.payload))
+        if verdict is not Verdict.CLAIM or owner != owned.owner:
+            return False
+        owned.schema = message.schema
+        return True
+
+    # --- deciding a chunk -------------------------------------------------------------------------------------------
+
+    def _carry_through(self, owned: _Owned, batch: Batch) -> None:
+        first = owned.processor.next_number
+        decisions = [owned.processor.decide(m.id, m.key, m.payload, m.published_at_ms) for m in batch.messages]
+        self._failpoint("after_decide")
+        self._append(owned, batch.partition, decisions, first)
+        self._failpoint("before_reply")
+        self._reply(owned, batch.partition, decisions)
+        self._failpoint("before_acknowledge")
+        self._consumer.acknowledge(batch.partition, batch.messages[-1].id)
+        self.decided += len(decisions)
+
+    def _append(self, owned: _Owned, partition: int, decisions: Sequence[Decision], first: int) -> None:
+        entries = [Entry(d.key, d.commit) for d in decisions if d.commit is not None]
+        if entries:
+            last = owned.appender.append(entries, timeout_seconds=self._options.append_timeout_seconds)
+            owned.marks.add(Mark(last, owned.owner, first + len(entries)))
+        self._failpoint("after_send")
+        for decision in decisions:
+            if decision.outcome == "parked":
+                self._logger.warning(
+                    "command parked", partition=partition, number=decision.number, command_id=decision.command_id
+                )
+
+    def _reply(self, owned: _Owned, partition: int, decisions: Sequence[Decision]) -> None:
+        """Answer those who wait: new commits from memory, older ones read again from the log."""
+        asked = [d for d in decisions if d.reply_to is not None and d.number is not None]
+        if not asked:
+            return
+        commits = {d.number: Reply(partition, owned.schema, d.commit) for d in decisions if d.commit is not None}
+        missing = [d.number for d in asked if d.number is not None and d.number not in commits]
+        if missing:
+            deadline = self._clock.monotonic() + self._options.lookup_timeout_seconds
+            is_late = lambda: self._clock.monotonic() > deadline  # noqa: E731
+            found = find(self._log, self._events, partition, missing, owned.marks, is_late=is_late)
+            commits.update({number: Reply(partition, m.schema, m.payload) for number, m in found.items()})
+        by_address: dict[str, list[bytes]] = {}
+        for decision in asked:
+            if decision.number in commits and decision.reply_to is not None:
+                by_address.setdefault(decision.reply_to, []).append(commits[decision.number].encode())
+        for address, payloads in by_address.items():
+            self._log.reply(address, payloads)
+
+    # --- losing a partition -----------------------------------------------------------------------------------------
+
+    def _drop(self, partition: int, reason: str, detail: str) -> None:
+        """No longer the owner, or not sure: forget all, give the commands back, keep off for a moment."""
+        self._forget(partition)
+        self._consumer.leave(partition)
+        pause = self._options.pause_seconds * (1 + self._random.randbytes(1)[0] / 256)
+        self._rejoin_at[partition] = self._clock.monotonic() + pause
+        self._logger.warning("partition lost", partition=partition, reason=reason, detail=detail)
+
+    def _rejoin(self) -> None:
+        for partition, at in list(self._rejoin_at.items()):
+            if self._clock.monotonic() >= at:
+                del self._rejoin_at[partition]
+                self._consumer.release(partition)
+
+    def _refuse(self, partition: int, error: MagnetarError) -> None:
+        """This code cannot fold what stands there: leave the partition to code that can."""
+        self._forget(partition)
+        self.refused[partition] = error
+        self._consumer.leave(partition)
+        self._logger.error("partition refused", partition=partition, what=error.what, cure=error.cure)
+
+    def _forget(self, partition: int) -> None:
+        owned = self._owned.pop(partition, None)
+        if owned is not None:
+            owned.appender.close()
+
+
+def _head(message: Message) -> tuple[int, bytes, int]:
+    try:
+        return read_head(message.payload)
+    except (Undecodable, IndexError) as error:
+        raise PartitionRefused(
+            f"A message of {len(message.payload)} bytes on an event topic, {tuple(message.id)}, is no commit.",
+            cure="Somebody else wrote to the topic: find out who, and take the right to do so away.",
+        ) from error

@@ -1,0 +1,17 @@
+"""What users write on the read side."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from magnetar.schemas import Immutable
+
+
+class Row(Immutable):
+    """One row of a table that users query: its fields are the columns."""
+
+
+class Sql(Row):
+    """A query over the event views."""
+
+    select: ClassVar[str] = ""

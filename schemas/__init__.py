@@ -1,0 +1,60 @@
+"""The vocabulary of Magnetar: messages, errors, the log's format. It imports nothing else of ours."""
+
+from .errors import (
+    DataFolderError,
+    DeclarationError,
+    Fault,
+    LeaseLost,
+    LogUnavailable,
+    MagnetarError,
+    MessageRefused,
+    OutcomeUnknown,
+    OwnershipLost,
+    PartitionRefused,
+    QueryRefused,
+    SettingsError,
+    StoreUnavailable,
+    Undecodable,
+)
+from .ids import is_uuid7, made_at_ms, uuid7, why_bad_aggregate_id
+from .messages import Command, Event, Immutable, Message, Meta, Rejection, State, wire_name
+from .read_rule import ReadRule, Verdict
+from .routing import murmur3_32, partition_of
+from .topics import MessageId, Position, Topic, TopicKind
+
+__all__ = [
+    "Command",
+    "DataFolderError",
+    "DeclarationError",
+    "Event",
+    "Fault",
+    "Immutable",
+    "LeaseLost",
+    "LogUnavailable",
+    "MagnetarError",
+    "Message",
+    "MessageId",
+    "MessageRefused",
+    "Meta",
+    "OutcomeUnknown",
+    "OwnershipLost",
+    "PartitionRefused",
+    "Position",
+    "QueryRefused",
+    "ReadRule",
+    "Rejection",
+    "SettingsError",
+    "State",
+    "StoreUnavailable",
+    "Topic",
+    "TopicKind",
+    "Undecodable",
+    "Verdict",
+    "is_uuid7",
+    "made_at_ms",
+    "murmur3_32",
+    "partition_of",
+    "uuid7",
+    "why_bad_aggregate_id",
+    "wire_name",
+]

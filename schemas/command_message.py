@@ -1,0 +1,166 @@
+"""The message on a command topic: the envelope, and the user's command in it."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import msgspec
+
+from .aggregate_schema import AggregateSchema
+from .derivation import RecordCodec
+from .errors import MagnetarError, Undecodable
+from .framing import (
+    NULL,
+    read_bytes,
+    read_long,
+    read_map,
+    read_optional_long,
+    read_optional_string,
+    write_long,
+    write_map,
+    write_optional_long,
+    write_optional_string,
+    write_string,
+)
+from .messages import Command, wire_name
+
+
+class CommandEnvelope(msgspec.Struct, frozen=True, gc=False):
+    """What a command message says besides the command itself. Times are microseconds since 1970."""
+
+    aggregate_id: str
+    command_id: str
+    issued_at_us: int
+    correlation_id: str | None = None
+    causation_id: str | None = None
+    actor: str | None = None
+    expected_version: int | None = None
+    reply_to: str | None = None
+    metadata: dict[str, str] = {}
+    producer: str | None = None
+    sequence: int | None = None
+
+
+class CommandMessage(msgspec.Struct, gc=False):
+    """A decoded command message. `ids_to_time` are the bytes that its commit repeats: from `command_id` to the time."""
+
+    envelope: CommandEnvelope
+    command: Any
+    ids_to_time: bytes
+
+
+class UnknownCommandType(Undecodable):
+    """The envelope can be read, but the type of the command is not one that this aggregate declares."""
+
+
+def encode_ids_to_time(envelope: CommandEnvelope) -> bytes:
+    """`command_id`, `correlation_id`, `causation_id`, `actor` and the time: the same bytes in command and commit."""
+    return b"".join(
+        (
+            write_string(envelope.command_id),
+            write_optional_string(envelope.correlation_id),
+            write_optional_string(envelope.causation_id),
+            write_optional_string(envelope.actor),
+            write_long(envelope.issued_at_us),
+        )
+    )
+
+
+class CommandCodec:
+    """Encodes and decodes the messages of one command topic."""
+
+    def __init__(self, schema: AggregateSchema) -> None:
+        self._aggregate = schema.aggregate
+        self._by_class: dict[type[Command], tuple[bytes, RecordCodec, bytes]] = {}
+        self._by_index: list[tuple[bytes, RecordCodec, bytes]] = []
+        for index, cls in enumerate(schema.commands.values()):
+            before, after = around(index, len(schema.commands))
+            parts = (before, RecordCodec(cls, schema.record(cls)), after)
+            self._by_class[cls] = parts
+            self._by_index.append(parts)
+
+    def encode(self, envelope: CommandEnvelope, command: Command) -> bytes:
+        """The message's bytes. Raises TypeError or ValueError for a field of another type than its annotation's."""
+        before, codec, after = self._by_class[type(command)]
+        return b"".join(
+            (
+                write_string(envelope.aggregate_id),
+                encode_ids_to_time(envelope),
+                write_optional_long(envelope.expected_version),
+                write_optional_string(envelope.reply_to),
+                write_map(envelope.metadata),
+                write_optional_string(envelope.producer),
+                write_optional_long(envelope.sequence),
+                before,
+                codec.encode(command),
+                after,
+            )
+        )
+
+    def declares(self, command: type[Any]) -> bool:
+        """Whether the aggregate takes commands of this class."""
+        return command in self._by_class
+
+    def decode(self, payload: bytes) -> CommandMessage:
+        """Read a message. Raises Undecodable, or UnknownCommandType with its `envelope` in the error's fields."""
+        try:
+            return self._decode(payload)
+        except MagnetarError:
+            raise
+        except (IndexError, UnicodeDecodeError) as error:
+            raise Undecodable(f"The bytes are not a command of {self._aggregate}: {error}.") from error
+
+    def _decode(self, payload: bytes) -> CommandMessage:
+        envelope, ids_to_time, at = read_envelope(payload)
+        index, behind = read_long(payload, at)
+        if not 1 <= index <= len(self._by_index):
+            raise UnknownCommandType(
+                f"The command is of type number {index}, and {self._aggregate} has {len(self._by_index)}.",
+                envelope=envelope,
+            )
+        before, codec, after = self._by_index[index - 1]
+        if not payload.startswith(before, at):
+            raise UnknownCommandType(
+                f"Another field than {wire_name(codec.cls)} is set in a command of that type.", envelope=envelope
+            )
+        stream = io.BytesIO(payload)
+        stream.seek(at + len(before))
+        command = codec.decode(stream)
+        if payload[stream.tell() :] != after:
+            raise Undecodable(f"Something stands behind the {wire_name(codec.cls)} that does not belong to it.")
+        return CommandMessage(envelope, command, ids_to_time)
+
+
+def read_envelope(payload: bytes) -> tuple[CommandEnvelope, bytes, int]:
+    """Read the envelope; returns it, its bytes from `command_id` to the time, and the offset of the command's type."""
+    aggregate_id, start = read_bytes(payload, 0)
+    command_id, at = read_bytes(payload, start)
+    correlation_id, at = read_optional_string(payload, at)
+    causation_id, at = read_optional_string(payload, at)
+    actor, at = read_optional_string(payload, at)
+    issued_at_us, end = read_long(payload, at)
+    expected_version, at = read_optional_long(payload, end)
+    reply_to, at = read_optional_string(payload, at)
+    metadata, at = read_map(payload, at)
+    producer, at = read_optional_string(payload, at)
+    sequence, at = read_optional_long(payload, at)
+    envelope = CommandEnvelope(
+        aggregate_id.decode(),
+        command_id.decode(),
+        issued_at_us,
+        correlation_id,
+        causation_id,
+        actor,
+        expected_version,
+        reply_to,
+        metadata,
+        producer,
+        sequence,
+    )
+    return envelope, payload[start:end], at
+
+
+def around(index: int, count: int) -> tuple[bytes, bytes]:
+    """What stands around the one present record among `count` optional fields: the `type`, nulls, and nulls."""
+    return write_long(index + 1) + NULL * index + b"\x02", NULL * (count - index - 1)

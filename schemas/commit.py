@@ -1,0 +1,372 @@
+"""The commit: what one command became, as one message on the event topic, stored whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Any, Final
+
+import msgspec
+
+from .aggregate_schema import OUTCOMES, UNKNOWN_TYPE, AggregateSchema
+from .command_message import CommandEnvelope, around, encode_ids_to_time
+from .derivation import Json, RecordCodec
+from .errors import MagnetarError, PartitionRefused, Undecodable
+from .framing import (
+    NULL,
+    read_branch,
+    read_bytes,
+    read_long,
+    read_map,
+    read_optional_long,
+    read_optional_string,
+    write_bytes,
+    write_long,
+    write_map,
+    write_optional_long,
+    write_optional_string,
+    write_string,
+)
+from .ids import NIL
+from .messages import Event, Rejection
+from .topics import MessageId
+
+ACCEPTED, NOTHING, REJECTED, PARKED, CLAIM = OUTCOMES
+_ACCEPTED, _NOTHING, _REJECTED, _PARKED, _CLAIM = (write_long(i) for i in range(len(OUTCOMES)))
+PARKED_COMMAND_BYTES_MAX: Final = 64 * 1024
+"""A parked commit carries the command's own bytes up to this size, and their SHA-256 beyond it."""
+
+
+class Source(msgspec.Struct, frozen=True, gc=False):
+    """A command's place on its topic. `incarnation` tells a topic from its predecessor of the same name."""
+
+    id: MessageId
+    published_at_ms: int
+    incarnation: str
+
+
+class Parked(msgspec.Struct, frozen=True, gc=False):
+    """Why a command could not be decided, and its own bytes or, beyond 64 kB, their SHA-256."""
+
+    reason: str
+    detail: str
+    command: bytes | None = None
+    sha256: bytes | None = None
+
+    @classmethod
+    def of(cls, reason: str, detail: str, payload: bytes) -> Parked:
+        """Park these bytes."""
+        if len(payload) <= PARKED_COMMAND_BYTES_MAX:
+            return cls(reason, detail, command=payload)
+        return cls(reason, detail, sha256=sha256(payload).digest())
+
+
+class Commit(msgspec.Struct, frozen=True, gc=False):
+    """A decoded commit. `version` is the one before the first event; times are micro- and milliseconds since 1970."""
+
+    number: int
+    owner: bytes
+    aggregate_id: str
+    version: int
+    command_id: str
+    correlation_id: str | None
+    causation_id: str | None
+    actor: str | None
+    at_us: int
+    metadata: dict[str, str]
+    source: Source
+    producer: str | None
+    sequence: int | None
+    outcome: str
+    rejection: Any
+    parked: Parked | None
+    resolves: str | None
+    events: tuple[Any, ...]
+
+
+def write_place(id: MessageId, published_at_ms: int) -> bytes:
+    """The bytes of a source up to its topic's incarnation."""
+    ledger, entry, batch = id
+    return write_long(ledger) + write_long(entry) + write_long(batch) + write_long(published_at_ms)
+
+
+def write_source(source: Source) -> bytes:
+    """The bytes of a source."""
+    return write_place(source.id, source.published_at_ms) + write_string(source.incarnation)
+
+
+NO_SOURCE: Final = Source(MessageId(0, 0, 0), 0, NIL)
+
+
+class CommitCodec:
+    """Encodes the commits of one aggregate, and decodes those of the same or an older schema.
+
+    The codec of a message is that of the schema it was written with: `for_schema` gives it.
+    """
+
+    def __init__(self, schema: AggregateSchema, *, written_with: str | None = None) -> None:
+        self.schema = schema
+        self._writer: Json = schema.commit_schema if written_with is None else json.loads(written_with)
+        self._events = _Records(schema, schema.events, _records(self._writer, "events"))
+        self._rejections = _Records(schema, schema.rejections, _records(self._writer, "rejection"))
+        self._check_envelope()
+
+    def for_schema(self, written_with: str) -> CommitCodec:
+        """A codec that reads what was written with another schema of the same topic."""
+        return CommitCodec(self.schema, written_with=written_with)
+
+    def encode(
+        self,
+        number: int,
+        owner: bytes,
+        envelope: CommandEnvelope,
+        version: int,
+        ids_to_time: bytes,
+        source: bytes,
+        tail: bytes,
+    ) -> bytes:
+        """Join a commit from its parts, in the order of its fields.
+
+        `ids_to_time` are the bytes that the command message has already (`CommandMessage.ids_to_time`), `source` those
+        of `write_source`, `tail` all from the outcome on.
+        """
+        return b"".join(
+            (
+                write_long(number),
+                owner,
+                write_string(envelope.aggregate_id),
+                write_long(version),
+                ids_to_time,
+                write_map(envelope.metadata),
+                source,
+                write_optional_string(envelope.producer),
+                write_optional_long(envelope.sequence),
+                tail,
+            )
+        )
+
+    def accepted(self, events: Sequence[Event]) -> bytes:
+        """The tail of a commit with events. Raises TypeError or ValueError for one that does not fit its class."""
+        if not events:
+            return _ACCEPTED + NULL * 4
+        body = b"".join([self._events.encode(event) for event in events])
+        return _ACCEPTED + NULL * 3 + write_long(len(events)) + body + NULL
+
+    def nothing(self) -> bytes:
+        """The tail of a commit of a command that changed nothing."""
+        return _NOTHING + NULL * 4
+
+    def rejected(self, rejection: Rejection) -> bytes:
+        """The tail of a commit with a rejection."""
+        return _REJECTED + b"\x02" + self._rejections.encode(rejection) + NULL * 3
+
+    def parked(self, parked: Parked) -> bytes:
+        """The tail of a commit of a command that could not be decided."""
+        return b"".join(
+            (
+                _PARKED,
+                NULL,
+                b"\x02",
+                write_string(parked.reason),
+                write_string(parked.detail),
+                NULL if parked.command is None else b"\x02" + write_bytes(parked.command),
+                NULL if parked.sha256 is None else b"\x02" + write_bytes(parked.sha256),
+                NULL * 2,
+            )
+        )
+
+    def claim(self, owner: bytes, at_us: int, worker: str) -> bytes:
+        """The message that opens an ownership: number 0, the new owner, and the worker's name as metadata."""
+        envelope = CommandEnvelope("", NIL, at_us, metadata={"worker": worker})
+        tail = _CLAIM + NULL * 4
+        return self.encode(0, owner, envelope, 0, encode_ids_to_time(envelope), write_source(NO_SOURCE), tail)
+
+    def decode(self, payload: bytes) -> Commit:
+        """Read a whole commit.
+
+        Raises Undecodable, and PartitionRefused for an event or rejection type or field that this code does not know.
+        """
+        try:
+            return self._decode(payload)
+        except MagnetarError:
+            raise
+        except (IndexError, UnicodeDecodeError) as error:
+            raise Undecodable(f"The bytes are not a commit of {self.schema.aggregate}: {error}.") from error
+
+    def _decode(self, payload: bytes) -> Commit:
+        number, owner, at = read_head(payload)
+        aggregate_id, at = read_bytes(payload, at)
+        version, at = read_long(payload, at)
+        command_id, at = read_bytes(payload, at)
+        correlation_id, at = read_optional_string(payload, at)
+        causation_id, at = read_optional_string(payload, at)
+        actor, at = read_optional_string(payload, at)
+        at_us, at = read_long(payload, at)
+        metadata, at = read_map(payload, at)
+        source, at = _read_source(payload, at)
+        producer, at = read_optional_string(payload, at)
+        sequence, at = read_optional_long(payload, at)
+        outcome, at = read_long(payload, at)
+        if not 0 <= outcome < len(OUTCOMES):
+            raise Undecodable(f"The outcome is number {outcome}.")
+        stream = io.BytesIO(payload)
+        there, at = read_branch(payload, at)
+        rejection = None
+        if there:
+            rejection, at = self._rejections.decode(payload, at, stream)
+        there, at = read_branch(payload, at)
+        parked = None
+        if there:
+            parked, at = _read_parked(payload, at)
+        resolves, at = read_optional_string(payload, at)
+        events, at = self._read_events(payload, at, stream)
+        if at != len(payload):
+            raise Undecodable(f"{len(payload) - at} bytes stand behind the commit.")
+        return Commit(
+            number,
+            owner,
+            aggregate_id.decode(),
+            version,
+            command_id.decode(),
+            correlation_id,
+            causation_id,
+            actor,
+            at_us,
+            metadata,
+            source,
+            producer,
+            sequence,
+            OUTCOMES[outcome],
+            rejection,
+            parked,
+            resolves,
+            events,
+        )
+
+    def _read_events(self, payload: bytes, at: int, stream: io.BytesIO) -> tuple[tuple[Any, ...], int]:
+        events: list[Any] = []
+        while True:
+            count, at = read_long(payload, at)
+            if count == 0:
+                return tuple(events), at
+            if count < 0:
+                count = -count
+                _, at = read_long(payload, at)
+            for _ in range(count):
+                event, at = self._events.decode(payload, at, stream)
+                events.append(event)
+
+    def _check_envelope(self) -> None:
+        """The fields around the users' records must be those that the lines above read."""
+        ours = [(f["name"], _kind(f)) for f in self.schema.commit_schema["fields"]]
+        theirs = [(f["name"], _kind(f)) for f in self._writer["fields"]]
+        if ours != theirs:
+            raise PartitionRefused(
+                f"Commits of {self.schema.aggregate} are framed in a way that this version of Magnetar does not know.",
+                cure="Upgrade Magnetar.",
+            )
+
+
+def read_head(payload: bytes) -> tuple[int, bytes, int]:
+    """Number and owner, all that the read rule needs, and the offset behind them."""
+    number, at = read_long(payload, 0)
+    owner = payload[at : at + 16]
+    if len(owner) != 16:
+        raise Undecodable("The bytes are not a commit: they end within the owner.")
+    return number, owner, at + 16
+
+
+def read_command_id(payload: bytes) -> str:
+    """The id of the command that a commit is of. Raises Undecodable."""
+    try:
+        _, _, at = read_head(payload)
+        _, at = read_bytes(payload, at)
+        _, at = read_long(payload, at)
+        return read_bytes(payload, at)[0].decode()
+    except (IndexError, UnicodeDecodeError) as error:
+        raise Undecodable("The bytes are not a commit.") from error
+
+
+def _read_source(payload: bytes, at: int) -> tuple[Source, int]:
+    ledger, at = read_long(payload, at)
+    entry, at = read_long(payload, at)
+    batch, at = read_long(payload, at)
+    published_at_ms, at = read_long(payload, at)
+    incarnation, at = read_bytes(payload, at)
+    return Source(MessageId(ledger, entry, batch), published_at_ms, incarnation.decode()), at
+
+
+def _read_parked(payload: bytes, at: int) -> tuple[Parked, int]:
+    reason, at = read_bytes(payload, at)
+    detail, at = read_bytes(payload, at)
+    command = digest = None
+    there, at = read_branch(payload, at)
+    if there:
+        command, at = read_bytes(payload, at)
+    there, at = read_branch(payload, at)
+    if there:
+        digest, at = read_bytes(payload, at)
+    return Parked(reason.decode(), detail.decode(), command, digest), at
+
+
+def _kind(field: Json) -> Any:
+    """A field's type without the users' records in it."""
+    if field["name"] in ("events", "rejection"):
+        return field["name"]
+    return field["type"]
+
+
+def _records(commit_schema: Json, field_name: str) -> list[tuple[str, Json]]:
+    """Name and record of each type in the field `events` or `rejection` of a commit's schema, in their order."""
+    field = next(f for f in commit_schema["fields"] if f["name"] == field_name)
+    record = field["type"]["items"] if field_name == "events" else field["type"][1]
+    return [(f["name"], f["type"][1]) for f in record["fields"][1:]]
+
+
+class _Records:
+    """A record with a `type` and one optional field per type: a commit's event, or its rejection."""
+
+    def __init__(self, schema: AggregateSchema, ours: dict[str, type[Any]], written: list[tuple[str, Json]]) -> None:
+        self._aggregate = schema.aggregate
+        self._names = [UNKNOWN_TYPE, *(name for name, _ in written)]
+        self._by_class: dict[type[Any], tuple[bytes, RecordCodec, bytes]] = {}
+        self._by_index: list[tuple[bytes, RecordCodec, bytes] | None] = []
+        for index, (name, record) in enumerate(written):
+            parts = None
+            if name in ours and not (_field_names(record) - _field_names(schema.record(ours[name]))):
+                before, after = around(index, len(written))
+                codec = RecordCodec(ours[name], schema.record(ours[name]), written_with=record)
+                parts = (before, codec, after)
+                self._by_class[ours[name]] = parts
+            self._by_index.append(parts)
+
+    def encode(self, value: Any) -> bytes:
+        before, codec, after = self._by_class[type(value)]
+        return before + codec.encode(value) + after
+
+    def decode(self, payload: bytes, at: int, stream: io.BytesIO) -> tuple[Any, int]:
+        index, _ = read_long(payload, at)
+        if not 1 <= index <= len(self._by_index):
+            raise Undecodable(f"The type of a record is number {index}.")
+        parts = self._by_index[index - 1]
+        if parts is None:
+            raise PartitionRefused(
+                f"A commit of {self._aggregate} carries {self._names[index]}, or a field of it, that this code lacks.",
+                cure="Deploy the code that declares it: folding past it would decide wrongly.",
+                type=self._names[index],
+            )
+        before, codec, after = parts
+        if not payload.startswith(before, at):
+            raise Undecodable(f"Another field than {self._names[index]} is set in a record of that type.")
+        stream.seek(at + len(before))
+        value = codec.decode(stream)
+        end = stream.tell()
+        if not payload.startswith(after, end):
+            raise Undecodable(f"Something stands behind the {self._names[index]} that does not belong to it.")
+        return value, end + len(after)
+
+
+def _field_names(record: Json) -> set[str]:
+    return {field["name"] for field in record["fields"]}

@@ -1,0 +1,83 @@
+"""What users write their domain in: frozen structs for commands, events, rejections and states."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Self, dataclass_transform
+
+import msgspec
+
+from .immutability import refuse_mutable
+from .names import check_name
+
+
+def wire_name(cls: type[Any]) -> str:
+    """The name that stands for the class in the log; `class Gone(Event, wire_name="Departed")` keeps an old one."""
+    name: str = cls.__wire_name__
+    return name
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
+class ImmutableMeta(msgspec.StructMeta):
+    """Makes frozen structs, notes their wire name, and lets a class check its own declaration."""
+
+    def __new__(mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **config: Any) -> Any:
+        wire_name = config.pop("wire_name", None) or name
+        cls = super().__new__(mcls, name, bases, namespace, **config)
+        cls.__wire_name__ = wire_name
+        cls.__declared__()
+        return cls
+
+
+class Immutable(msgspec.Struct, metaclass=ImmutableMeta, frozen=True, gc=False):
+    """A frozen value. `gc=False`: immutable values form no cycles, and millions of states stay out of the collector."""
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy of this value with some fields changed. Types are not checked here; the test kit checks them."""
+        return msgspec.structs.replace(self, **changes)
+
+    @classmethod
+    def __declared__(cls) -> None:
+        """Called when a subclass has been declared; raises DeclarationError if it cannot mean anything."""
+
+
+class Message(Immutable):
+    """What commands, events and rejections have in common: a name on the wire."""
+
+    @classmethod
+    def __declared__(cls) -> None:
+        check_name(wire_name(cls), of=f"class {cls.__qualname__}")
+        for field in cls.__struct_encode_fields__:
+            check_name(field, of=f"field {cls.__qualname__}.{field}")
+
+
+class Command(Message):
+    """A wish: what somebody wants an aggregate to do. It may be rejected."""
+
+
+class Event(Message):
+    """A fact: what happened to an aggregate. It is never changed."""
+
+
+class Rejection(Message):
+    """A domain's no, as a value: why a command was not carried out."""
+
+
+class State(Immutable, tag=True):
+    """One stage of an aggregate's life; a union of them makes illegal states impossible to write."""
+
+    @classmethod
+    def __declared__(cls) -> None:
+        for name, annotation in cls.__annotations__.items():
+            if not isinstance(annotation, str):
+                refuse_mutable(annotation, where=f"{cls.__qualname__}.{name}")
+
+
+class Meta(Immutable):
+    """What is known about a message besides its content. `at` is the command's time, never a clock's."""
+
+    id: str
+    version: int
+    at: datetime
+    actor: str | None = None
+    correlation_id: str | None = None

@@ -1,0 +1,42 @@
+"""What holds for every test: where magnetar is imported from, and which tests need a broker."""
+
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Tests import `examples` and `tests` from the checkout, and magnetar from where it is installed. In front of sys.path
+# (where `python -m pytest` puts it) the checkout's `magnetar` folder, which lacks the rooms, would hide the wheel.
+sys.path[:] = [*(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT), str(ROOT)]
+
+settings.register_profile("magnetar", deadline=None, print_blob=True)  # a loaded machine is not a failing property
+settings.load_profile("magnetar")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse to test the checkout where the wheel was asked for (MAGNETAR_TEST_INSTALL=wheel)."""
+    if os.environ.get("MAGNETAR_TEST_INSTALL") != "wheel":
+        return
+    for name in ("magnetar", "magnetar.schemas", "magnetar.aggregates", "magnetar.projections", "magnetar.pipelines"):
+        spec = find_spec(name)
+        if spec is None or spec.origin is None or "site-packages" not in Path(spec.origin).parts:
+            raise pytest.UsageError(f"{name} should come from the wheel and comes from {spec and spec.origin}")
+
+
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what needs a broker, keep it in one process, and leave it out if MAGNETAR_TEST_BROKER=none."""
+    for item in items:
+        if ROOT / "tests" / "pulsar" in item.path.parents:
+            item.add_marker(pytest.mark.broker)
+        if item.get_closest_marker("broker"):
+            item.add_marker(pytest.mark.xdist_group("broker"))
+    if os.environ.get("MAGNETAR_TEST_BROKER") == "none":
+        without = [item for item in items if item.get_closest_marker("broker")]
+        items[:] = [item for item in items if item not in without]
+        config.hook.pytest_deselected(items=without)

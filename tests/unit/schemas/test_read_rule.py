@@ -1,0 +1,42 @@
+"""The read rule, by its published vectors and by its laws."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from magnetar.schemas import ReadRule, Verdict
+
+VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "read_rule.json").read_text())
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=[vector["title"] for vector in VECTORS])
+def test_published_vector(vector: dict[str, list[list[object]]]) -> None:
+    rule = ReadRule()
+    judged = [[n, o, rule.judge(int(str(n)), str(o).encode()).value] for n, o, _ in vector["messages"]]
+    assert judged == vector["messages"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.sampled_from([b"a", b"b", b"c"])), max_size=40))
+def test_what_counts_is_contiguous_from_one_and_written_by_the_claimed_owner(log: list[tuple[int, bytes]]) -> None:
+    rule, claimed, numbers = ReadRule(), None, []
+    for number, owner in log:
+        verdict = rule.judge(number, owner)
+        if verdict is Verdict.CLAIM:
+            claimed = owner
+        if verdict is Verdict.COUNTS:
+            assert owner == claimed
+            numbers.append(number)
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.sampled_from([b"a", b"b"])), max_size=30), st.integers(0, 30))
+def test_resuming_with_owner_and_number_judges_the_same(log: list[tuple[int, bytes]], cut: int) -> None:
+    whole = ReadRule()
+    verdicts = [whole.judge(number, owner) for number, owner in log]
+    first = ReadRule()
+    for number, owner in log[:cut]:
+        first.judge(number, owner)
+    resumed = ReadRule(first.owner, first.expected)
+    assert [resumed.judge(number, owner) for number, owner in log[cut:]] == verdicts[cut:]

@@ -1,0 +1,101 @@
+"""The published vectors of the wire format: the bytes in `tests/vectors/wire.json` never change.
+
+`python tests/unit/schemas/test_vectors.py` prints the file anew; a difference in an existing vector is a broken format.
+"""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from magnetar.schemas import Command, Event, MessageId, Rejection, uuid7
+from magnetar.schemas.aggregate_schema import AggregateSchema
+from magnetar.schemas.command_message import CommandCodec, CommandEnvelope, encode_ids_to_time
+from magnetar.schemas.commit import CommitCodec, Parked, Source, write_source
+
+FILE = Path(__file__).parents[2] / "vectors" / "wire.json"
+
+
+class Depart(Command):
+    """Say that a flight has left the gate."""
+
+    at: datetime
+    delay_minutes: int
+
+
+class Land(Command):
+    pass
+
+
+class Departed(Event):
+    """A flight has left."""
+
+    at: datetime
+    delay_minutes: int
+    gate: str | None
+
+
+class Landed(Event):
+    pass
+
+
+class NotPossible(Rejection):
+    stage: str
+
+
+SCHEMA = AggregateSchema(
+    "flights", "Flight", commands=[Depart, Land], events=[Departed, Landed], rejections=[NotPossible]
+)
+AT = datetime(2013, 1, 1, 10, 17, tzinfo=UTC)
+OWNER = bytes(range(16))
+PLAIN = CommandEnvelope("UA1545@2013-01-01T10:00Z", uuid7(1_357_035_420_000, 1), 1_357_035_420_000_000)
+FULL = CommandEnvelope(
+    "Zürich/7",
+    uuid7(1_357_035_420_000, 2),
+    1_357_035_420_000_001,
+    correlation_id=uuid7(1_357_035_420_000, 1),
+    causation_id=uuid7(1_357_035_420_000, 1),
+    actor="tower",
+    expected_version=300,
+    reply_to="replies/1",
+    metadata={"trace": "00-1"},
+    producer="policy",
+    sequence=70_000,
+)
+SOURCE = Source(MessageId(7, 130, -1), 1_357_035_420_123, "9aa69a93-3a2d-4281-9957-f030e84bffdf")
+
+
+def vectors() -> dict[str, Any]:
+    """All vectors, made anew."""
+    commands, commits = CommandCodec(SCHEMA), CommitCodec(SCHEMA)
+
+    def commit(number: int, envelope: CommandEnvelope, version: int, tail: bytes) -> str:
+        ids = encode_ids_to_time(envelope)
+        return commits.encode(number, OWNER, envelope, version, ids, write_source(SOURCE), tail).hex()
+
+    departed = Departed(AT, 2, None)
+    return {
+        "command_schema": SCHEMA.command_schema,
+        "commit_schema": SCHEMA.commit_schema,
+        "commands": {
+            "plain": commands.encode(PLAIN, Depart(AT, -3)).hex(),
+            "full envelope": commands.encode(FULL, Land()).hex(),
+        },
+        "commits": {
+            "claim": commits.claim(OWNER, 1_357_035_420_000_000, "worker-1").hex(),
+            "accepted": commit(1, PLAIN, 0, commits.accepted([departed])),
+            "accepted with two events": commit(8192, FULL, 1, commits.accepted([departed, Landed()])),
+            "nothing": commit(2, PLAIN, 1, commits.nothing()),
+            "rejected": commit(3, PLAIN, 1, commits.rejected(NotPossible("Waiting"))),
+            "parked": commit(4, PLAIN, 1, commits.parked(Parked.of("undecodable", "no command", b"junk"))),
+            "parked beyond 64 kB": commit(5, PLAIN, 1, commits.parked(Parked.of("bad_id", "empty", bytes(65_537)))),
+        },
+    }
+
+
+def test_the_bytes_are_the_published_ones() -> None:
+    assert vectors() == json.loads(FILE.read_text())
+
+
+if __name__ == "__main__":
+    print(json.dumps(vectors(), indent=1))
