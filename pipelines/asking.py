@@ -16,6 +16,6 @@ def describe(receipt: Receipt[Any]) -> tuple[dict[str, Any], str]:
     values = outcome if isinstance(outcome, tuple) else () if outcome is None else (outcome,)
     kind = "nothing" if not values else "rejected" if isinstance(values[0], Rejection) else "accepted"
     parts = [{"type": wire_name(type(value)), **msgspec.to_builtins(value)} for value in values]
-    answer = {"outcome": kind, "values": parts, "version": receipt.version, "position": receipt.position}
+    answer = {"outcome": kind, "values": parts, "version": receipt.version, "position": str(receipt.position)}
     shown = ", ".join(repr(value) for value in values) or "nothing to do"
     return answer, f"{kind}: {shown}  (version {receipt.version}, {receipt.position})"

@@ -64,13 +64,18 @@ def run(
     """
     from .loading import load_pipeline
     from .logging import configure_logging
-    from .runtime import StopSignal, run_projector, run_worker
+    from .runtime import StopSignal, run_worker
     from .settings import load_settings
 
     configure_logging(role=role.value)
     stopped = StopSignal(supervised=supervised)
     pipeline, settings = load_pipeline(target), load_settings(data=data)
-    (run_worker if role is Role.WORKER else run_projector)(pipeline, settings, stopped=stopped)
+    if role is Role.WORKER:
+        run_worker(pipeline, settings, stopped=stopped)
+    else:
+        from .projector import run_projector
+
+        run_projector(pipeline, settings, stopped=stopped)
 
 
 @app.command()
@@ -128,6 +133,29 @@ def ask(
     _print(answer, text, json)
     if answer["outcome"] == "rejected":
         raise typer.Exit(EXIT_REJECTED)
+
+
+@app.command()
+def query(
+    sql: Annotated[str, typer.Argument(help="A SELECT; each event is a view: `shop.Shipped`.")],
+    fmt: Annotated[str, typer.Option("--format", help="table, json, jsonl or csv.")] = "table",
+    data: Data = None,
+    json: AsJson = False,
+) -> None:
+    """Ask ClickHouse, whether `magnetar dev` is running or not.
+
+    **Example:** `magnetar query "SELECT count() FROM shop.Shipped" --format json`
+    """
+    from magnetar.projections.query import QueryFormat
+    from magnetar.projections.query import query as answer
+
+    from .settings import load_settings
+
+    if fmt not in list(QueryFormat):
+        raise SettingsError(f"There is no format {fmt!r}.", cure=f"Use one of {', '.join(QueryFormat)}.")
+    chosen = QueryFormat.JSON if json else QueryFormat(fmt)
+    found = answer(load_settings(data=data).data, sql, chosen).decode(errors="replace")
+    typer.echo(found if not found or found.endswith("\n") else found + "\n", nl=False)
 
 
 def pipeline_command(pipeline: Pipeline, aggregate: str, name: str, fields: str) -> tuple[Any, Command]:

@@ -112,6 +112,7 @@ class Connection:
         self._lock = threading.Lock()
         self._waiting: dict[str, tuple[_Route, Future[Receipt[Any]]]] = {}
         self._inbox: Inbox | None = None
+        self._listener: threading.Thread | None = None
         self._closed = False
 
     def envelope(
@@ -210,7 +211,8 @@ class Connection:
                 raise SettingsError("The client is closed.", cure="Open another one.")
             if self._inbox is None:
                 self._inbox = self._log.inbox()
-                threading.Thread(target=self._listen, name="magnetar-replies", daemon=True).start()
+                self._listener = threading.Thread(target=self._listen, name="magnetar-replies", daemon=True)
+                self._listener.start()
             return self._inbox.address
 
     def close(self) -> None:
@@ -220,6 +222,8 @@ class Connection:
             waiting, self._waiting = self._waiting, {}
         for command_id, (_, future) in waiting.items():
             future.set_exception(unknown(command_id, "the client was closed"))
+        if self._listener is not None:
+            self._listener.join()  # the log's files must not be closed under its hands
         for route in self._routes.values():
             route.publisher.close()
         self._log.close()

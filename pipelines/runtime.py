@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable
 from typing import Final
@@ -98,6 +97,7 @@ class StopSignal:
 
     def _watch_supervisor(self) -> None:
         """The supervisor holds the other end of standard input: it ends when the supervisor does, however."""
-        sys.stdin.buffer.read()
+        while os.read(0, 1024):  # not through sys.stdin, whose lock would be held when the process ends
+            pass
         self._event.set()
         structlog.get_logger("magnetar.run").info("the supervisor is gone")

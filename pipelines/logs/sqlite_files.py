@@ -23,6 +23,9 @@ FORMAT: Final = 1
 """The layout that this code writes. A folder of a higher one was written by a later Magnetar."""
 
 _MARKER: Final = "magnetar.json"
+_OTHERS: Final = ("dev.lock",)
+"""What may stand in a new data folder before the marker does."""
+
 _POLL_SECONDS: Final = (0.001, 0.001, 0.002, 0.002, 0.004, 0.004, 0.008)
 """Pauses between looks at a file: short when something was just there, at most 8 ms when nothing comes."""
 
@@ -61,7 +64,7 @@ class Folder:
         marker = self.path / _MARKER
         if not marker.exists():
             self.path.mkdir(parents=True, exist_ok=True)
-            foreign = [each.name for each in self.path.iterdir() if each.name not in ("dev.lock", "replies")]
+            foreign = [each.name for each in self.path.iterdir() if each.name not in _OTHERS]
             if foreign and not marker.exists():
                 raise DataFolderError(
                     f"{self.path} is not empty, and not a data folder of Magnetar: it holds {sorted(foreign)[0]!r}.",

@@ -1,0 +1,126 @@
+"""The projector: brings the event topics of a pipeline into ClickHouse, and answers queries meanwhile."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+from magnetar.projections import Sql
+from magnetar.projections.columns import quoted
+from magnetar.projections.http_front import HttpFront
+from magnetar.projections.mirror import ADMIN_DEFINITIONS, Mirror
+from magnetar.projections.range_loop import RangeLoop
+from magnetar.projections.sql_views import create_view
+from magnetar.projections.store import Store, embedded_dsn
+from magnetar.projections.views import RESERVED, views
+from magnetar.schemas import LeaseLost, MessageId, Topic, TopicKind
+
+from .clock import Clock, SystemClock
+from .log import Log, Reader
+from .pipeline import Pipeline
+from .runtime import provision
+from .settings import Settings, open_log
+
+IDLE_SECONDS: Final = 0.05
+"""The pause when no partition has anything new: how much later a row may be visible."""
+
+
+class Projector:
+    """Mirrors all aggregates of a pipeline, one range of one partition after the other."""
+
+    def __init__(self, pipeline: Pipeline, log: Log, store: Store, settings: Settings, *, clock: Clock) -> None:
+        self._pipeline = pipeline
+        self._log = log
+        self._store = store
+        self._clock = clock
+        self._folder = settings.data.absolute() / "blocks"
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(parents=True)
+        self._mirrors = {aggregate: self._mirror(aggregate) for aggregate in pipeline.aggregates}
+        self._loops: dict[tuple[str, int], RangeLoop] = {}
+        self._logger = structlog.get_logger("magnetar.projector").bind(context=pipeline.name)
+
+    def _mirror(self, aggregate: str) -> Mirror:
+        topic = self._pipeline.topic(aggregate, TopicKind.EVENTS)
+        return Mirror(
+            self._store,
+            self._pipeline.schemas[aggregate],
+            partitions=self._pipeline.partitions,
+            schema_text=lambda number: self._log.schema(topic, number),
+            folder=self._folder,
+        )
+
+    def prepare(self) -> None:
+        """Create what is missing of databases, tables and views. Raises DeclarationError for a projection that is wrong."""
+        for statement in (*ADMIN_DEFINITIONS, f"CREATE DATABASE IF NOT EXISTS {quoted(self._pipeline.name)}"):
+            self._store.command(statement)
+        for mirror in self._mirrors.values():
+            mirror.prepare()
+        made = views([mirror.tables for mirror in self._mirrors.values()])
+        for statement in made.values():
+            self._store.command(statement)
+        taken = {*made, *RESERVED}
+        for projection in self._pipeline.projections:
+            if issubclass(projection, Sql):
+                create_view(self._store, self._pipeline.name, projection, taken)
+
+    def open(self) -> None:
+        """Take the lease of every partition, and replay the range that each was at."""
+        for aggregate, mirror in self._mirrors.items():
+            topic = self._pipeline.topic(aggregate, TopicKind.EVENTS)
+            for partition in range(self._pipeline.partitions):
+                nonce = random.SystemRandom().randbytes(16).hex()
+                opener = self._opener(topic, partition)
+                self._loops[aggregate, partition] = RangeLoop(mirror, partition, opener, nonce=nonce)
+
+    def _opener(self, topic: Topic, partition: int) -> Callable[[MessageId | None], Reader]:
+        return lambda after: self._log.reader(topic, partition, after=after)
+
+    def step(self) -> int:
+        """Insert the next range of each partition; returns how many commits they have together."""
+        inserted = 0
+        for (aggregate, partition), loop in list(self._loops.items()):
+            try:
+                count = loop.step()
+            except LeaseLost as error:
+                self._logger.error("lease lost", aggregate=aggregate, partition=partition, what=error.what)
+                self._loops.pop((aggregate, partition)).close()
+                continue
+            if count:
+                self._logger.debug("mirrored", aggregate=aggregate, partition=partition, number=loop.number)
+            inserted += count
+        return inserted
+
+    def close(self) -> None:
+        """Let go of the log."""
+        for loop in self._loops.values():
+            loop.close()
+        self._loops.clear()
+
+
+def run_projector(pipeline: Pipeline, settings: Settings, *, stopped: Callable[[], bool]) -> None:
+    """Mirror the pipeline in one process, and answer queries on loopback, until `stopped`."""
+    clock = SystemClock()
+    log = open_log(settings, clock)
+    try:
+        provision(pipeline, log)
+        store = Store(embedded_dsn(settings.data))
+        front = HttpFront(store, settings.data)
+        projector = Projector(pipeline, log, store, settings, clock=clock)
+        try:
+            projector.prepare()
+            url = front.start()
+            structlog.get_logger("magnetar.projector").info("queries are answered", url=url)
+            projector.open()
+            while not stopped():
+                if not projector.step():
+                    clock.sleep(IDLE_SECONDS)
+        finally:
+            front.close()
+            projector.close()
+            store.close()
+    finally:
+        log.close()

@@ -1,0 +1,143 @@
+"""The mirror: every commit and every event of one aggregate, in ClickHouse."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from magnetar.schemas import LeaseLost, MessageId, StoreUnavailable
+from magnetar.schemas.aggregate_schema import AggregateSchema
+
+from .columns import literal, structure
+from .container import container
+from .range_loop import Lease, Range
+from .store import Store
+from .tables import MirrorTables
+
+_LEASE_LOST: Final = "magnetar: the lease is lost"
+_KEY: Final = "`projection` LowCardinality(String), generation UInt32, aggregate LowCardinality(String), partition UInt16, epoch UInt64"
+_ORDER: Final = "(`projection`, generation, aggregate, partition, epoch)"
+ADMIN_DEFINITIONS: Final = (
+    "CREATE DATABASE IF NOT EXISTS magnetar",
+    f"CREATE TABLE IF NOT EXISTS magnetar.leases ({_KEY}, nonce String, taken_at DateTime64(3, 'UTC') DEFAULT now64(3)) "
+    f"ENGINE = MergeTree ORDER BY {_ORDER} COMMENT 'who may write which partition of which table'",
+    f"CREATE TABLE IF NOT EXISTS magnetar.pending ({_KEY}, first Int64, last Int64, "
+    "after Nullable(String), owner Nullable(String), written_at DateTime64(3, 'UTC') DEFAULT now64(3)) "
+    f"ENGINE = ReplacingMergeTree(first) ORDER BY {_ORDER} COMMENT 'the range that each partition is at'",
+)
+_INSERT_SETTINGS: Final = (
+    "max_insert_threads = 1, max_threads = 1, input_format_parallel_parsing = 0, max_partitions_per_insert_block = 1, "
+    "min_insert_block_size_rows = 10000000, min_insert_block_size_bytes = 0, max_insert_block_size = 10000000, "
+    "max_block_size = 10000000, insert_deduplicate = 1"
+)
+"""One block, one table partition, one insert: an insert is atomic per block and per partition, and no more."""
+
+
+class Mirror:
+    """The tables of one aggregate as a RangeStore. Generation 1 is the only one there is."""
+
+    def __init__(
+        self,
+        store: Store,
+        schema: AggregateSchema,
+        *,
+        partitions: int,
+        schema_text: Callable[[int], str],
+        folder: Path,
+    ) -> None:
+        self._store = store
+        self._name = f"{schema.context}/{schema.aggregate}"
+        self.tables = MirrorTables(schema, partitions=partitions)
+        self._schema_text = schema_text
+        self._folder = folder
+
+    def prepare(self) -> None:
+        """Create what is missing of the tables. Repeatable."""
+        for statement in self.tables.definitions():
+            self._store.command(statement)
+
+    def take_lease(self, partition: int, nonce: str) -> Lease:
+        """Write a lease above all before."""
+        where = self._where(partition)
+        ((epoch,),) = self._store.query(f"SELECT max(epoch) + 1 FROM magnetar.leases WHERE {where}")
+        self._store.command(
+            "INSERT INTO magnetar.leases (`projection`, generation, aggregate, partition, epoch, nonce) "
+            "VALUES ('mirror', 1, {aggregate:String}, {partition:UInt16}, {epoch:UInt64}, {nonce:String})",
+            {"aggregate": self._name, "partition": partition, "epoch": epoch, "nonce": nonce},
+        )
+        return Lease(epoch, nonce)
+
+    def stop_older_inserts(self, partition: int) -> None:
+        """Kill what is still being inserted into the partition, and wait until it is gone."""
+        self._store.command(
+            "KILL QUERY WHERE position(query, {mark:String}) > 0 AND query_id != queryID() SYNC",
+            {"mark": self._mark(partition)},
+        )
+
+    def read_pending(self, partition: int) -> Range | None:
+        """The last range of the highest epoch that wrote one."""
+        rows = self._store.query(
+            f"SELECT first, last, after, owner FROM magnetar.pending WHERE {self._where(partition)} "
+            "ORDER BY epoch DESC, first DESC LIMIT 1"
+        )
+        if not rows:
+            return None
+        first, last, after, owner = rows[0]
+        place = None if after is None else MessageId(*(int(part) for part in after.split(":")))
+        return Range(first, last, place, None if owner is None else bytes.fromhex(owner))
+
+    def write_pending(self, partition: int, lease: Lease, pending: Range) -> None:
+        """Write the range down under the lease's epoch."""
+        self._store.command(
+            "INSERT INTO magnetar.pending (`projection`, generation, aggregate, partition, epoch, first, last, after, owner) "
+            "VALUES ('mirror', 1, {aggregate:String}, {partition:UInt16}, {epoch:UInt64}, {first:Int64}, {last:Int64}, "
+            "{after:Nullable(String)}, {owner:Nullable(String)})",
+            {
+                "aggregate": self._name,
+                "partition": partition,
+                "epoch": lease.epoch,
+                "first": pending.first,
+                "last": pending.last,
+                "after": None if pending.after is None else ":".join(str(part) for part in pending.after),
+                "owner": None if pending.owner is None else pending.owner.hex(),
+            },
+        )
+
+    def insert(self, partition: int, lease: Lease, inserted: Range, schema: int, payloads: Sequence[bytes]) -> None:
+        """Let ClickHouse decode the payloads into both tables, each under its token and behind the lease."""
+        text = self._schema_text(schema)
+        path = self._folder / f"{os.getpid()}-{partition}.avro"
+        path.write_bytes(container(text, payloads))
+        try:
+            source = f"FROM file({literal(str(path))}, 'Avro', {literal(structure(json.loads(text)))})"
+            statements = self.tables.inserts(text, source, partition, self._guard(partition, lease))
+            for table, statement in statements.items():
+                token = f"mirror:1:{self._name}:{partition}:{inserted.first}-{inserted.last}:{table}"
+                self._run(partition, f"{statement} SETTINGS insert_deduplication_token = {literal(token)}")
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    def _run(self, partition: int, statement: str) -> None:
+        try:
+            self._store.command(f"/* {self._mark(partition)} */ {statement}, {_INSERT_SETTINGS}")
+        except StoreUnavailable as error:
+            if _LEASE_LOST in error.what:
+                raise LeaseLost(f"Another projector has taken {self._name} partition {partition} over.") from error
+            raise
+
+    def _guard(self, partition: int, lease: Lease) -> str:
+        """True while this lease is the newest; an error otherwise, also if there is no lease at all."""
+        newest = f"SELECT (max(epoch), argMax(nonce, epoch)) FROM magnetar.leases WHERE {self._where(partition)}"
+        ours = f"(toUInt64({lease.epoch}), {literal(lease.nonce)})"
+        return f"throwIf(({newest}) != {ours}, {literal(_LEASE_LOST)}) = 0"
+
+    def _where(self, partition: int) -> str:
+        return f"`projection` = 'mirror' AND generation = 1 AND aggregate = {literal(self._name)} AND partition = {partition}"
+
+    def _mark(self, partition: int) -> str:
+        return f"magnetar mirror 1 {self._name} {partition} insert"

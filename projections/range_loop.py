@@ -1,0 +1,182 @@
+"""The range loop: from the log into tables, each commit exactly once, whatever is killed or frozen on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple, Protocol
+
+import structlog
+from magnetar.schemas import MagnetarError, MessageId, ReadRule, Verdict
+from magnetar.schemas.commit import read_head
+
+RANGE_COMMITS_MAX: Final = 50_000
+"""Commits in one range at most: one block, one insert. More would not be faster, and would hold more memory."""
+
+RANGE_BYTES_MAX: Final = 64 * 1024 * 1024
+
+
+class LogMessage(Protocol):
+    """What the loop needs of a message on an event topic."""
+
+    @property
+    def id(self) -> MessageId:
+        """Its place."""
+        ...
+
+    @property
+    def payload(self) -> bytes:
+        """Its bytes."""
+        ...
+
+    @property
+    def schema(self) -> int:
+        """The number of the schema it was written with."""
+        ...
+
+
+class Feed(Protocol):
+    """Reads one partition of an event topic from a place on."""
+
+    def read(self, *, messages_max: int, timeout_seconds: float) -> Sequence[LogMessage]:
+        """The next messages; nothing when none came in time."""
+        ...
+
+    def close(self) -> None:
+        """Let go."""
+        ...
+
+
+class Lease(NamedTuple):
+    """One ownership of a table's partition. The highest epoch is the owner, and only with its own nonce."""
+
+    epoch: int
+    nonce: str
+
+
+class Range(NamedTuple):
+    """A run of commits that is inserted as a whole, and where to read it again: behind `after`, with the read rule's
+    owner as it was there. All commits below `first` are in the table."""
+
+    first: int
+    last: int
+    after: MessageId | None
+    owner: bytes | None
+
+
+class RangeStore(Protocol):
+    """Where the rows go. Each method is one effect; a crash or a freeze can come between any two."""
+
+    def take_lease(self, partition: int, nonce: str) -> Lease:
+        """Write down a new owner, with an epoch above all before."""
+        ...
+
+    def stop_older_inserts(self, partition: int) -> None:
+        """End or outwait the inserts of older owners: when this returns, none of them is under way."""
+        ...
+
+    def read_pending(self, partition: int) -> Range | None:
+        """The last range that was begun."""
+        ...
+
+    def write_pending(self, partition: int, lease: Lease, pending: Range) -> None:
+        """Write down the range that is going to be inserted."""
+        ...
+
+    def insert(self, partition: int, lease: Lease, inserted: Range, schema: int, payloads: Sequence[bytes]) -> None:
+        """Insert a range, all or nothing, unless it is in the table already.
+
+        Raises LeaseLost, and inserts nothing, if the lease is not the newest when the insert starts.
+        """
+        ...
+
+
+class RangeLoop:
+    """Brings one partition of an event topic into a store.
+
+    Why each commit is in the table exactly once: a range is written down before it is inserted, and replayed with the
+    same cuts by whoever comes next, under a token that the store inserts once. An older owner's insert either started
+    before the lease was taken, and is then over before the pending range is read, or finds the lease gone.
+    """
+
+    def __init__(
+        self,
+        store: RangeStore,
+        partition: int,
+        open_feed: Callable[[MessageId | None], Feed],
+        *,
+        nonce: str,
+        range_commits_max: int = RANGE_COMMITS_MAX,
+    ) -> None:
+        """1. Takes the lease. 2. Stops older inserts. 3. Only then reads how far the table is, and 4. replays the last
+        range. Raises LeaseLost if another owner has come in between."""
+        self._store = store
+        self._partition = partition
+        self._range_commits_max = range_commits_max
+        self._logger = structlog.get_logger("magnetar.mirror").bind(partition=partition)
+        self._lease = store.take_lease(partition, nonce)
+        store.stop_older_inserts(partition)
+        pending = store.read_pending(partition)
+        after = None if pending is None else pending.after
+        self._rule = ReadRule() if pending is None else ReadRule(pending.owner, pending.first)
+        self._after: MessageId | None = after
+        self._rest: Sequence[LogMessage] = ()
+        self._feed = open_feed(after)
+        if pending is not None:
+            self._replay(pending)
+
+    @property
+    def number(self) -> int:
+        """The number of the last commit in the table, 0 if there is none."""
+        return self._rule.expected - 1
+
+    def step(self, *, timeout_seconds: float = 0.0) -> int:
+        """Insert the next range; returns how many commits it has, 0 if nothing came in time. Raises LeaseLost."""
+        after, owner, first = self._after, self._rule.owner, self._rule.expected
+        schema, payloads = self._collect(self._range_commits_max, timeout_seconds)
+        if payloads:
+            found = Range(first, first + len(payloads) - 1, after, owner)
+            self._store.write_pending(self._partition, self._lease, found)
+            self._store.insert(self._partition, self._lease, found, schema, payloads)
+        return len(payloads)
+
+    def close(self) -> None:
+        """Let go of the log. The lease is simply overtaken by the next owner."""
+        self._feed.close()
+
+    def _replay(self, pending: Range) -> None:
+        """Insert the pending range again, whole and with the same cuts."""
+        wanted = pending.last - pending.first + 1
+        schema, payloads = 0, list[bytes]()
+        while len(payloads) < wanted:
+            schema, more = self._collect(wanted - len(payloads), timeout_seconds=10.0)
+            if not more:
+                raise MagnetarError(
+                    f"Commits {pending.first} to {pending.last} of partition {self._partition} were being inserted, "
+                    "and the log does not give them any more.",
+                    cure="Was the log put back to an older copy than the tables? Restore both from one copy.",
+                )
+            payloads += more
+        self._store.insert(self._partition, self._lease, pending, schema, payloads)
+
+    def _collect(self, commits_max: int, timeout_seconds: float) -> tuple[int, list[bytes]]:
+        """The next commits that count and were written with one schema, and that schema's number."""
+        messages = self._rest or self._feed.read(messages_max=commits_max, timeout_seconds=timeout_seconds)
+        judge, payloads, schema, size = self._rule.judge, list[bytes](), 0, 0
+        for index, message in enumerate(messages):
+            payload = message.payload
+            if len(payloads) >= commits_max or size >= RANGE_BYTES_MAX or (payloads and message.schema != schema):
+                self._rest = messages[index:]
+                self._after = messages[index - 1].id
+                return schema, payloads
+            number, owner, _ = read_head(payload)
+            verdict = judge(number, owner)
+            if verdict is Verdict.COUNTS:
+                payloads.append(payload)
+                size += len(payload)
+                schema = message.schema
+            elif verdict is Verdict.ORPHAN:
+                self._logger.warning("orphan", number=number, expected=self._rule.expected)
+        if messages:
+            self._after = messages[-1].id
+        self._rest = ()
+        return schema, payloads

@@ -1,0 +1,91 @@
+"""Sql projections: views over the event views, checked against what the engine says of them."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import types
+from datetime import date, datetime
+from typing import Any, Final, Union, get_args, get_origin
+
+from magnetar.schemas import DeclarationError, QueryRefused, StoreUnavailable
+from magnetar.schemas.derivation import hints_of
+from magnetar.schemas.names import kebab
+
+from .columns import literal, quoted
+from .declarations import Sql
+from .store import Store
+
+_FITTING: Final[dict[type, str]] = {
+    bool: r"Bool",
+    int: r"U?Int\d+",
+    float: r"Float\d+",
+    str: r"String|FixedString\(\d+\)|UUID|Enum\d+\(.*\)",
+    bytes: r"String|FixedString\(\d+\)",
+    date: r"Date(32)?",
+    datetime: r"DateTime(64)?(\(.*\))?",
+}
+"""By a field's type, the ClickHouse types that it takes."""
+
+
+def view_name(projection: type[Sql]) -> str:
+    """`DelaysByRoute` → `delays_by_route`."""
+    return kebab(projection.__name__).replace("-", "_")
+
+
+def create_view(store: Store, context: str, projection: type[Sql], taken: set[str]) -> None:
+    """Create or replace the view of an Sql projection.
+
+    Raises DeclarationError for a query that ClickHouse refuses, for a name that is taken, and for fields that differ
+    from the query's columns in name or type.
+    """
+    name = view_name(projection)
+    if name in taken:
+        raise DeclarationError(
+            f"The projection {projection.__name__} would need a view {context}.{name}, which is taken.",
+            cure="Give it another name.",
+        )
+    select = inspect.cleandoc(projection.select).strip().rstrip(";")
+    try:
+        store.command(f"USE {quoted(context)}")
+        columns = {row[0]: row[1] for row in store.query(f"DESCRIBE TABLE ({select})")}
+    except (StoreUnavailable, QueryRefused) as error:
+        raise DeclarationError(
+            f"ClickHouse refuses the query of the projection {projection.__name__}. {error.what}", cure="Correct it."
+        ) from error
+    _check_fields(projection, columns)
+    comment = inspect.cleandoc(projection.__doc__ or "") or f"the projection {projection.__name__}"
+    store.command(f"CREATE OR REPLACE VIEW {quoted(context)}.{quoted(name)} AS {select} COMMENT {literal(comment)}")
+    taken.add(name)
+
+
+def _check_fields(projection: type[Sql], columns: dict[str, str]) -> None:
+    hints, fields = hints_of(projection), projection.__struct_fields__
+    if missing := [field for field in fields if field not in columns]:
+        raise DeclarationError(
+            f"{projection.__name__}.{missing[0]} is no column of its query, whose columns are {', '.join(columns)}.",
+            cure="Select it, or remove the field.",
+        )
+    if extra := [column for column in columns if column not in fields]:
+        raise DeclarationError(
+            f"The query of {projection.__name__} has a column {extra[0]!r} that the class lacks.",
+            cure=f"Add a field {extra[0]}, or do not select it.",
+        )
+    for field in fields:
+        if not _fits(hints[field], columns[field]):
+            shown = getattr(hints[field], "__name__", hints[field])
+            raise DeclarationError(
+                f"{projection.__name__}.{field} is declared as {shown}, and its query gives {columns[field]}.",
+                cure="Change the annotation, or convert the column in the query.",
+            )
+
+
+def _fits(annotation: Any, column: str) -> bool:
+    is_nullable = get_origin(annotation) in (Union, types.UnionType) and types.NoneType in get_args(annotation)
+    if is_nullable:
+        (annotation,) = [a for a in get_args(annotation) if a is not types.NoneType] or [None]
+    column = re.sub(r"^LowCardinality\((.*)\)$", r"\1", column)
+    inner = re.sub(r"^Nullable\((.*)\)$", r"\1", column)
+    if inner != column and not is_nullable:
+        return False
+    return annotation in _FITTING and re.fullmatch(_FITTING[annotation], inner) is not None

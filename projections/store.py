@@ -1,0 +1,87 @@
+"""ClickHouse, in this process or over HTTP, through `clickhouse-connect`."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import clickhouse_connect
+from clickhouse_connect.driver.exceptions import ClickHouseError
+from magnetar.schemas import DataFolderError, QueryRefused, StoreUnavailable
+
+PROBE = "SELECT CAST(tuple(toInt64(1)), 'Nullable(Tuple(x Int64))').x"
+
+
+class Store:
+    """One ClickHouse. Calls are serialised: safe to share between threads."""
+
+    def __init__(self, dsn: str) -> None:
+        self.is_embedded = dsn.startswith("chdb:")
+        self._lock = threading.Lock()
+        self._reader_lock = threading.Lock()
+        try:
+            self._client = clickhouse_connect.get_client(dsn=dsn)
+            # A setting sticks to its handle: the one for users' queries stays read-only.
+            self._reader = clickhouse_connect.get_client(dsn=dsn)
+            self.query(PROBE)
+        except ModuleNotFoundError as error:
+            raise StoreUnavailable(
+                "The embedded ClickHouse is not installed.", cure="pip install 'magnetar[embedded]'"
+            ) from error
+        except (ClickHouseError, RuntimeError, QueryRefused) as error:
+            if "lock" in str(error).lower():
+                raise DataFolderError(
+                    "Another process has the embedded ClickHouse of this data folder open.",
+                    cure="Ask through that process: `magnetar query` does so while `magnetar dev` runs.",
+                ) from error
+            raise StoreUnavailable(
+                f"ClickHouse cannot be opened: {first_line(error)}", cure="Version 26.9 is tested."
+            ) from error
+
+    def command(self, sql: str, parameters: Mapping[str, Any] | None = None) -> None:
+        """Run a statement that gives no rows. Raises StoreUnavailable with ClickHouse's own words."""
+        try:
+            with self._lock:
+                self._client.command(sql, parameters=dict(parameters or {}))
+        except (ClickHouseError, RuntimeError) as error:
+            raise StoreUnavailable(f"ClickHouse refused a statement: {first_line(error)}") from error
+
+    def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Sequence[Sequence[Any]]:
+        """The rows of a query. Raises QueryRefused with ClickHouse's own words."""
+        try:
+            with self._lock:
+                return self._client.query(sql, parameters=dict(parameters or {})).result_rows
+        except (ClickHouseError, RuntimeError) as error:
+            raise QueryRefused(f"The query was refused: {first_line(error)}") from error
+
+    def read_only(self, sql: str, *, fmt: str, parameters: Mapping[str, Any] | None = None) -> bytes:
+        """The answer of a user's query as bytes, in one of ClickHouse's formats, on a handle that cannot write.
+
+        Raises QueryRefused.
+        """
+        if re.search(r"\binto\s+outfile\b", sql, re.IGNORECASE):
+            raise QueryRefused("The query was refused: INTO OUTFILE would write a file.", cure="Redirect the output.")
+        try:
+            with self._reader_lock:
+                return self._reader.raw_query(sql, parameters=dict(parameters or {}), settings={"readonly": 1}, fmt=fmt)
+        except (ClickHouseError, RuntimeError) as error:
+            raise QueryRefused(f"The query was refused: {first_line(error)}") from error
+
+    def close(self) -> None:
+        """Close the engine or the connection."""
+        with self._lock, self._reader_lock:
+            self._reader.close()
+            self._client.close()
+
+
+def embedded_dsn(folder: Path) -> str:
+    """The DSN of the engine within a data folder."""
+    return f"chdb:///{folder.absolute() / 'clickhouse'}"
+
+
+def first_line(error: BaseException) -> str:
+    """An error of ClickHouse in one line."""
+    return " ".join(str(error).split())[:600]

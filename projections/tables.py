@@ -1,0 +1,156 @@
+"""The tables of an aggregate's mirror: what they are, and how one range of commits gets into them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from magnetar.schemas.aggregate_schema import AggregateSchema
+from magnetar.schemas.names import kebab
+
+from .columns import column_type, literal, quoted
+
+DEDUPLICATION_WINDOW_PER_PARTITION: Final = 100
+"""How many inserts per partition a table remembers the tokens of. A retry is always among the last two."""
+
+_ENVELOPE: Final = {
+    "partition": "UInt16 COMMENT 'of the event topic'",
+    "number": "Int64 COMMENT 'of the commit within its partition, from 1'",
+    "aggregate_id": "String",
+    "version": "Int64",
+    "command_id": "UUID",
+    "correlation_id": "Nullable(UUID)",
+    "causation_id": "Nullable(UUID)",
+    "actor": "Nullable(String)",
+    "at": "DateTime64(6, 'UTC') COMMENT 'the time of the command'",
+    "metadata": "Map(String, String)",
+}
+_COMMITS: Final = {
+    "owner": "FixedString(16)",
+    "ledger": "Int64 COMMENT 'where the command stood on its topic'",
+    "entry": "Int64",
+    "batch": "Int64",
+    "published_at": "DateTime64(3, 'UTC')",
+    "incarnation": "UUID COMMENT 'of the command topic'",
+    "producer": "Nullable(String)",
+    "sequence": "Nullable(Int64)",
+    "outcome": "LowCardinality(String)",
+    "events": "UInt32 COMMENT 'how many'",
+    "rejection": "LowCardinality(String) COMMENT 'the type, if the command was rejected'",
+    "rejection_fields": "String COMMENT 'as JSON'",
+    "parked_reason": "LowCardinality(String)",
+    "parked_detail": "String",
+    "parked_command": "Nullable(String) COMMENT 'its bytes, up to 64 kB'",
+    "parked_sha256": "Nullable(String)",
+    "resolves": "Nullable(UUID)",
+}
+
+
+class MirrorTables:
+    """Names, definitions and statements of one aggregate's mirror. It makes text and runs nothing."""
+
+    def __init__(self, schema: AggregateSchema, *, partitions: int) -> None:
+        self.schema = schema
+        self._partitions = partitions
+        base = kebab(schema.aggregate).replace("-", "_")
+        self.database = quoted(schema.context)
+        self.events = f"{self.database}.{quoted(base + '__events')}"
+        self.commits = f"{self.database}.{quoted(base + '__commits')}"
+
+    def definitions(self) -> list[str]:
+        """The statements that create what is missing, and add the columns of new events and fields. Repeatable."""
+        aggregate = self.schema.aggregate
+        order = "type, aggregate_id, version"
+        return [
+            self._table(self.events, self._event_columns(), order, f"the events of {aggregate}, one row each"),
+            self._table(self.commits, {**_ENVELOPE, **_COMMITS}, "number", f"the commits of {aggregate}, one row each"),
+            *(
+                f"ALTER TABLE {self.events} ADD COLUMN IF NOT EXISTS {quoted(name)} {definition}"
+                for name, definition in self._event_columns().items()
+            ),
+        ]
+
+    def _event_columns(self) -> dict[str, str]:
+        columns = {**_ENVELOPE, "type": "LowCardinality(String)"}
+        for name, cls in self.schema.events.items():
+            for field in self.schema.record(cls)["fields"]:
+                columns[f"{name}.{field['name']}"] = column_type(field["type"])
+        return columns
+
+    def _table(self, name: str, columns: dict[str, str], order: str, comment: str) -> str:
+        window = DEDUPLICATION_WINDOW_PER_PARTITION * self._partitions
+        lines = ",\n  ".join(f"{quoted(column)} {definition}" for column, definition in columns.items())
+        return (
+            f"CREATE TABLE IF NOT EXISTS {name} (\n  {lines}\n) ENGINE = MergeTree PARTITION BY partition "
+            f"ORDER BY ({order}) SETTINGS non_replicated_deduplication_window = {window} COMMENT {literal(comment)}"
+        )
+
+    # --- one range --------------------------------------------------------------------------------------------------
+
+    def inserts(self, commit_schema_json: str, source: str, partition: int, guard: str) -> dict[str, str]:
+        """By table, the statement that puts a block of this schema into it, without its settings.
+
+        `source` is the FROM clause that reads the block, `guard` the condition that stops a writer without the lease.
+        """
+        writer = json.loads(commit_schema_json)
+        return {
+            "commits": self._insert_commits(writer, source, partition, guard),
+            "events": self._insert_events(writer, source, partition, guard),
+        }
+
+    def _insert_commits(self, writer: Any, source: str, partition: int, guard: str) -> str:
+        values = {
+            **_envelope_values(partition),
+            "owner": "owner",
+            **{name: f"source.{name}" for name in ("ledger", "entry", "batch", "published_at", "incarnation")},
+            "producer": "producer",
+            "sequence": "sequence",
+            "outcome": "outcome",
+            "events": "length(events)",
+            "rejection": "ifNull(rejection.type, '')",
+            "rejection_fields": _rejection_fields(writer),
+            "parked_reason": "ifNull(parked.reason, '')",
+            "parked_detail": "ifNull(parked.detail, '')",
+            "parked_command": "parked.command",
+            "parked_sha256": "parked.sha256",
+            "resolves": "resolves",
+        }
+        return _insert(self.commits, values, f"{source} WHERE {guard}")
+
+    def _insert_events(self, writer: Any, source: str, partition: int, guard: str) -> str:
+        values = {**_envelope_values(partition), "version": "version + i", "type": "e.type"}
+        known = self._event_columns()
+        for name, record in _event_records(writer):
+            for field in record["fields"]:
+                column = f"{name}.{field['name']}"
+                if column in known:
+                    path = f"tupleElement(e.{quoted(name)}, {literal(field['name'])})"
+                    values[column] = path if isinstance(field["type"], list) else f"assumeNotNull({path})"
+        return _insert(
+            self.events, values, f"{source} ARRAY JOIN events AS e, arrayEnumerate(events) AS i WHERE {guard}"
+        )
+
+
+def _envelope_values(partition: int) -> dict[str, str]:
+    return {name: str(partition) if name == "partition" else name for name in _ENVELOPE}
+
+
+def _insert(table: str, values: dict[str, str], source: str) -> str:
+    columns = ", ".join(quoted(name) for name in values)
+    return f"INSERT INTO {table} ({columns}) SELECT {', '.join(values.values())} {source}"
+
+
+def _rejection_fields(writer: Any) -> str:
+    """The fields of the rejection as JSON, whichever type it is."""
+    field = next(f for f in writer["fields"] if f["name"] == "rejection")
+    cases = [
+        f"rejection.type = {literal(f['name'])}, toJSONString(assumeNotNull(tupleElement(rejection, {literal(f['name'])})))"
+        for f in field["type"][1]["fields"][1:]
+        if f["type"][1]["fields"]
+    ]
+    return f"multiIf({', '.join(cases)}, '')" if cases else "''"
+
+
+def _event_records(writer: Any) -> list[tuple[str, Any]]:
+    field = next(f for f in writer["fields"] if f["name"] == "events")
+    return [(f["name"], f["type"][1]) for f in field["type"]["items"]["fields"][1:]]

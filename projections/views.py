@@ -1,0 +1,87 @@
+"""The views that users query: one per event, and the commits and rejections of all aggregates of a context."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from magnetar.schemas import DeclarationError
+from magnetar.schemas.derivation import Json
+
+from .columns import literal, quoted
+from .tables import MirrorTables
+
+_ENVELOPE: Final = (
+    ("aggregate_id", "_id"),
+    ("version", "_version"),
+    ("at", "_at"),
+    ("number", "_number"),
+    ("partition", "_partition"),
+    ("command_id", "_command_id"),
+    ("correlation_id", "_correlation_id"),
+    ("causation_id", "_causation_id"),
+    ("actor", "_actor"),
+    ("metadata", "_metadata"),
+)
+_COMMITS: Final = (
+    "outcome",
+    "events",
+    "rejection",
+    "rejection_fields",
+    "parked_reason",
+    "parked_detail",
+    "parked_command",
+    "parked_sha256",
+    "resolves",
+    "producer",
+    "sequence",
+    "ledger",
+    "entry",
+    "batch",
+    "published_at",
+    "incarnation",
+)
+RESERVED: Final = frozenset({"commits", "rejections"})
+
+
+def views(tables: Sequence[MirrorTables]) -> dict[str, str]:
+    """By name, the statement that creates each view of a context. Raises DeclarationError for names that clash."""
+    made: dict[str, str] = {}
+    for each in tables:
+        for name, cls in each.schema.events.items():
+            if name.lower() in RESERVED or name in made:
+                raise DeclarationError(
+                    f"The event {name!r} of {each.schema.aggregate} would need a view whose name is taken.",
+                    cure="Give it another name.",
+                )
+            made[name] = _event_view(each, name, each.schema.record(cls))
+    database = tables[0].database
+    envelope = ", ".join(f"{quoted(column)} AS {quoted(name)}" for column, name in _ENVELOPE)
+    columns = ", ".join(quoted(column) for column in _COMMITS)
+    union = " UNION ALL ".join(
+        f"SELECT {literal(each.schema.aggregate)} AS _aggregate, {envelope}, {columns} FROM {each.commits}"
+        for each in tables
+    )
+    made["commits"] = _view(database, "commits", union, "every command, by what became of it")
+    selected = ", ".join(["_aggregate", *(quoted(name) for _, name in _ENVELOPE), "rejection", "rejection_fields"])
+    made["rejections"] = _view(
+        database,
+        "rejections",
+        f"SELECT {selected} FROM {database}.commits WHERE outcome = 'rejected'",
+        "the rejected commands, with the reason",
+    )
+    return made
+
+
+def _event_view(tables: MirrorTables, name: str, record: Json) -> str:
+    fields = [f"{quoted(name + '.' + field['name'])} AS {quoted(field['name'])}" for field in record["fields"]]
+    envelope = [f"{quoted(column)} AS {quoted(alias)}" for column, alias in _ENVELOPE]
+    # Qualified: a field may be called like an envelope column, and an alias would win over the column in WHERE.
+    query = (
+        f"SELECT {', '.join([*fields, *envelope])} FROM {tables.events} AS events WHERE events.type = {literal(name)}"
+    )
+    return _view(tables.database, name, query, record.get("doc", f"the event {name} of {tables.schema.aggregate}"))
+
+
+def _view(database: str, name: str, query: str, comment: str) -> str:
+    return f"CREATE OR REPLACE VIEW {database}.{quoted(name)} AS {query} COMMENT {literal(comment)}"
