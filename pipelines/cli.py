@@ -56,6 +56,7 @@ def run(
     target: Target,
     role: Annotated[Role, typer.Option(help="What this process does.")] = Role.WORKER,
     data: Data = None,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
 ) -> None:
     """Run one part of a pipeline in this process: a worker that decides, or a projector that fills ClickHouse.
@@ -67,7 +68,7 @@ def run(
     from .runtime import StopSignal, run_worker
     from .settings import load_settings
 
-    configure_logging(role=role.value)
+    configure_logging(log_level, role=role.value)
     stopped = StopSignal(supervised=supervised)
     pipeline, settings = load_pipeline(target), load_settings(data=data)
     if role is Role.WORKER:

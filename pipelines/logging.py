@@ -8,11 +8,15 @@ from typing import Final
 
 import structlog
 
+from magnetar.schemas import SettingsError
+
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
 def configure_logging(level: str = "info", *, role: str | None = None) -> None:
-    """Send the log to standard error: for people on a terminal, as JSON otherwise."""
+    """Send the log to standard error: for people on a terminal, as JSON otherwise. Raises SettingsError."""
+    if level not in _LEVELS:
+        raise SettingsError(f"There is no log level {level!r}.", cure=f"Use one of {', '.join(_LEVELS)}.")
     on_terminal = sys.stderr.isatty()
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer() if on_terminal else structlog.processors.JSONRenderer()
