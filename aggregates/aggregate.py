@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Callable
-from functools import cache
 from typing import Any, NamedTuple, Protocol, Self, TypeVar, get_args, get_origin, get_type_hints
+from weakref import WeakKeyDictionary
 
 from magnetar.schemas import Command, DeclarationError, Event, Immutable, Rejection
 from magnetar.schemas.derivation import hints_of, record_schema, union_members
@@ -55,14 +55,23 @@ class Contract(NamedTuple):
     rejection_types: frozenset[type[Rejection]]
 
 
-@cache
-def contract_of(cls: type[Aggregate]) -> Contract:
+_CONTRACTS: WeakKeyDictionary[type[Any], Contract] = WeakKeyDictionary()
+
+
+def contract_of(cls: type[Any]) -> Contract:
     """Read an aggregate's contract from its annotations.
 
     Raises DeclarationError, naming class and field or method, for an aggregate that cannot mean anything: a state that
     could be changed in place or has no seed, a missing method, a type that is no command, event or rejection, an event
     that `execute` returns and `apply` lacks.
     """
+    found = _CONTRACTS.get(cls)
+    if found is None:
+        found = _CONTRACTS[cls] = _read_contract(cls)
+    return found
+
+
+def _read_contract(cls: type[Any]) -> Contract:
     _check_state(cls)
     execute, apply = _method(cls, "execute"), _method(cls, "apply")
     execute_hints, apply_hints = _hints(cls, execute), _hints(cls, apply)

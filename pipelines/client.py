@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, Final, Generic, NamedTuple, Self, TypeVar
 
-from magnetar.aggregates import Aggregate, Brain, contract_of
+from magnetar.aggregates import Aggregate, Brain
 from magnetar.schemas import (
     Command,
     Event,
@@ -276,7 +276,6 @@ class Connection:
         name = wire_name(aggregate)
         route = self._routes.get(name)
         if route is None:
-            contract_of(aggregate)
             with self._lock:
                 route = self._routes.setdefault(name, _Route(self._log, self._pipeline, name))
         return route

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from .supervisor import Part, Supervisor, part_arguments
 
 
 @contextmanager
-def sole_supervisor(folder: Path) -> Iterator[None]:
+def sole_supervisor(folder: Path) -> Generator[None]:
     """Hold the data folder against a second `dev`. Raises DataFolderError naming the process that holds it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

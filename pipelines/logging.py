@@ -7,7 +7,6 @@ import sys
 from typing import Final
 
 import structlog
-
 from magnetar.schemas import SettingsError
 
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}

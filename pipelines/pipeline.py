@@ -44,7 +44,7 @@ class Pipeline:
         self._check_projections()
 
     def _add(self, aggregate: Any) -> None:
-        if not (isinstance(aggregate, type) and issubclass(aggregate, Aggregate)):
+        if not _derives_from(Aggregate, aggregate):
             raise DeclarationError(
                 f"{aggregate!r} in the aggregates of {self.name!r} is no Aggregate.", cure="List classes, not objects."
             )
@@ -52,7 +52,7 @@ class Pipeline:
         for other in self.schemas.values():
             clashes = {wire_name(event) for event in contract.events} & set(other.events)
             if aggregate_name == other.aggregate or clashes:
-                what = f"an event {sorted(clashes)[0]!r}" if clashes else f"the name {aggregate_name!r}"
+                what = f"an event {min(clashes)!r}" if clashes else f"the name {aggregate_name!r}"
                 raise DeclarationError(
                     f"Two aggregates of {self.name!r}, {other.aggregate} and {aggregate_name}, have {what}.",
                     cure="Rename one: each event has a view of its name in the context's database.",
@@ -68,7 +68,7 @@ class Pipeline:
 
     def _check_projections(self) -> None:
         for projection in self.projections:
-            if not (isinstance(projection, type) and issubclass(projection, Row)):
+            if not _derives_from(Row, projection):
                 raise DeclarationError(
                     f"{projection!r} in the projections of {self.name!r} is no projection.",
                     cure="List classes derived from Sql.",
@@ -88,6 +88,10 @@ class Pipeline:
 
     def __repr__(self) -> str:
         return f"Pipeline({self.name!r}, aggregates={list(self.aggregates)}, partitions={self.partitions})"
+
+
+def _derives_from(kind: type[Any], value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, kind)
 
 
 def _checked(partitions: int) -> int:

@@ -54,7 +54,7 @@ class Projector:
         )
 
     def prepare(self) -> None:
-        """Create what is missing of databases, tables and views. Raises DeclarationError for a projection that is wrong."""
+        """Create what is missing of databases, tables and views. Raises DeclarationError for a wrong projection."""
         for statement in (*ADMIN_DEFINITIONS, f"CREATE DATABASE IF NOT EXISTS {quoted(self._pipeline.name)}"):
             self._store.command(statement)
         for mirror in self._mirrors.values():
@@ -86,7 +86,7 @@ class Projector:
             try:
                 count = loop.step()
             except LeaseLost as error:
-                self._logger.error("lease lost", aggregate=aggregate, partition=partition, what=error.what)
+                self._logger.warning("lease lost", aggregate=aggregate, partition=partition, what=error.what)
                 self._loops.pop((aggregate, partition)).close()
                 continue
             if count:

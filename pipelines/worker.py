@@ -101,7 +101,7 @@ class Worker:
         self._clock = clock
         self._random = random
         self._options = options or WorkerOptions()
-        self._failpoint = failpoint or (lambda name: None)
+        self._failpoint = failpoint or (lambda _: None)
         self._events = Topic(schema.context, schema.aggregate, TopicKind.EVENTS)
         commands = Topic(schema.context, schema.aggregate, TopicKind.COMMANDS)
         self._codec = CommitCodec(schema)

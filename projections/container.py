@@ -12,7 +12,7 @@ SYNC: Final = b"magnetar-sync-16"
 
 
 def header(schema_json: str) -> bytes:
-    """The container's header, with the schema that the payloads were written with (Avro 1.11, "Object Container Files")."""
+    """The container's header, with the schema of the payloads (Avro 1.11, "Object Container Files")."""
     metadata = {"avro.schema": schema_json.encode(), "avro.codec": b"null"}
     pairs = b"".join(write_bytes(key.encode()) + write_bytes(value) for key, value in metadata.items())
     return b"Obj\x01" + write_long(len(metadata)) + pairs + b"\x00" + SYNC

@@ -50,8 +50,8 @@ class HttpFront:
         port = self._server.servers[0].sockets[0].getsockname()[1]
         url = f"http://127.0.0.1:{port}/"
         making = self._file.with_suffix(f".{os.getpid()}")
-        with open(os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump({"url": url, "token": self._token, "pid": os.getpid()}, file)
+        making.touch(mode=0o600)
+        making.write_text(json.dumps({"url": url, "token": self._token, "pid": os.getpid()}))
         making.replace(self._file)
         return url
 
@@ -88,5 +88,5 @@ class HttpFront:
         return secrets.compare_digest(given.encode(), self._token.encode())
 
 
-async def _ping(request: Request) -> Response:
+async def _ping(_: Request) -> Response:
     return Response("Ok.\n")

@@ -19,16 +19,22 @@ from .store import Store
 from .tables import MirrorTables
 
 _LEASE_LOST: Final = "magnetar: the lease is lost"
-_KEY: Final = "`projection` LowCardinality(String), generation UInt32, aggregate LowCardinality(String), partition UInt16, epoch UInt64"
-_ORDER: Final = "(`projection`, generation, aggregate, partition, epoch)"
-ADMIN_DEFINITIONS: Final = (
-    "CREATE DATABASE IF NOT EXISTS magnetar",
-    f"CREATE TABLE IF NOT EXISTS magnetar.leases ({_KEY}, nonce String, taken_at DateTime64(3, 'UTC') DEFAULT now64(3)) "
-    f"ENGINE = MergeTree ORDER BY {_ORDER} COMMENT 'who may write which partition of which table'",
-    f"CREATE TABLE IF NOT EXISTS magnetar.pending ({_KEY}, first Int64, last Int64, "
-    "after Nullable(String), owner Nullable(String), written_at DateTime64(3, 'UTC') DEFAULT now64(3)) "
-    f"ENGINE = ReplacingMergeTree(first) ORDER BY {_ORDER} COMMENT 'the range that each partition is at'",
+_KEY: Final = (
+    "`projection` LowCardinality(String), generation UInt32, aggregate LowCardinality(String), "
+    "partition UInt16, epoch UInt64"
 )
+_TABLE: Final = "(`projection`, generation, aggregate, partition, epoch)"
+_NOW: Final = "DateTime64(3, 'UTC') DEFAULT now64(3)"
+_LEASES: Final = (
+    f"CREATE TABLE IF NOT EXISTS magnetar.leases ({_KEY}, nonce String, taken_at {_NOW}) ENGINE = MergeTree "
+    f"ORDER BY {_TABLE} COMMENT 'who may write which partition of which table'"
+)
+_PENDING: Final = (
+    f"CREATE TABLE IF NOT EXISTS magnetar.pending ({_KEY}, first Int64, last Int64, after Nullable(String), "
+    f"owner Nullable(String), written_at {_NOW}) ENGINE = ReplacingMergeTree(first) "
+    f"ORDER BY {_TABLE} COMMENT 'the range that each partition is at'"
+)
+ADMIN_DEFINITIONS: Final = ("CREATE DATABASE IF NOT EXISTS magnetar", _LEASES, _PENDING)
 _INSERT_SETTINGS: Final = (
     "max_insert_threads = 1, max_threads = 1, input_format_parallel_parsing = 0, max_partitions_per_insert_block = 1, "
     "min_insert_block_size_rows = 10000000, min_insert_block_size_bytes = 0, max_insert_block_size = 10000000, "
@@ -93,8 +99,9 @@ class Mirror:
     def write_pending(self, partition: int, lease: Lease, pending: Range) -> None:
         """Write the range down under the lease's epoch."""
         self._store.command(
-            "INSERT INTO magnetar.pending (`projection`, generation, aggregate, partition, epoch, first, last, after, owner) "
-            "VALUES ('mirror', 1, {aggregate:String}, {partition:UInt16}, {epoch:UInt64}, {first:Int64}, {last:Int64}, "
+            "INSERT INTO magnetar.pending "
+            "(`projection`, generation, aggregate, partition, epoch, first, last, after, owner) VALUES "
+            "('mirror', 1, {aggregate:String}, {partition:UInt16}, {epoch:UInt64}, {first:Int64}, {last:Int64}, "
             "{after:Nullable(String)}, {owner:Nullable(String)})",
             {
                 "aggregate": self._name,
@@ -137,7 +144,8 @@ class Mirror:
         return f"throwIf(({newest}) != {ours}, {literal(_LEASE_LOST)}) = 0"
 
     def _where(self, partition: int) -> str:
-        return f"`projection` = 'mirror' AND generation = 1 AND aggregate = {literal(self._name)} AND partition = {partition}"
+        of_table = f"`projection` = 'mirror' AND generation = 1 AND aggregate = {literal(self._name)}"
+        return f"{of_table} AND partition = {partition}"
 
     def _mark(self, partition: int) -> str:
         return f"magnetar mirror 1 {self._name} {partition} insert"

@@ -72,7 +72,7 @@ def ask_endpoint(endpoint: Endpoint, sql: str, clickhouse_format: str) -> bytes:
         headers={"X-ClickHouse-Key": endpoint.token},
         timeout=httpx.Timeout(5.0, read=None),
     )
-    if response.status_code != httpx.codes.OK:
+    if not response.is_success:
         raise QueryRefused(response.text.strip())
     return response.content
 

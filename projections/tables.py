@@ -144,7 +144,8 @@ def _rejection_fields(writer: Any) -> str:
     """The fields of the rejection as JSON, whichever type it is."""
     field = next(f for f in writer["fields"] if f["name"] == "rejection")
     cases = [
-        f"rejection.type = {literal(f['name'])}, toJSONString(assumeNotNull(tupleElement(rejection, {literal(f['name'])})))"
+        f"rejection.type = {literal(f['name'])}, "
+        f"toJSONString(assumeNotNull(tupleElement(rejection, {literal(f['name'])})))"
         for f in field["type"][1]["fields"][1:]
         if f["type"][1]["fields"]
     ]

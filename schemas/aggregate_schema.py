@@ -57,7 +57,7 @@ class AggregateSchema:
         return {"name": "type", "type": {"type": "enum", "name": name, "symbols": symbols, "default": UNKNOWN_TYPE}}
 
     def _command(self) -> Json:
-        envelope = [
+        envelope: list[Json] = [
             {"name": "aggregate_id", "type": "string"},
             {"name": "command_id", "type": UUID},
             {"name": "correlation_id", "type": ["null", UUID], "default": None},
@@ -71,7 +71,7 @@ class AggregateSchema:
             {"name": "sequence", "type": ["null", "long"], "default": None},
             self._type_enum("CommandType", self.commands),
         ]
-        if taken := {field["name"] for field in envelope} & set(self.commands):
+        if taken := {str(field["name"]) for field in envelope} & set(self.commands):
             raise DeclarationError(
                 f"A command of {self.aggregate} is called {taken.pop()!r}, as is a field of every command's envelope.",
                 cure="Call it something else.",

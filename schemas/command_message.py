@@ -113,7 +113,7 @@ class CommandCodec:
 
     def _decode(self, payload: bytes) -> CommandMessage:
         envelope, ids_to_time, at = read_envelope(payload)
-        index, behind = read_long(payload, at)
+        index, _ = read_long(payload, at)
         if not 1 <= index <= len(self._by_index):
             raise UnknownCommandType(
                 f"The command is of type number {index}, and {self._aggregate} has {len(self._by_index)}.",

@@ -23,7 +23,7 @@ class ImmutableMeta(msgspec.StructMeta):
 
     def __new__(mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **config: Any) -> Any:
         wire_name = config.pop("wire_name", None) or name
-        cls = super().__new__(mcls, name, bases, namespace, **config)
+        cls: Any = super().__new__(mcls, name, bases, namespace, **config)
         cls.__wire_name__ = wire_name
         cls.__declared__()
         return cls

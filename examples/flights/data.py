@@ -56,7 +56,7 @@ def rows(*, all_months: bool) -> Iterator[Row]:
 
 
 def _row(line: dict[str, str]) -> Row:
-    hour = datetime.fromisoformat(line["time_hour"].replace("Z", "+00:00"))
+    hour = datetime.fromisoformat(line["time_hour"])
     arrival = None if line["arr_time"] == "NA" else f"{int(line['arr_time']):04d}"
     return Row(
         f"{line['carrier']}{line['flight']}@{hour:%Y-%m-%dT%H}Z",

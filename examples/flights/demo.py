@@ -11,11 +11,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-
-from magnetar import MagnetarError
 from magnetar.pipelines import Outgoing, SyncClient
 from magnetar.pipelines.clock import SystemClock
 from magnetar.pipelines.dev import prepare, sole_supervisor, supervise
@@ -26,6 +21,11 @@ from magnetar.pipelines.supervisor import Supervisor
 from magnetar.projections.query import QueryFormat, query, read_endpoint
 from magnetar.schemas import TopicKind, uuid7
 from magnetar.schemas.command_message import read_envelope
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from magnetar import MagnetarError
 
 from .data import Expected, Sent, commands, differences, expected, rows
 from .flight import Flight

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
-from magnetar.pipelines.clock import Clock
-from magnetar.pipelines.log import Entry, Message, TopicDescription
 from magnetar.schemas import (
     LogUnavailable,
     MessageId,
@@ -21,6 +19,8 @@ from magnetar.schemas import (
     Topic,
 )
 
+from ..clock import Clock
+from ..log import Entry, Message, TopicDescription
 from .sqlite_consumer import SqliteConsumer
 from .sqlite_files import Folder, canonical, connect, polling, read_messages, transaction
 from .sqlite_inbox import SqliteInbox, deliver
@@ -110,7 +110,7 @@ class SqliteLog:
         for entry in entries:
             if len(entry.payload) > self.message_bytes_max:
                 raise MessageRefused(
-                    f"A message of {len(entry.payload):,} bytes was not stored: {self.message_bytes_max:,} are allowed.",
+                    f"A message of {len(entry.payload):,} bytes was not stored; the limit: {self.message_bytes_max:,}.",
                     cure="Keep large things elsewhere, and name them in the message.",
                 )
 

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from magnetar.pipelines.clock import Clock
-from magnetar.pipelines.log import Batch, Message
 from magnetar.schemas import MagnetarError, MessageId, SettingsError, Topic
 
+from ..clock import Clock
+from ..log import Batch, Message
 from .sqlite_files import Folder, connect, polling, read_messages, rows_of, transaction
 
 HEARTBEAT_SECONDS: Final = 0.5

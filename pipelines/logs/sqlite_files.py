@@ -9,15 +9,16 @@ import os
 import shutil
 import sqlite3
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from magnetar.pipelines.clock import Clock
-from magnetar.pipelines.log import Message, TopicDescription
 from magnetar.schemas import DataFolderError, LogUnavailable, MagnetarError, MessageId, SettingsError, Topic
+
+from ..clock import Clock
+from ..log import Message, TopicDescription
 
 FORMAT: Final = 1
 """The layout that this code writes. A folder of a higher one was written by a later Magnetar."""
@@ -67,7 +68,7 @@ class Folder:
             foreign = [each.name for each in self.path.iterdir() if each.name not in _OTHERS]
             if foreign and not marker.exists():
                 raise DataFolderError(
-                    f"{self.path} is not empty, and not a data folder of Magnetar: it holds {sorted(foreign)[0]!r}.",
+                    f"{self.path} is not empty, and not a data folder of Magnetar: it holds {min(foreign)!r}.",
                     cure="Choose another folder with --data or MAGNETAR_DATA.",
                 )
             _write_atomically(marker, json.dumps({"format": FORMAT}))
@@ -166,7 +167,7 @@ class Folder:
         making.rename(final)
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self) -> Generator[None]:
         with (self.path / _MARKER).open() as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
@@ -201,7 +202,7 @@ def _make(path: Path, sql: str) -> None:
 
 
 @contextmanager
-def transaction(connection: sqlite3.Connection, path: Path, timeout_seconds: float) -> Iterator[None]:
+def transaction(connection: sqlite3.Connection, path: Path, timeout_seconds: float) -> Generator[None]:
     """One write transaction, durable when the block is left; rolled back if it raises."""
     try:
         connection.execute(f"PRAGMA busy_timeout={int(timeout_seconds * 1000)}")
@@ -266,7 +267,7 @@ def failure(error: sqlite3.Error, path: Path) -> MagnetarError:
 def _writer_of(path: Path) -> int | None:
     """The process that holds SQLite's write lock: byte 120 of the file `…-shm` (wal.c), as Linux lists its locks."""
     try:
-        inode = os.stat(f"{path}-shm").st_ino
+        inode = Path(f"{path}-shm").stat().st_ino
         locks = Path("/proc/locks").read_text().splitlines()
     except OSError:
         return None
@@ -287,7 +288,7 @@ def _write_atomically(path: Path, text: str) -> None:
 
 
 @contextmanager
-def _os_errors(path: Path) -> Iterator[None]:
+def _os_errors(path: Path) -> Generator[None]:
     try:
         yield
     except OSError as error:

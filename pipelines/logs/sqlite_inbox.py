@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from magnetar.pipelines.clock import Clock
-
+from ..clock import Clock
 from .sqlite_files import polling
 
 _ADDRESS: Final = re.compile(r"([0-9]{1,10})-[0-9a-f]{32}", re.ASCII)
@@ -78,4 +77,4 @@ def _sweep(folder: Path) -> None:
 def _remove(path: Path) -> None:
     for suffix in ("", "-wal", "-shm"):
         with contextlib.suppress(OSError):
-            os.unlink(f"{path}{suffix}")
+            Path(f"{path}{suffix}").unlink()

@@ -61,6 +61,11 @@ def test_the_session_in_the_readme_is_what_is_printed(shell: Shell) -> None:
     command, output = steps[3]
     shell.eventually(lambda: shell.run(*shlex.split(command)).stdout == output, f"{command} prints {output}")
     ran_script = subprocess.run(
-        [sys.executable, "talk.py"], cwd=shell.folder, env=shell.environment, capture_output=True, text=True, check=False
+        [sys.executable, "talk.py"],
+        cwd=shell.folder,
+        env=shell.environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ran_script.stdout.startswith("Bought(sku='cup', pieces=6) shop/Order/"), ran_script.stderr

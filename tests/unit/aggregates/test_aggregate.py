@@ -98,7 +98,7 @@ def test_the_kit_catches_a_state_that_replace_broke() -> None:
 
 def test_messages_and_states_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
-        NameChanged("x").name = "y"  # type: ignore[misc]
+        NameChanged("x").name = "y"
 
 
 def test_an_emitted_event_that_apply_lacks_is_refused() -> None:
@@ -124,7 +124,7 @@ def test_a_state_that_could_be_changed_in_place_is_refused_with_the_cure() -> No
     with pytest.raises(DeclarationError, match=r"Mutable\.names is a list.*tuple"):
 
         class Mutable(Aggregate):
-            names: list[str] = []
+            names: list[str] = []  # noqa: RUF012 - what is refused
 
             def execute(self, command: Clear) -> Cleared:
                 return Cleared()

@@ -85,7 +85,9 @@ def test_a_renamed_class_keeps_its_wire_name() -> None:
 @pytest.mark.parametrize("name", ["_hidden", "a-b", "x" * 64, "ünï"])
 def test_wire_names_that_cannot_stand_in_avro_are_refused(name: str) -> None:
     with pytest.raises(DeclarationError, match="cannot stand in Avro"):
-        type(Event)("Bad", (Event,), {"__module__": __name__}, wire_name=name)
+
+        class Bad(Event, wire_name=name):
+            pass
 
 
 def test_a_field_that_begins_with_an_underscore_is_refused_naming_it() -> None:
