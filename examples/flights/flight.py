@@ -101,8 +101,6 @@ class AlreadyDeparted(Rejection):
 class AlreadyOver(Rejection):
     """The flight has come to its end."""
 
-    end: str
-
 
 class Unplanned(State):
     """Nothing is known of the flight."""
@@ -155,6 +153,8 @@ class Flight(Aggregate):
                 return Scheduled(carrier, origin, dest, departs_at)
             case Unplanned(), _:
                 return NotScheduled()
+            case _, Schedule():
+                return AlreadyScheduled()
             case Waiting(carrier, origin, dest, departs_at), Depart(at):
                 return Departed(carrier, origin, dest, at, round((at - departs_at).total_seconds() / 60))
             case Waiting(carrier, origin, dest, departs_at), Cancel():
@@ -167,10 +167,8 @@ class Flight(Aggregate):
                 return Diverted(carrier, origin, dest)
             case Airborne(), Depart() | Cancel():
                 return AlreadyDeparted()
-            case Over(end), Depart() | Land() | Divert() | Cancel():
-                return AlreadyOver(end)
-            case ((Waiting() | Airborne() | Over()), Schedule()):
-                return AlreadyScheduled()
+            case _:
+                return AlreadyOver()
 
     def apply(self, event: Scheduled | Departed | Landed | Diverted | Cancelled) -> Self:
         match event:
