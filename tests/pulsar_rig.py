@@ -119,7 +119,9 @@ class Standalone:
 
     def _is_ready(self) -> bool:
         try:
-            return httpx.get(f"{self.admin_url}/admin/v2/brokers/ready", timeout=5).is_success
+            # Ready is not yet complete: cluster and namespace are made a moment later.
+            paths = ("brokers/ready", "namespaces/public/default")
+            return all(httpx.get(f"{self.admin_url}/admin/v2/{path}", timeout=5).is_success for path in paths)
         except httpx.HTTPError:
             return False
 

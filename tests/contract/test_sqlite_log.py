@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
 from magnetar.pipelines.clock import SystemClock
 from magnetar.pipelines.log import Appender, Log
 from magnetar.pipelines.logs.sqlite import SqliteLog
 from magnetar.schemas import Topic
+
 from tests.contract.log_contract import DEADLINE_SECONDS, SCHEMA, LogContract, entries
 
 HOLD_TRANSACTION = """
