@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, overload
 
 import msgspec
 from magnetar.schemas import Command, Event, Meta
@@ -13,13 +13,33 @@ from .decide import decide
 
 C = TypeVar("C", bound=Command)
 E = TypeVar("E", bound=Event)
+E1 = TypeVar("E1", bound=Event)
+E2 = TypeVar("E2", bound=Event)
+E3 = TypeVar("E3", bound=Event)
+E4 = TypeVar("E4", bound=Event)
+E5 = TypeVar("E5", bound=Event)
 O = TypeVar("O")  # noqa: E741 - the outcome, as in the design's Brain[C, E, O]
 
 SOME_TIME: Final = datetime(2026, 1, 1, tzinfo=UTC)
 """The command's time where a test gives none."""
 
 
-def given(aggregate: type[Brain[C, E, O]], *events: E, id: str = "1") -> Given[C, O]:
+# Several overloads: mypy takes events of different types for their common base, which no aggregate applies.
+@overload
+def given(aggregate: type[Brain[C, E1 | E2, O]], e1: E1, e2: E2, /, *, id: str = "1") -> Given[C, O]: ...
+@overload
+def given(aggregate: type[Brain[C, E1 | E2 | E3, O]], e1: E1, e2: E2, e3: E3, /, *, id: str = "1") -> Given[C, O]: ...
+@overload
+def given(
+    aggregate: type[Brain[C, E1 | E2 | E3 | E4, O]], e1: E1, e2: E2, e3: E3, e4: E4, /, *, id: str = "1"
+) -> Given[C, O]: ...
+@overload
+def given(
+    aggregate: type[Brain[C, E1 | E2 | E3 | E4 | E5, O]], e1: E1, e2: E2, e3: E3, e4: E4, e5: E5, /, *, id: str = "1"
+) -> Given[C, O]: ...
+@overload
+def given(aggregate: type[Brain[C, E, O]], /, *events: E, id: str = "1") -> Given[C, O]: ...
+def given(aggregate: Any, /, *events: Any, id: str = "1") -> Any:
     """Start from an aggregate that these events have happened to.
 
     Raises AssertionError if `apply` makes a state whose fields have not the types that they declare.

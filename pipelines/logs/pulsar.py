@@ -8,9 +8,9 @@ import re
 import secrets
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
 import pulsar
 from magnetar.schemas import LogUnavailable, MessageId, SettingsError, Topic
@@ -30,6 +30,15 @@ INCARNATION: Final = "magnetar.incarnation"
 OPERATION_TIMEOUT_SECONDS: Final = 15
 INBOX_QUEUE: Final = 20_000
 """A burst of replies beyond the receiver's queue is lost: 5,000 replies into a queue of 1,000 came to about 1,100."""
+
+
+class _Closing(Protocol):
+    closed: bool
+
+    def close(self) -> None: ...
+
+
+T = TypeVar("T", bound=_Closing)
 
 
 class PulsarLog:
@@ -55,7 +64,7 @@ class PulsarLog:
         self._lock = threading.Lock()
         self._schemas: dict[tuple[Topic, int], str] = {}
         self._replies: dict[str, Any] = {}
-        self._opened: list[Any] = []
+        self._opened: list[_Closing] = []
 
     def provision(self, topic: Topic, *, partitions: int, schema: str) -> None:
         """Create namespace and topic if they are missing, and register the schema."""
@@ -170,7 +179,7 @@ class PulsarLog:
                 client.close()
         self._admin.close()
 
-    def _keep(self, opened: Any) -> Any:
+    def _keep(self, opened: T) -> T:
         with self._lock:
             self._opened = [each for each in self._opened if not each.closed]
             self._opened.append(opened)
@@ -258,7 +267,7 @@ def message_of(received: Any) -> Message:
 
 
 @contextmanager
-def _translated(doing: str) -> Iterator[None]:
+def _translated(doing: str) -> Generator[None]:
     try:
         yield
     except pulsar.Timeout as error:

@@ -124,7 +124,7 @@ class LogContract:
         log.provision(events, partitions=PARTITIONS, schema=SCHEMA)
         assert open_log().describe(events) == before
         assert before.partitions == PARTITIONS
-        assert uuid.UUID(before.incarnation)
+        assert str(uuid.UUID(before.incarnation)) == before.incarnation
 
     def test_another_number_of_partitions_is_refused(self, log: Log, events: Topic) -> None:
         with pytest.raises(SettingsError, match="partitions"):

@@ -1,5 +1,6 @@
 """The contract, on a real Apache Pulsar."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -36,7 +37,7 @@ class TestPulsarLog(LogContract):
         old = log.fence(events, 0, schema=SCHEMA, name="old")
 
         def stream() -> None:
-            with pytest.raises(MagnetarError):
+            with contextlib.suppress(MagnetarError):
                 while True:
                     old.append(entries(*range(10, 1010)), timeout_seconds=DEADLINE_SECONDS)
 
