@@ -22,7 +22,7 @@ from magnetar.schemas.command_message import (
     UnknownCommandType,
     encode_ids_to_time,
 )
-from magnetar.schemas.commit import CLAIM, Commit, CommitCodec, Parked, Source, write_place
+from magnetar.schemas.commit import CLAIM, Commit, CommitCodec, Parked, write_place
 from magnetar.schemas.framing import write_string
 from magnetar.schemas.ids import NIL, is_uuid
 
@@ -86,7 +86,8 @@ class PartitionProcessor:
         self._ids = IdWindow() if ids is None else ids
         self._seed: Any = aggregate()
         self._cells: dict[str, tuple[int, Any]] = {}
-        self._source: Source | None = None
+        self._incarnation_of_last = ""
+        self._last_id: MessageId | None = None
         self._owner = b""
         self._incarnation = b""
         self.next_number = 1
@@ -102,7 +103,8 @@ class PartitionProcessor:
             for event in commit.events:
                 state = state.apply(event)
             self._cells[commit.aggregate_id] = (version + len(commit.events), state)
-        self._source = commit.source
+        self._last_id = commit.source.id
+        self._incarnation_of_last = commit.source.incarnation
         if commit.command_id != NIL:
             self._ids.remember(commit.command_id, commit.number, commit.source.published_at_ms)
         self.next_number = commit.number + 1
@@ -111,8 +113,8 @@ class PartitionProcessor:
         """Start deciding under a new ownership, on a command topic of this incarnation."""
         self._owner = owner
         self._incarnation = write_string(incarnation)
-        if self._source is not None and self._source.incarnation != incarnation:
-            self._source = None
+        if self._incarnation_of_last != incarnation:
+            self._last_id = None  # the topic was made anew: its commands are not those that were decided
 
     def state_of(self, aggregate_id: str) -> tuple[int, Any]:
         """Version and state of an aggregate; version 0 and the seed if nothing has happened to it."""
@@ -141,7 +143,7 @@ class PartitionProcessor:
             return self._park(id, envelope, key, payload, published_at_ms, cannot)
 
     def _was_decided(self, id: MessageId) -> bool:
-        return self._source is not None and id <= self._source.id
+        return self._last_id is not None and id <= self._last_id
 
     def _find_repeat(self, id: MessageId, envelope: CommandEnvelope) -> Decision | None:
         number = self._ids.find(envelope.command_id)
@@ -180,7 +182,7 @@ class PartitionProcessor:
             raise Cannot("too_large", f"the commit has {len(commit)} bytes; {self._commit_bytes_max} are allowed")
         if emitted:
             self._cells[envelope.aggregate_id] = (version + emitted, state)
-        return self._stored(envelope, commit, published_at_ms, outcome)
+        return self._stored(id, envelope, commit, published_at_ms, outcome)
 
     def _ask_the_brain(self, message: CommandMessage, version: int, state: Any) -> tuple[bytes, Any, int, str]:
         """The commit's tail, the state after it, how many events it has, its outcome. Raises Cannot if code raises."""
@@ -222,7 +224,7 @@ class PartitionProcessor:
         if len(commit) > self._commit_bytes_max:
             readable = CommandEnvelope(readable.aggregate_id, readable.command_id, readable.issued_at_us)
             commit = self._commit(id, readable, encode_ids_to_time(readable), version, published_at_ms, tail)
-        return self._stored(readable, commit, published_at_ms, "parked")
+        return self._stored(id, readable, commit, published_at_ms, "parked")
 
     def _commit(
         self, id: MessageId, envelope: CommandEnvelope, ids_to_time: bytes, version: int, at_ms: int, tail: bytes
@@ -230,8 +232,11 @@ class PartitionProcessor:
         source = write_place(id, at_ms) + self._incarnation
         return self._commits.encode(self.next_number, self._owner, envelope, version, ids_to_time, source, tail)
 
-    def _stored(self, envelope: CommandEnvelope, commit: bytes, published_at_ms: int, outcome: str) -> Decision:
+    def _stored(
+        self, id: MessageId, envelope: CommandEnvelope, commit: bytes, published_at_ms: int, outcome: str
+    ) -> Decision:
         number = self.next_number
+        self._last_id = id
         self.next_number = number + 1
         if envelope.command_id != NIL:
             self._ids.remember(envelope.command_id, number, published_at_ms)

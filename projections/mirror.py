@@ -21,12 +21,12 @@ from .tables import MirrorTables
 _LEASE_LOST: Final = "magnetar: the lease is lost"
 _KEY: Final = (
     "`projection` LowCardinality(String), generation UInt32, aggregate LowCardinality(String), "
-    "partition UInt16, epoch UInt64"
+    "partition UInt16, epoch UInt64, nonce String"
 )
-_TABLE: Final = "(`projection`, generation, aggregate, partition, epoch)"
+_TABLE: Final = "(`projection`, generation, aggregate, partition, epoch, nonce)"
 _NOW: Final = "DateTime64(3, 'UTC') DEFAULT now64(3)"
 _LEASES: Final = (
-    f"CREATE TABLE IF NOT EXISTS magnetar.leases ({_KEY}, nonce String, taken_at {_NOW}) ENGINE = MergeTree "
+    f"CREATE TABLE IF NOT EXISTS magnetar.leases ({_KEY}, taken_at {_NOW}) ENGINE = MergeTree "
     f"ORDER BY {_TABLE} COMMENT 'who may write which partition of which table'"
 )
 _PENDING: Final = (
@@ -85,10 +85,10 @@ class Mirror:
         )
 
     def read_pending(self, partition: int) -> Range | None:
-        """The last range of the highest epoch that wrote one."""
+        """The last range of the newest lease that wrote one."""
         rows = self._store.query(
             f"SELECT first, last, after, owner FROM magnetar.pending WHERE {self._where(partition)} "
-            "ORDER BY epoch DESC, first DESC LIMIT 1"
+            "ORDER BY epoch DESC, nonce DESC, first DESC LIMIT 1"
         )
         if not rows:
             return None
@@ -100,13 +100,14 @@ class Mirror:
         """Write the range down under the lease's epoch."""
         self._store.command(
             "INSERT INTO magnetar.pending "
-            "(`projection`, generation, aggregate, partition, epoch, first, last, after, owner) VALUES "
-            "('mirror', 1, {aggregate:String}, {partition:UInt16}, {epoch:UInt64}, {first:Int64}, {last:Int64}, "
+            "(`projection`, generation, aggregate, partition, epoch, nonce, first, last, after, owner) VALUES "
+            "('mirror', 1, {aggregate:String}, {partition:UInt16}, {epoch:UInt64}, {nonce:String}, {first:Int64}, {last:Int64}, "
             "{after:Nullable(String)}, {owner:Nullable(String)})",
             {
                 "aggregate": self._name,
                 "partition": partition,
                 "epoch": lease.epoch,
+                "nonce": lease.nonce,
                 "first": pending.first,
                 "last": pending.last,
                 "after": None if pending.after is None else ":".join(str(part) for part in pending.after),
@@ -139,7 +140,7 @@ class Mirror:
 
     def _guard(self, partition: int, lease: Lease) -> str:
         """True while this lease is the newest; an error otherwise, also if there is no lease at all."""
-        newest = f"SELECT (max(epoch), argMax(nonce, epoch)) FROM magnetar.leases WHERE {self._where(partition)}"
+        newest = f"SELECT max((epoch, nonce)) FROM magnetar.leases WHERE {self._where(partition)}"
         ours = f"(toUInt64({lease.epoch}), {literal(lease.nonce)})"
         return f"throwIf(({newest}) != {ours}, {literal(_LEASE_LOST)}) = 0"
 

@@ -47,7 +47,8 @@ class Feed(Protocol):
 
 
 class Lease(NamedTuple):
-    """One ownership of a table's partition. The highest epoch is the owner, and only with its own nonce."""
+    """One ownership of a table's partition. The greatest is the owner's: by epoch and, where two owners took the same
+    epoch at once, by nonce."""
 
     epoch: int
     nonce: str
@@ -144,12 +145,18 @@ class RangeLoop:
         self._feed.close()
 
     def _replay(self, pending: Range) -> None:
-        """Insert the pending range again, whole and with the same cuts."""
+        """Insert the pending range again, whole and with the same cuts.
+
+        It is written down under the own lease first. Otherwise a range that an older owner wrote down after this one
+        had read would be the newest for whoever comes next, with cuts that were never inserted (docs/adr/0001).
+        """
+        self._store.write_pending(self._partition, self._lease, pending)
         wanted = pending.last - pending.first + 1
         schema, payloads = 0, list[bytes]()
         while len(payloads) < wanted:
+            before = self._after
             schema, more = self._collect(wanted - len(payloads), timeout_seconds=10.0)
-            if not more:
+            if self._after == before:
                 raise MagnetarError(
                     f"Commits {pending.first} to {pending.last} of partition {self._partition} were being inserted, "
                     "and the log does not give them any more.",

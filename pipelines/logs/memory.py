@@ -35,7 +35,7 @@ class Faults:
         return False
 
     def lands_late(self) -> bool:
-        """An entry of a fenced writer lands all the same, because the new owner has not written yet."""
+        """An entry of a fenced writer lands all the same, because no newer one has written yet."""
         return False
 
     def is_sent_twice(self) -> bool:
@@ -59,7 +59,7 @@ class _Partition:
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self.owner = 0
-        self.owner_has_written = True
+        self.newest_writer = 0
         self.on_their_way: list[tuple[int, Entry, int]] = []
         self.acknowledged = 0
 
@@ -96,12 +96,12 @@ class MemoryBroker:
         return self.topics[topic]
 
     def land(self, topic: Topic, partition: int, at_ms: int) -> bool:
-        """Let the next entry that is on its way land, unless its writer was fenced and the new one has written."""
+        """Let the next entry that is on its way land, unless a newer writer than its own has written."""
         found = self.topic(topic).partitions[partition]
         if not found.on_their_way:
             return False
         token, entry, schema = found.on_their_way.pop(0)
-        if token == found.owner or not found.owner_has_written:
+        if token >= found.newest_writer:
             found.store(entry, at_ms, schema)
         return True
 
@@ -173,7 +173,6 @@ class MemoryLog:
         self.hook(f"fence by {name}")
         found = self.broker.topic(topic).partitions[partition]
         found.owner = next(self.broker.tokens)
-        found.owner_has_written = False
         return MemoryAppender(self, found, found.owner, number)
 
     def reader(self, topic: Topic, partition: int, *, after: MessageId | None) -> MemoryReader:
@@ -246,11 +245,10 @@ class MemoryAppender:
 
     def _store(self, entry: Entry) -> MessageId:
         partition = self._partition
-        if partition.owner != self._token and (partition.owner_has_written or not self._log.faults.lands_late()):
+        is_late = partition.owner != self._token
+        if is_late and (self._token < partition.newest_writer or not self._log.faults.lands_late()):
             raise OwnershipLost("Another writer has taken the partition over.")
-        if partition.owner == self._token and not partition.owner_has_written:
-            partition.owner_has_written = True
-            partition.on_their_way = [each for each in partition.on_their_way if each[0] == self._token]
+        partition.newest_writer = self._token
         return partition.store(entry, self._log.clock.now_ms(), self._schema)
 
     def close(self) -> None:

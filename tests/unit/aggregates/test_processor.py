@@ -148,6 +148,13 @@ def test_bytes_that_were_parked_are_not_parked_again_when_redelivered() -> None:
     assert second.send("a", b"junk").outcome == "redelivered"
 
 
+def test_bytes_that_were_parked_are_not_parked_again_when_the_same_owner_gets_them_again() -> None:
+    partition = Partition()
+    partition.send("a", b"junk")
+    partition.offset = 0
+    assert partition.send("a", b"junk").outcome == "redelivered"
+
+
 def test_a_topic_made_anew_has_commands_that_were_not_decided() -> None:
     first, second = Partition(), Partition()
     first.send("a", b"junk")
