@@ -21,9 +21,10 @@ from magnetar import Pipeline
 from .domain import Box, BoxPut, Put
 
 AGGREGATES = 10_000
+PARTITIONS = 16
 CHUNK = 1000
 NOTE = "x" * 90
-boxes = Pipeline("boxes", aggregates=[Box], partitions=16)
+boxes = Pipeline("boxes", aggregates=[Box], partitions=PARTITIONS)
 SCHEMA = boxes.schemas["Box"]
 COMMANDS = Topic("boxes", "Box", TopicKind.COMMANDS)
 EVENTS = Topic("boxes", "Box", TopicKind.EVENTS)
@@ -44,7 +45,7 @@ def fill(log: Log, commands: int) -> None:
     for n in range(commands):
         id = f"box-{n % AGGREGATES}"
         envelope = CommandEnvelope(id, uuid7(now_ms, n), now_ms * 1000)
-        entries.setdefault(partition_of(id, 16), []).append(Entry(id, codec.encode(envelope, Put(1, NOTE))))
+        entries.setdefault(partition_of(id, PARTITIONS), []).append(Entry(id, codec.encode(envelope, Put(1, NOTE))))
     publisher = log.publisher(COMMANDS, schema=SCHEMA.command_json)
     for partition, batch in entries.items():
         for start in range(0, len(batch), 5000):
@@ -55,7 +56,7 @@ def fill(log: Log, commands: int) -> None:
 def count(log: Log) -> int:
     """How many commits count, read back by the read rule."""
     counted = 0
-    for partition in range(16):
+    for partition in range(PARTITIONS):
         rule, reader = ReadRule(), log.reader(EVENTS, partition, after=None)
         while messages := reader.read(messages_max=5000, timeout_seconds=0):
             for message in messages:
@@ -67,7 +68,9 @@ def count(log: Log) -> int:
 
 def decide(log: Log, commands: int) -> float:
     """Run the shipped worker until the backlog is decided; returns the seconds."""
-    worker = Worker(log, Box, SCHEMA, partitions=16, name="bench", clock=SystemClock(), random=random.SystemRandom())
+    worker = Worker(
+        log, Box, SCHEMA, partitions=PARTITIONS, name="bench", clock=SystemClock(), random=random.SystemRandom()
+    )
     start = time.perf_counter()
     while worker.decided < commands:
         worker.step(timeout_seconds=1)
@@ -81,10 +84,10 @@ def bare(log: Log, commands: int) -> float:
     codec, commits, owner = CommandCodec(SCHEMA), CommitCodec(SCHEMA), bytes(16)
     consumer = log.consumer(COMMANDS, name="bare")
     incarnation = log.describe(COMMANDS).incarnation
-    appenders = {p: log.fence(EVENTS, p, schema=SCHEMA.commit_json, name="bare") for p in range(16)}
+    appenders = {p: log.fence(EVENTS, p, schema=SCHEMA.commit_json, name="bare") for p in range(PARTITIONS)}
     for appender in appenders.values():
         appender.append([Entry("", commits.claim(owner, 0, "bare"))], timeout_seconds=10)
-    numbers, done = dict.fromkeys(range(16), 0), 0
+    numbers, done = dict.fromkeys(range(PARTITIONS), 0), 0
     start = time.perf_counter()
     while done < commands:
         batch = consumer.receive(messages_max=CHUNK, timeout_seconds=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import structlog
@@ -27,6 +28,9 @@ from .settings import Settings, open_log
 IDLE_SECONDS: Final = 0.05
 """The pause when no partition has anything new: how much later a row may be visible."""
 
+THREADS: Final = 2
+"""While ClickHouse takes in one partition's range, Python reads the next one's from the log."""
+
 
 class Projector:
     """Mirrors all aggregates of a pipeline, one range of one partition after the other."""
@@ -41,6 +45,7 @@ class Projector:
         self._folder.mkdir(parents=True)
         self._mirrors = {aggregate: self._mirror(aggregate) for aggregate in pipeline.aggregates}
         self._loops: dict[tuple[str, int], RangeLoop] = {}
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="magnetar-mirror")
         self._logger = structlog.get_logger("magnetar.projector").bind(context=pipeline.name)
 
     def _mirror(self, aggregate: str) -> Mirror:
@@ -81,21 +86,24 @@ class Projector:
 
     def step(self) -> int:
         """Insert the next range of each partition; returns how many commits they have together."""
-        inserted = 0
-        for (aggregate, partition), loop in list(self._loops.items()):
-            try:
-                count = loop.step()
-            except LeaseLost as error:
-                self._logger.warning("lease lost", aggregate=aggregate, partition=partition, what=error.what)
-                self._loops.pop((aggregate, partition)).close()
-                continue
-            if count:
-                self._logger.debug("mirrored", aggregate=aggregate, partition=partition, number=loop.number)
-            inserted += count
-        return inserted
+        return sum(self._threads.map(self._step_one, list(self._loops)))
+
+    def _step_one(self, of: tuple[str, int]) -> int:
+        aggregate, partition = of
+        loop = self._loops[of]
+        try:
+            count = loop.step()
+        except LeaseLost as error:
+            self._logger.warning("lease lost", aggregate=aggregate, partition=partition, what=error.what)
+            self._loops.pop(of).close()
+            return 0
+        if count:
+            self._logger.debug("mirrored", aggregate=aggregate, partition=partition, number=loop.number)
+        return count
 
     def close(self) -> None:
         """Let go of the log."""
+        self._threads.shutdown()
         for loop in self._loops.values():
             loop.close()
         self._loops.clear()

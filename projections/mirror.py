@@ -35,7 +35,7 @@ _PENDING: Final = (
     f"ORDER BY {_TABLE} COMMENT 'the range that each partition is at'"
 )
 ADMIN_DEFINITIONS: Final = ("CREATE DATABASE IF NOT EXISTS magnetar", _LEASES, _PENDING)
-_INSERT_SETTINGS: Final = (
+INSERT_SETTINGS: Final = (
     "max_insert_threads = 1, max_threads = 1, input_format_parallel_parsing = 0, max_partitions_per_insert_block = 1, "
     "min_insert_block_size_rows = 10000000, min_insert_block_size_bytes = 0, max_insert_block_size = 10000000, "
     "max_block_size = 10000000, insert_deduplicate = 1"
@@ -101,7 +101,8 @@ class Mirror:
         self._store.command(
             "INSERT INTO magnetar.pending "
             "(`projection`, generation, aggregate, partition, epoch, nonce, first, last, after, owner) VALUES "
-            "('mirror', 1, {aggregate:String}, {partition:UInt16}, {epoch:UInt64}, {nonce:String}, {first:Int64}, {last:Int64}, "
+            "('mirror', 1, {aggregate:String}, {partition:UInt16}, {epoch:UInt64}, {nonce:String}, "
+            "{first:Int64}, {last:Int64}, "
             "{after:Nullable(String)}, {owner:Nullable(String)})",
             {
                 "aggregate": self._name,
@@ -132,7 +133,7 @@ class Mirror:
 
     def _run(self, partition: int, statement: str) -> None:
         try:
-            self._store.command(f"/* {self._mark(partition)} */ {statement}, {_INSERT_SETTINGS}")
+            self._store.command(f"/* {self._mark(partition)} */ {statement}, {INSERT_SETTINGS}")
         except StoreUnavailable as error:
             if _LEASE_LOST in error.what:
                 raise LeaseLost(f"Another projector has taken {self._name} partition {partition} over.") from error

@@ -7,12 +7,10 @@ from typing import Final, NamedTuple, Protocol
 
 import structlog
 from magnetar.schemas import MagnetarError, MessageId, ReadRule, Verdict
-from magnetar.schemas.commit import read_head
+from magnetar.schemas.commit import counting_run, read_head
 
 RANGE_COMMITS_MAX: Final = 50_000
 """Commits in one range at most: one block, one insert. More would not be faster, and would hold more memory."""
-
-RANGE_BYTES_MAX: Final = 64 * 1024 * 1024
 
 
 class LogMessage(Protocol):
@@ -168,22 +166,30 @@ class RangeLoop:
     def _collect(self, commits_max: int, timeout_seconds: float) -> tuple[int, list[bytes]]:
         """The next commits that count and were written with one schema, and that schema's number."""
         messages = self._rest or self._feed.read(messages_max=commits_max, timeout_seconds=timeout_seconds)
-        judge, payloads, schema, size = self._rule.judge, list[bytes](), 0, 0
-        for index, message in enumerate(messages):
-            payload = message.payload
-            if len(payloads) >= commits_max or size >= RANGE_BYTES_MAX or (payloads and message.schema != schema):
-                self._rest = messages[index:]
-                self._after = messages[index - 1].id
-                return schema, payloads
-            number, owner, _ = read_head(payload)
-            verdict = judge(number, owner)
+        if not messages:
+            return 0, []
+        schema = messages[0].schema
+        cut = next((i for i, message in enumerate(messages) if message.schema != schema), len(messages))
+        cut = min(cut, commits_max)
+        messages, self._rest = messages[:cut], messages[cut:]
+        self._after = messages[-1].id
+        return schema, self._counting([message.payload for message in messages])
+
+    def _counting(self, payloads: list[bytes]) -> list[bytes]:
+        """Those of the payloads that count."""
+        run = counting_run(self._rule, payloads, 0)
+        if run == len(payloads):
+            return payloads
+        counting, at = payloads[:run], run
+        while at < len(payloads):
+            number, owner, _ = read_head(payloads[at])
+            verdict = self._rule.judge(number, owner)
             if verdict is Verdict.COUNTS:
-                payloads.append(payload)
-                size += len(payload)
-                schema = message.schema
+                counting.append(payloads[at])
             elif verdict is Verdict.ORPHAN:
                 self._logger.warning("orphan", number=number, expected=self._rule.expected)
-        if messages:
-            self._after = messages[-1].id
-        self._rest = ()
-        return schema, payloads
+            at += 1
+            run = counting_run(self._rule, payloads, at)
+            counting += payloads[at : at + run]
+            at += run
+        return counting

@@ -31,6 +31,7 @@ from .framing import (
 )
 from .ids import NIL
 from .messages import Event, Rejection
+from .read_rule import ReadRule
 from .topics import MessageId
 
 ACCEPTED, NOTHING, REJECTED, PARKED, CLAIM = OUTCOMES
@@ -276,6 +277,24 @@ def read_head(payload: bytes) -> tuple[int, bytes, int]:
     if len(owner) != 16:
         raise Undecodable("The bytes are not a commit: they end within the owner.")
     return number, owner, at + 16
+
+
+def counting_run(rule: ReadRule, payloads: Sequence[bytes], start: int) -> int:
+    """How many payloads from `start` on count, one after the other; the rule is left behind the last of them.
+
+    The usual case, looked at without decoding: each begins with the very bytes that the expected one must begin with.
+    Where it ends, `ReadRule.judge` says why.
+    """
+    owner, expected, at = rule.owner, rule.expected, start
+    if owner is not None:
+        for at in range(start, len(payloads)):
+            if not payloads[at].startswith(write_long(expected) + owner):
+                break
+            expected += 1
+        else:
+            at = len(payloads)
+    rule.expected = expected
+    return at - start
 
 
 def read_command_id(payload: bytes) -> str:

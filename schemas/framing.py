@@ -18,6 +18,8 @@ def write_long(number: int) -> bytes:
     """Avro's long: zigzag, then seven bits a byte, the lowest first. `number` fits 64 bits."""
     if 0 <= number < 8192:
         return _SMALL[number]
+    if 0 <= number < 1048576:
+        return bytes((number << 1 & 0x7F | 0x80, number >> 6 & 0x7F | 0x80, number >> 13))
     rest = number << 1 if number >= 0 else -number * 2 - 1
     out = bytearray()
     while rest > 0x7F:

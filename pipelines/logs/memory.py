@@ -1,8 +1,9 @@
-"""The log in memory, for simulations: deterministic, in one thread, with the faults of a real broker on levers."""
+"""The log in memory, for simulations: deterministic, with the faults of a real broker on levers."""
 
 from __future__ import annotations
 
 import itertools
+import threading
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -60,6 +61,7 @@ class _Partition:
         self.messages: list[Message] = []
         self.owner = 0
         self.newest_writer = 0
+        self.lock = threading.Lock()
         self.on_their_way: list[tuple[int, Entry, int]] = []
         self.acknowledged = 0
 
@@ -172,8 +174,9 @@ class MemoryLog:
         number = self.number_of(topic, schema)
         self.hook(f"fence by {name}")
         found = self.broker.topic(topic).partitions[partition]
-        found.owner = next(self.broker.tokens)
-        return MemoryAppender(self, found, found.owner, number)
+        with found.lock:
+            found.owner = token = next(self.broker.tokens)
+        return MemoryAppender(self, found, token, number)
 
     def reader(self, topic: Topic, partition: int, *, after: MessageId | None) -> MemoryReader:
         """Read the partition behind this message, or from its start."""
@@ -245,11 +248,12 @@ class MemoryAppender:
 
     def _store(self, entry: Entry) -> MessageId:
         partition = self._partition
-        is_late = partition.owner != self._token
-        if is_late and (self._token < partition.newest_writer or not self._log.faults.lands_late()):
-            raise OwnershipLost("Another writer has taken the partition over.")
-        partition.newest_writer = self._token
-        return partition.store(entry, self._log.clock.now_ms(), self._schema)
+        with partition.lock:
+            is_late = partition.owner != self._token
+            if is_late and (self._token < partition.newest_writer or not self._log.faults.lands_late()):
+                raise OwnershipLost("Another writer has taken the partition over.")
+            partition.newest_writer = self._token
+            return partition.store(entry, self._log.clock.now_ms(), self._schema)
 
     def close(self) -> None:
         """Nothing to let go of."""

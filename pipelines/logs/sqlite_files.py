@@ -46,6 +46,9 @@ CREATE TABLE acknowledged (partition INTEGER PRIMARY KEY, offset INTEGER NOT NUL
 """
 
 
+READ_BYTES_MAX: Final = 64 * 1024 * 1024
+"""What one read brings into memory at most, give or take a thousand messages."""
+
 _READ: Final = """
 SELECT offset, key, payload, published_at_ms, schema FROM messages WHERE offset > ? ORDER BY offset LIMIT ?
 """
@@ -222,8 +225,18 @@ def transaction(connection: sqlite3.Connection, path: Path, timeout_seconds: flo
 
 def read_messages(connection: sqlite3.Connection, path: Path, after: int, messages_max: int) -> list[Message]:
     """The messages behind an offset, in one short read."""
-    rows = rows_of(connection, path, _READ, after, messages_max)
-    return [Message(MessageId(row[0], 0, 0), row[1], row[2], row[3], row[4]) for row in rows]
+    make: Any = tuple.__new__  # a named tuple's own constructor takes three times as long
+    messages: list[Message] = []
+    size = 0
+    try:
+        cursor = connection.execute(_READ, (after, messages_max))
+        while size < READ_BYTES_MAX and (rows := cursor.fetchmany(1000)):
+            size += sum([len(row[2]) for row in rows])
+            messages += [make(Message, (make(MessageId, (row[0], 0, 0)), *row[1:])) for row in rows]
+        cursor.close()
+    except sqlite3.Error as error:
+        raise failure(error, path) from error
+    return messages
 
 
 def polling(clock: Clock, timeout_seconds: float) -> Iterator[None]:

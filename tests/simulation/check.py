@@ -11,6 +11,7 @@ from magnetar.schemas import MessageId, Undecodable
 from magnetar.schemas.command_message import CommandCodec, CommandMessage
 from magnetar.schemas.commit import Commit, CommitCodec
 from magnetar.schemas.routing import partition_of
+
 from tests.simulation.domain import CONTRACT, SCHEMA, Tally
 from tests.simulation.scheduler import COMMANDS, EVENTS, PARTITIONS, Simulation
 
@@ -34,7 +35,7 @@ def violations(simulation: Simulation) -> list[str]:
 
 
 def fold_of(simulation: Simulation, partition: int) -> list[bytes]:
-    """The commits that count. The read rule is written down here once more, on purpose, as its table in the docs says."""
+    """The commits that count, by the read rule, which is written down here once more on purpose."""
     owner, expected, found = b"", 1, []
     for message in simulation.broker.topic(EVENTS).partitions[partition].messages:
         commit = COMMITS.decode(message.payload)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import greenlet
 import structlog
-
 from magnetar.pipelines.log import Entry
-from magnetar.pipelines.logs.memory import Faults, MemoryBroker, MemoryLog
+from magnetar.pipelines.logs.memory import Faults, MemoryBroker, MemoryLog, MemoryReader
 from magnetar.pipelines.worker import Worker, WorkerOptions
 from magnetar.projections.range_loop import RangeLoop
-from magnetar.schemas import LeaseLost, StoreUnavailable, Topic, TopicKind, partition_of, uuid7
+from magnetar.schemas import LeaseLost, MessageId, StoreUnavailable, Topic, TopicKind, partition_of, uuid7
 from magnetar.schemas.command_message import CommandCodec, CommandEnvelope
+
 from tests.simulation.domain import SCHEMA, Add, Tally
 from tests.simulation.store_model import StoreModel
 
@@ -111,6 +112,7 @@ class Simulation:
         self.trace: list[str] = []
         self.errors: list[str] = []
         self.published: list[tuple[int, int, str | None]] = []
+        self._sent: list[tuple[int, Entry]] = []
         self._codec = CommandCodec(SCHEMA)
         self._names = iter(range(10_000))
         self._main = greenlet.getcurrent()
@@ -172,7 +174,7 @@ class Simulation:
                             loops[partition] = RangeLoop(
                                 self.store,
                                 partition,
-                                lambda after, p=partition: log.reader(EVENTS, p, after=after),
+                                partial(self._feed, log, partition),
                                 nonce=nonce,
                                 range_commits_max=3,
                             )
@@ -183,14 +185,15 @@ class Simulation:
 
         self._actors.append(Actor(name, run))
 
+    def _feed(self, log: MemoryLog, partition: int, after: MessageId | None) -> MemoryReader:
+        return log.reader(EVENTS, partition, after=after)
+
     def crash(self, actor: Actor) -> None:
         """Kill a process; the broker notices that its connection is gone."""
         self._actors.remove(actor)
         if actor.greenlet:
-            try:
+            with contextlib.suppress(Crash):
                 actor.greenlet.throw(Crash)
-            except Crash:
-                pass
         self._logs[actor.name].close()
 
     # --- the run ----------------------------------------------------------------------------------------------------
@@ -260,8 +263,6 @@ class Simulation:
         else:
             self._put(partition, self._command(id, len(self.published)), len(self.published))
 
-    _sent: list[tuple[int, Entry]]
-
     def _put(self, partition: int, entry: Entry, number: int | None) -> None:
         self.trace.append(f"published {number} on {partition}")
         found = self.broker.topic(COMMANDS).partitions[partition]
@@ -311,14 +312,8 @@ class Simulation:
 def simulate(seed: int, steps: int, *, allowed: frozenset[str] | None = None) -> Simulation:
     """Run a simulation to its end."""
     simulation = Simulation(seed, allowed=allowed)
-    simulation._sent = []
     try:
         simulation.run(steps)
     finally:
         simulation.close()
     return simulation
-
-
-Violations = list[str]
-Check = Callable[[Simulation], Violations]
-Patch = Callable[[Any], None]

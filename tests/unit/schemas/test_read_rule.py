@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from magnetar.schemas import ReadRule, Verdict
+from magnetar.schemas.commit import counting_run
+from magnetar.schemas.framing import write_long
 
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "read_rule.json").read_text())
 
@@ -40,3 +42,21 @@ def test_resuming_with_owner_and_number_judges_the_same(log: list[tuple[int, byt
         first.judge(number, owner)
     resumed = ReadRule(first.owner, first.expected)
     assert [resumed.judge(number, owner) for number, owner in log[cut:]] == verdicts[cut:]
+
+
+OWNERS = [bytes([n]) * 16 for n in range(3)]
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.sampled_from(OWNERS)), max_size=40), st.integers(1, 70_000))
+def test_a_run_of_counting_commits_is_what_the_rule_judges_one_by_one(log: list[tuple[int, bytes]], first: int) -> None:
+    messages = [(0 if number == 0 else first + number, owner) for number, owner in log]
+    payloads = [write_long(number) + owner for number, owner in messages]
+    fast, slow, at = ReadRule(None, first + 1), ReadRule(None, first + 1), 0
+    while at < len(payloads):
+        run = counting_run(fast, payloads, at)
+        assert all(slow.judge(*messages[i]) is Verdict.COUNTS for i in range(at, at + run))
+        at += run
+        if at < len(payloads):
+            assert fast.judge(*messages[at]) is slow.judge(*messages[at]) is not Verdict.COUNTS
+            at += 1
+        assert (fast.owner, fast.expected) == (slow.owner, slow.expected)

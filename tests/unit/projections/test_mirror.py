@@ -1,0 +1,275 @@
+"""The mirror on the real engine: what goes in comes out, once, and only under the lease."""
+
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from magnetar.projections.columns import quoted
+from magnetar.projections.mirror import Mirror
+from magnetar.projections.range_loop import Lease, Range, RangeLoop
+from magnetar.projections.store import Store
+from magnetar.projections.views import views
+from magnetar.schemas import Command, Event, LeaseLost, MagnetarError, MessageId, QueryRefused, Rejection, uuid7
+from magnetar.schemas.aggregate_schema import AggregateSchema
+from magnetar.schemas.command_message import CommandEnvelope, encode_ids_to_time
+from magnetar.schemas.commit import CommitCodec, Parked, Source, write_source
+
+AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+OWNER = b"o" * 16
+
+
+class Open(Command):
+    pass
+
+
+class Opened(Event):
+    """An account was opened."""
+
+    owner: str
+    limit: int | None
+    since: date
+    at: datetime
+    rate: float
+    flag: bool
+    blob: bytes
+
+
+class Closed(Event):
+    pass
+
+
+class Merged(Event):
+    into: str
+
+
+class Denied(Rejection):
+    why: str
+
+
+class Stored(NamedTuple):
+    """A message as the log gives it."""
+
+    id: MessageId
+    payload: bytes
+    schema: int
+
+
+class FakeFeed:
+    """Reads a list of messages as a partition's log."""
+
+    def __init__(self, messages: Sequence[Stored], after: MessageId | None) -> None:
+        self._messages = [m for m in messages if after is None or m.id > after]
+
+    def read(self, *, messages_max: int, timeout_seconds: float) -> Sequence[Stored]:
+        read, self._messages = self._messages[:messages_max], self._messages[messages_max:]
+        return read
+
+    def close(self) -> None:
+        pass
+
+
+class Context:
+    """A context of its own, with one aggregate and its log of one partition."""
+
+    def __init__(self, store: Store, folder: Path) -> None:
+        self.name = f"c{uuid.uuid4().hex[:10]}"
+        self.store = store
+        self.folder = folder
+        self.schemas = [self.schema([Opened, Closed])]
+        self.messages: list[Stored] = []
+        self.mirror = self.open()
+        self.claim()
+
+    def schema(self, events: list[type[Event]]) -> AggregateSchema:
+        return AggregateSchema(self.name, "Account", commands=[Open], events=events, rejections=[Denied])
+
+    def open(self) -> Mirror:
+        self.store.command(f"CREATE DATABASE IF NOT EXISTS {quoted(self.name)}")
+        mirror = Mirror(
+            self.store,
+            self.schemas[-1],
+            partitions=4,
+            schema_text=lambda number: self.schemas[number - 1].commit_json,
+            folder=self.folder,
+        )
+        mirror.prepare()
+        for statement in views([mirror.tables]).values():
+            self.store.command(statement)
+        return mirror
+
+    def claim(self) -> None:
+        self._store(CommitCodec(self.schemas[-1]).claim(OWNER, 0, "w"))
+
+    def commit(self, number: int, tail: bytes, *, version: int = 0, id: str = "a") -> None:
+        envelope = CommandEnvelope(id, uuid7(1, number), 1_700_000_000_000_001, actor="me", metadata={"k": "v"})
+        source = write_source(Source(MessageId(number, 2, 3), 1_700_000_000_123, str(uuid.UUID(int=7))))
+        codec = CommitCodec(self.schemas[-1])
+        self._store(codec.encode(number, OWNER, envelope, version, encode_ids_to_time(envelope), source, tail))
+
+    def accepted(self, number: int, *events: Event, version: int = 0) -> None:
+        self.commit(number, CommitCodec(self.schemas[-1]).accepted(events), version=version)
+
+    def _store(self, payload: bytes) -> None:
+        self.messages.append(Stored(MessageId(len(self.messages) + 1), payload, len(self.schemas)))
+
+    def loop(self, **options: Any) -> RangeLoop:
+        nonce = uuid.uuid4().hex
+        return RangeLoop(self.mirror, 0, lambda after: FakeFeed(self.messages, after), nonce=nonce, **options)
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        return [tuple(row) for row in self.store.query(sql.replace("DB", quoted(self.name)))]
+
+
+@pytest.fixture
+def context(store: Store, tmp_path: Path) -> Context:
+    return Context(store, tmp_path)
+
+
+OPENED = Opened("Ännä's \\ \0x", None, date(1969, 2, 3), AT, -0.5, True, bytes(range(256)))
+
+
+def test_every_field_of_an_event_comes_out_as_it_went_in(context: Context) -> None:
+    context.accepted(1, OPENED, Closed(), Opened("b", 7, date(2100, 1, 1), AT, 1e300, False, b""), version=4)
+    assert context.loop().step() == 1
+    (first, second) = context.rows(
+        "SELECT owner, `limit`, since, at, rate, flag, _id, _version FROM DB.Opened ORDER BY 8"
+    )
+    assert first == (OPENED.owner, None, OPENED.since, AT.replace(tzinfo=first[3].tzinfo), -0.5, True, "a", 5)
+    assert second[:3] == ("b", 7, date(2100, 1, 1))
+    assert second[7] == 7
+    assert context.rows("SELECT hex(blob) FROM DB.Opened WHERE _version = 5") == [(OPENED.blob.hex().upper(),)]
+    assert context.rows("SELECT _version, _actor, _metadata, _number FROM DB.Closed") == [(6, "me", {"k": "v"}, 1)]
+
+
+def test_every_outcome_has_its_row(context: Context) -> None:
+    codec = CommitCodec(context.schemas[0])
+    context.accepted(1, Closed())
+    context.commit(2, codec.nothing())
+    context.commit(3, codec.rejected(Denied('say "no"')))
+    context.commit(4, codec.parked(Parked.of("undecodable", "broken", b"junk")))
+    assert context.loop().step() == 4
+    rows = context.rows(
+        "SELECT _number, outcome, events, rejection, rejection_fields, parked_reason, parked_command FROM DB.commits "
+        "ORDER BY _number"
+    )
+    assert rows == [
+        (1, "accepted", 1, "", "", "", None),
+        (2, "nothing", 0, "", "", "", None),
+        (3, "rejected", 0, "Denied", '{"why":"say \\"no\\""}', "", None),
+        (4, "parked", 0, "", "", "undecodable", "junk"),
+    ]
+    assert context.rows("SELECT _number, rejection FROM DB.rejections") == [(3, "Denied")]
+
+
+def test_only_what_counts_is_mirrored(context: Context) -> None:
+    context.accepted(1, Closed())
+    context.accepted(1, Closed())
+    context.accepted(3, Closed())
+    context.accepted(2, Closed())
+    context.claim()
+    context.accepted(2, Closed())
+    loop = context.loop()
+    while loop.step():
+        pass
+    assert context.rows("SELECT _number FROM DB.Closed ORDER BY 1") == [(1,), (2,)]
+    assert loop.number == 2
+
+
+def test_a_new_owner_goes_on_where_the_old_one_was(context: Context) -> None:
+    for number in range(1, 8):
+        context.accepted(number, Closed(), version=number)
+    first = context.loop(range_commits_max=3)
+    first.step()
+    second = context.loop(range_commits_max=2)
+    with pytest.raises(LeaseLost):
+        first.step()
+    while second.step():
+        pass
+    assert context.rows("SELECT _number FROM DB.Closed ORDER BY 1") == [(n,) for n in range(1, 8)]
+    assert context.rows("SELECT count(), uniqExact(_number) FROM DB.commits") == [(7, 7)]
+
+
+def test_a_range_that_was_inserted_and_not_recorded_is_not_inserted_twice(context: Context) -> None:
+    for number in range(1, 5):
+        context.accepted(number, Closed())
+    context.loop(range_commits_max=3).step()  # the claim and two commits
+    context.accepted(5, Closed())
+    for _ in range(3):
+        context.loop(range_commits_max=5)
+    assert context.rows("SELECT count() FROM DB.Closed") == [(2,)]
+
+
+def test_without_its_lease_an_insert_writes_nothing(context: Context) -> None:
+    context.accepted(1, Closed())
+    payloads = [context.messages[-1].payload]
+    with pytest.raises(LeaseLost):  # no lease at all
+        context.mirror.insert(0, Lease(1, "nobody"), Range(1, 1, None, None), 1, payloads)
+    lease = context.mirror.take_lease(0, "one")
+    context.mirror.take_lease(0, "two")
+    with pytest.raises(LeaseLost):
+        context.mirror.insert(0, lease, Range(1, 1, None, None), 1, payloads)
+    assert context.rows("SELECT count() FROM DB.commits") == [(0,)]
+
+
+def test_of_two_leases_of_one_epoch_one_is_the_newest_for_everybody(context: Context) -> None:
+    context.accepted(1, Closed())
+    payloads = [context.messages[-1].payload]
+    lease = context.mirror.take_lease(0, "bbb")
+    context.store.command(
+        "INSERT INTO magnetar.leases (`projection`, generation, aggregate, partition, epoch, nonce) "
+        "VALUES ('mirror', 1, {name:String}, 0, {epoch:UInt64}, 'aaa')",
+        {"name": f"{context.name}/Account", "epoch": lease.epoch},
+    )
+    with pytest.raises(LeaseLost):
+        context.mirror.insert(0, Lease(lease.epoch, "aaa"), Range(1, 1, None, None), 1, payloads)
+    context.mirror.insert(0, lease, Range(1, 1, None, None), 1, payloads)
+    assert context.rows("SELECT count() FROM DB.commits") == [(1,)]
+
+
+def test_it_is_the_token_that_keeps_a_range_from_being_inserted_twice(context: Context) -> None:
+    context.accepted(1, Closed())
+    lease, payloads = context.mirror.take_lease(0, "one"), [context.messages[-1].payload]
+    for _ in range(2):
+        context.mirror.insert(0, lease, Range(1, 1, None, None), 1, payloads)
+    assert context.rows("SELECT count() FROM DB.Closed") == [(1,)]
+    context.mirror.insert(0, lease, Range(1, 2, None, None), 1, payloads)  # the same rows under another token
+    assert context.rows("SELECT count() FROM DB.Closed") == [(2,)]
+
+
+def test_a_new_event_adds_its_columns_and_old_messages_are_read_by_their_schema(context: Context) -> None:
+    context.accepted(1, OPENED)
+    context.schemas.append(context.schema([Opened, Closed, Merged]))
+    context.mirror = context.open()
+    context.accepted(2, Merged("b"), Closed())
+    context.accepted(3, OPENED)
+    loop = context.loop()
+    while loop.step():
+        pass
+    assert context.rows("SELECT `into`, _number FROM DB.Merged") == [("b", 2)]
+    assert context.rows("SELECT count() FROM DB.Opened") == [(2,)]
+
+
+def test_a_log_that_lacks_what_was_being_inserted_is_refused(context: Context) -> None:
+    context.accepted(1, Closed())
+    context.accepted(2, Closed())
+    context.loop().step()
+    del context.messages[-1]
+    with pytest.raises(MagnetarError, match="does not give them any more"):
+        context.loop()
+
+
+def test_a_wrong_query_is_refused_in_the_engines_words(store: Store) -> None:
+    with pytest.raises(QueryRefused, match="nope"):
+        store.read_only("SELECT * FROM nope", fmt="JSON")
+
+
+@pytest.mark.parametrize(
+    "sql", ["DROP DATABASE magnetar", "INSERT INTO magnetar.leases VALUES (1)", "SELECT 1 INTO OUTFILE 'x'"]
+)
+def test_a_users_query_changes_nothing(store: Store, sql: str) -> None:
+    with pytest.raises(QueryRefused):
+        store.read_only(sql, fmt="JSON")
+    assert store.query("SELECT 1") == [(1,)]
