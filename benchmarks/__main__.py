@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
+from magnetar.pipelines.runtime import collect_rarely
 
 from . import mirror, worker
 from .worker import Measured
@@ -39,6 +40,7 @@ def main() -> int:
     arguments.add_argument("--commands", type=int, default=400_000)
     commands = arguments.parse_args().commands
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    collect_rarely()  # as the processes of `magnetar run` do
     print(f"{datetime.now(UTC):%Y-%m-%d}, {cpu()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
     print("| | measured | floor in the same run | ratio | at least | read back |\n|---|---|---|---|---|---|")
     bare, decided = worker.run(commands)

@@ -22,14 +22,15 @@ from magnetar.schemas import LeaseLost, MessageId, Topic, TopicKind
 from .clock import Clock, SystemClock
 from .log import Log, Reader
 from .pipeline import Pipeline
-from .runtime import provision
+from .runtime import collect_rarely, provision
 from .settings import Settings, open_log
 
 IDLE_SECONDS: Final = 0.05
 """The pause when no partition has anything new: how much later a row may be visible."""
 
-THREADS: Final = 2
-"""While ClickHouse takes in one partition's range, Python reads the next one's from the log."""
+THREADS: Final = 4
+"""While ClickHouse takes in one partition's range, Python reads another's. Of the rate of ready-made blocks, one thread
+reached 46 %, two 62 %, four 70 %."""
 
 
 class Projector:
@@ -111,6 +112,7 @@ class Projector:
 
 def run_projector(pipeline: Pipeline, settings: Settings, *, stopped: Callable[[], bool]) -> None:
     """Mirror the pipeline in one process, and answer queries on loopback, until `stopped`."""
+    collect_rarely()
     clock = SystemClock()
     log = open_log(settings, clock)
     try:

@@ -16,14 +16,16 @@ PROBE = "SELECT CAST(tuple(toInt64(1)), 'Nullable(Tuple(x Int64))').x"
 
 
 class Store:
-    """One ClickHouse. Calls are serialised: safe to share between threads."""
+    """One ClickHouse, with a handle for each thread that uses it. Safe to share between threads."""
 
     def __init__(self, dsn: str) -> None:
         self.is_embedded = dsn.startswith("chdb:")
+        self._dsn = dsn
         self._lock = threading.Lock()
+        self._local = threading.local()
+        self._handles: list[Any] = []
         self._reader_lock = threading.Lock()
         try:
-            self._client = clickhouse_connect.get_client(dsn=dsn)
             # A setting sticks to its handle: the one for users' queries stays read-only.
             self._reader = clickhouse_connect.get_client(dsn=dsn)
             self.query(PROBE)
@@ -44,16 +46,14 @@ class Store:
     def command(self, sql: str, parameters: Mapping[str, Any] | None = None) -> None:
         """Run a statement that gives no rows. Raises StoreUnavailable with ClickHouse's own words."""
         try:
-            with self._lock:
-                self._client.command(sql, parameters=dict(parameters or {}))
+            self._handle().command(sql, parameters=dict(parameters or {}))
         except (ClickHouseError, RuntimeError) as error:
             raise StoreUnavailable(f"ClickHouse refused a statement: {first_line(error)}") from error
 
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Sequence[Sequence[Any]]:
         """The rows of a query. Raises QueryRefused with ClickHouse's own words."""
         try:
-            with self._lock:
-                return self._client.query(sql, parameters=dict(parameters or {})).result_rows
+            return self._handle().query(sql, parameters=dict(parameters or {})).result_rows
         except (ClickHouseError, RuntimeError) as error:
             raise QueryRefused(f"The query was refused: {first_line(error)}") from error
 
@@ -73,8 +73,19 @@ class Store:
     def close(self) -> None:
         """Close the engine or the connection."""
         with self._lock, self._reader_lock:
-            self._reader.close()
-            self._client.close()
+            for handle in (self._reader, *self._handles):
+                handle.close()
+            self._handles.clear()
+            self._local = threading.local()
+
+    def _handle(self) -> Any:
+        """This thread's handle: the calls on one handle wait for each other, those on several do not."""
+        handle = getattr(self._local, "handle", None)
+        if handle is None:
+            handle = self._local.handle = clickhouse_connect.get_client(dsn=self._dsn)
+            with self._lock:
+                self._handles.append(handle)
+        return handle
 
 
 def embedded_dsn(folder: Path) -> str:

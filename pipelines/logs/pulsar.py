@@ -8,28 +8,29 @@ import re
 import secrets
 import threading
 import uuid
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 import pulsar
 from magnetar.schemas import LogUnavailable, MessageId, SettingsError, Topic
 
 from ..clock import Clock
-from ..log import Message, TopicDescription
-from .pulsar_admin import LOG_POLICIES, REPLY_POLICIES, PulsarAdmin
+from ..log import TopicDescription
+from .pulsar_admin import PulsarAdmin
 from .pulsar_consumer import PulsarConsumer
-from .pulsar_send import PassThrough, PulsarAppender, PulsarPublisher, Sender
+from .pulsar_messages import PulsarReader, translated
+from .pulsar_replies import INBOX_QUEUE, PulsarInbox, Replier
+from .pulsar_send import PENDING_MESSAGES_MAX, PassThrough, PulsarAppender, PulsarPublisher, Sender
 
 MESSAGE_BYTES_MAX: Final = 5 * 1024 * 1024 - 64 * 1024
 """The broker's `maxMessageSize`, 5 MiB by default, less room for metadata."""
 
 SUBSCRIPTION: Final = "magnetar"
-REPLIES: Final = "replies"
+REPLIES: Final = "magnetar-replies"
+"""The namespace of the inboxes. No context can have this name: a context's has no hyphen."""
+
 INCARNATION: Final = "magnetar.incarnation"
 OPERATION_TIMEOUT_SECONDS: Final = 15
-INBOX_QUEUE: Final = 20_000
-"""A burst of replies beyond the receiver's queue is lost: 5,000 replies into a queue of 1,000 came to about 1,100."""
 
 
 class _Closing(Protocol):
@@ -53,22 +54,24 @@ class PulsarLog:
         tenant: str = "public",
         batching: bool = True,
         message_bytes_max: int = MESSAGE_BYTES_MAX,
+        client_log: str = os.devnull,
     ) -> None:
+        """Connect to a cluster; `client_log` is a file for what Pulsar's client has to warn of."""
         self.message_bytes_max = message_bytes_max
         self._tenant = tenant
         self._clock = clock
         self._batching = batching
         self._admin = PulsarAdmin(admin_url)
-        self._writers = _client(service_url)
-        self._others = _client(service_url)
+        self._writers = _client(service_url, client_log)
+        self._others = _client(service_url, client_log)
         self._lock = threading.Lock()
         self._schemas: dict[tuple[Topic, int], str] = {}
-        self._replies: dict[str, Any] = {}
+        self._replier = Replier(self._reply_producer)
         self._opened: list[_Closing] = []
 
     def provision(self, topic: Topic, *, partitions: int, schema: str) -> None:
         """Create namespace and topic if they are missing, and register the schema."""
-        self._admin.ensure_namespace(f"{self._tenant}/{topic.context}", LOG_POLICIES)
+        self._admin.ensure_log_namespace(f"{self._tenant}/{topic.context}")
         name = self._name(topic)
         found = self._admin.partitions(name)
         if found is None:
@@ -100,17 +103,17 @@ class PulsarLog:
         """A producer per partition, opened when it is needed."""
 
         def open_sender(partition: int) -> Sender:
-            with _translated(f"publishing to {topic}"):
+            with translated(f"publishing to {topic}"):
                 producer = self._others.create_producer(self._url(topic, partition), **self._producer(schema))
             return Sender(producer, self.message_bytes_max, self._clock)
 
-        return self._keep(PulsarPublisher(open_sender))
+        return self._keep(PulsarPublisher(open_sender, self._clock))
 
     def consumer(self, topic: Topic, *, name: str) -> PulsarConsumer:
         """One Failover consumer per partition, all under one name."""
 
         def subscribe(partition: int) -> Any:
-            with _translated(f"subscribing to {topic}"):
+            with translated(f"subscribing to {topic}"):
                 return self._others.subscribe(
                     self._url(topic, partition),
                     SUBSCRIPTION,
@@ -130,7 +133,7 @@ class PulsarLog:
         """Open an exclusive producer that fences whoever has the partition now."""
         options = self._producer(schema)
         options["producer_name"] = f"{name}-{secrets.token_hex(8)}"
-        with _translated(f"fencing {topic} partition {partition}"):
+        with translated(f"fencing {topic} partition {partition}"):
             producer = self._writers.create_producer(
                 self._url(topic, partition), access_mode=pulsar.ProducerAccessMode.ExclusiveWithFencing, **options
             )
@@ -141,39 +144,32 @@ class PulsarLog:
         start = pulsar.MessageId.earliest
         if after is not None:
             start = pulsar.MessageId(partition, after.ledger, after.entry, after.batch)
-        with _translated(f"reading {topic} partition {partition}"):
+        with translated(f"reading {topic} partition {partition}"):
             return self._keep(PulsarReader(self._others.create_reader(self._url(topic, partition), start)))
 
     def inbox(self) -> PulsarInbox:
         """Open a topic of its own for replies, which need not outlive anybody."""
-        self._admin.ensure_namespace(f"{self._tenant}/{REPLIES}", REPLY_POLICIES)
+        self._admin.ensure_reply_namespace(f"{self._tenant}/{REPLIES}")
         address = f"non-persistent://{self._tenant}/{REPLIES}/{secrets.token_hex(16)}"
-        with _translated("opening an inbox"):
+        with translated("opening an inbox"):
             consumer = self._others.subscribe(address, "inbox", receiver_queue_size=INBOX_QUEUE)
         return self._keep(PulsarInbox(address, consumer))
 
     def reply(self, address: str, payloads: Sequence[bytes]) -> None:
         """Put replies into an inbox, if the address is one: it is anybody's text."""
-        if not re.fullmatch(rf"non-persistent://{re.escape(self._tenant)}/{REPLIES}/[0-9a-f]{{32}}", address):
-            return
-        with contextlib.suppress(pulsar.PulsarException):
-            producer = self._replies.get(address)
-            if producer is None:
-                if len(self._replies) >= 1000:  # clients come and go: the oldest goes first
-                    self._replies.pop(next(iter(self._replies))).close()
-                producer = self._others.create_producer(address, block_if_queue_full=False, send_timeout_millis=1000)
-                self._replies[address] = producer
-            for payload in payloads:
-                producer.send_async(payload, None)
-            producer.flush()
+        if re.fullmatch(rf"non-persistent://{re.escape(self._tenant)}/{REPLIES}/[0-9a-f]{{32}}", address):
+            self._replier.put(address, payloads)
+
+    def _reply_producer(self, address: str) -> Any:
+        return self._others.create_producer(
+            address, block_if_queue_full=False, send_timeout_millis=1000, max_pending_messages=INBOX_QUEUE
+        )
 
     def close(self) -> None:
         """Close readers, consumers and producers, then the clients: the other way round would hang or lose."""
         for opened in self._opened:
             opened.close()
-        for producer in self._replies.values():
-            with contextlib.suppress(pulsar.PulsarException):
-                producer.close()
+        self._replier.close()
         for client in (self._writers, self._others):
             with contextlib.suppress(pulsar.PulsarException):
                 client.close()
@@ -191,7 +187,7 @@ class PulsarLog:
             "batching_enabled": self._batching,
             "batching_max_publish_delay_ms": 1,
             "batching_max_messages": 1000,
-            "max_pending_messages": 10_000,
+            "max_pending_messages": PENDING_MESSAGES_MAX,
             "block_if_queue_full": True,
             "send_timeout_millis": 0,
         }
@@ -203,84 +199,6 @@ class PulsarLog:
         return f"persistent://{self._name(topic)}-partition-{partition}"
 
 
-class PulsarReader:
-    """Follows a partition."""
-
-    def __init__(self, reader: Any) -> None:
-        self._reader = reader
-        self.closed = False
-
-    def read(self, *, messages_max: int, timeout_seconds: float) -> Sequence[Message]:
-        """Return the next messages; waits for the first only."""
-        messages: list[Message] = []
-        wait_ms = max(1, int(timeout_seconds * 1000))
-        with contextlib.suppress(pulsar.Timeout), _translated("reading"):
-            while len(messages) < messages_max:
-                messages.append(message_of(self._reader.read_next(wait_ms)))
-                wait_ms = 1
-        return messages
-
-    def close(self) -> None:
-        """Let go."""
-        if self.closed:
-            return
-        self.closed = True
-        with contextlib.suppress(pulsar.PulsarException):
-            self._reader.close()
-
-
-class PulsarInbox:
-    """A topic without storage, for the replies to one client."""
-
-    def __init__(self, address: str, consumer: Any) -> None:
-        self.address = address
-        self._consumer = consumer
-        self.closed = False
-
-    def receive(self, *, timeout_seconds: float) -> Sequence[bytes]:
-        """Return the replies that are there."""
-        replies: list[bytes] = []
-        wait_ms = max(1, int(timeout_seconds * 1000))
-        with contextlib.suppress(pulsar.Timeout):
-            while len(replies) < INBOX_QUEUE:
-                message = self._consumer.receive(wait_ms)
-                self._consumer.acknowledge(message)
-                replies.append(message.data())
-                wait_ms = 1
-        return replies
-
-    def close(self) -> None:
-        """Let go of the inbox and what is still in it."""
-        if self.closed:
-            return
-        self.closed = True
-        with contextlib.suppress(pulsar.PulsarException):
-            self._consumer.close()
-
-
-def message_of(received: Any) -> Message:
-    """A message as the port gives it. The public accessor of the schema's version fails from version 128 on."""
-    id = received.message_id()
-    place = MessageId(id.ledger_id(), id.entry_id(), id.batch_index())
-    number = received._message.int_schema_version()  # noqa: SLF001
-    return Message(place, received.partition_key(), received.data(), received.publish_timestamp(), number)
-
-
-@contextmanager
-def _translated(doing: str) -> Generator[None]:
-    try:
-        yield
-    except pulsar.Timeout as error:
-        if doing == "reading":
-            raise
-        raise LogUnavailable(f"Pulsar did not answer in time while {doing}.", cure="Does the broker run?") from error
-    except pulsar.PulsarException as error:
-        raise LogUnavailable(
-            f"Pulsar refused {doing}: {type(error).__name__}.",
-            cure="Check that the topic exists, and the rights to it.",
-        ) from error
-
-
-def _client(service_url: str) -> Any:
-    logger = pulsar.FileLogger(pulsar.LoggerLevel.Error, os.devnull)
+def _client(service_url: str, log_file: str) -> Any:
+    logger = pulsar.FileLogger(pulsar.LoggerLevel.Warn, log_file)
     return pulsar.Client(service_url, operation_timeout_seconds=OPERATION_TIMEOUT_SECONDS, logger=logger)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -12,41 +14,72 @@ import pulsar
 from magnetar.schemas import MessageId
 
 from ..log import Batch, Message
+from .pulsar_messages import message_of
 
 CHUNK_MAX: Final = 1000
 _POLL_MS: Final = 200
+
+
+class _Chunk:
+    """Messages on their way from a partition's thread to `receive`; none of them, if its consumer has failed."""
+
+    def __init__(self, part: _Part, messages: list[tuple[Message, Any]]) -> None:
+        self.part = part
+        self.messages = messages
 
 
 class _Part:
     """One partition's consumer, and the thread that empties it: waiting in one thread per consumer takes messages over
     in two milliseconds, where asking sixteen in turn would take eighty."""
 
-    def __init__(self, partition: int, consumer: Any, chunks: queue.Queue[tuple[_Part, list[Message]]]) -> None:
+    def __init__(self, partition: int, consumer: Any, chunks: queue.Queue[_Chunk]) -> None:
         self.partition = partition
         self.consumer = consumer
         self.taken = threading.Semaphore(1)
+        self.given: deque[tuple[MessageId, Any]] = deque()
+        """What `receive` has returned and nobody has acknowledged yet."""
         self.closed = False
         self._chunks = chunks
         self._thread = threading.Thread(target=self._run, name=f"magnetar-consumer-{partition}", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        from .pulsar import message_of
-
         while not self.closed:
             try:
-                chunk = [message_of(self.consumer.receive(_POLL_MS))]
-                with contextlib.suppress(pulsar.Timeout):
-                    while len(chunk) < CHUNK_MAX:
-                        chunk.append(message_of(self.consumer.receive(1)))
+                messages = self._next()
             except pulsar.Timeout:
                 continue
             except pulsar.PulsarException:
+                if not self.closed:
+                    self._chunks.put(_Chunk(self, []))
                 return
-            while not self.taken.acquire(timeout=0.2):  # one chunk ahead, no more
+            while not self.taken.acquire(timeout=_POLL_MS / 1000):  # one chunk ahead, no more
                 if self.closed:
                     return
-            self._chunks.put((self, chunk))
+            self._chunks.put(_Chunk(self, messages))
+
+    def _next(self) -> list[tuple[Message, Any]]:
+        messages = [message_of(self.consumer.receive(_POLL_MS))]
+        with contextlib.suppress(pulsar.Timeout):
+            while len(messages) < CHUNK_MAX:
+                # Not a millisecond: a steady trickle would be gathered for as long as it lasts.
+                messages.append(message_of(self.consumer.receive(0)))
+        return messages
+
+    def acknowledge(self, through: MessageId) -> None:
+        """Acknowledge with the client's own id, which alone knows its batch.
+
+        One put together from numbers would acknowledge the whole batch, and what comes behind `through` in it would
+        never be given to anybody again.
+        """
+        last: tuple[MessageId, Any] | None = None
+        while self.given and self.given[0][0] <= through:
+            given = self.given.popleft()
+            if last is None or given[0] >= last[0]:  # after a reconnect, earlier ones stand behind later ones
+                last = given
+        if last is not None:
+            with contextlib.suppress(pulsar.PulsarException):
+                self.consumer.acknowledge_cumulative(last[1])
 
     def close(self) -> None:
         self.closed = True
@@ -61,30 +94,51 @@ class PulsarConsumer:
     def __init__(self, partitions: int, subscribe: Callable[[int], Any], is_active: Callable[[int], bool]) -> None:
         self._subscribe = subscribe
         self._is_active = is_active
-        self._chunks: queue.Queue[tuple[_Part, list[Message]]] = queue.Queue()
-        self._rest: dict[int, tuple[_Part, list[Message]]] = {}
-        self._parts = {p: self._open(p) for p in range(partitions)}
+        self._chunks: queue.Queue[_Chunk] = queue.Queue()
+        self._rest: dict[int, _Chunk] = {}
+        self._parts: dict[int, _Part] = {}
         self.closed = False
+        try:
+            for partition in range(partitions):
+                self._parts[partition] = self._open(partition)
+        except BaseException:
+            self.close()
+            raise
 
     def _open(self, partition: int) -> _Part:
         return _Part(partition, self._subscribe(partition), self._chunks)
 
     def receive(self, *, messages_max: int, timeout_seconds: float) -> Batch | None:
-        """Wait for a chunk of any partition; chunks of a part that has been closed since are dropped."""
+        """Wait for messages of any partition.
+
+        Subscribes again if Pulsar has closed a partition's consumer; raises LogUnavailable if it lets nobody.
+        """
+        chunk = self._next_chunk(timeout_seconds)
+        if chunk is None:
+            return None
+        partition = chunk.part.partition
+        now, rest = chunk.messages[:messages_max], chunk.messages[messages_max:]
+        if rest:
+            self._rest[partition] = _Chunk(chunk.part, rest)
+        chunk.part.given.extend((message.id, own) for message, own in now)
+        return Batch(partition, [message for message, _ in now])
+
+    def _next_chunk(self, timeout_seconds: float) -> _Chunk | None:
+        """The next chunk of a part that is still open; what was prefetched by a closed one is given again."""
         if self._rest:
-            part, chunk = self._rest.pop(next(iter(self._rest)))
-        else:
+            return self._rest.pop(next(iter(self._rest)))
+        deadline = time.monotonic() + timeout_seconds
+        while True:
             try:
-                part, chunk = self._chunks.get(timeout=max(timeout_seconds, 0.001))
+                chunk = self._chunks.get(timeout=max(deadline - time.monotonic(), 0.001))
             except queue.Empty:
                 return None
-            part.taken.release()
-        if self._parts.get(part.partition) is not part:
-            return None
-        if len(chunk) > messages_max:
-            self._rest[part.partition] = (part, chunk[messages_max:])
-            chunk = chunk[:messages_max]
-        return Batch(part.partition, chunk)
+            chunk.part.taken.release()
+            if self._parts.get(chunk.part.partition) is not chunk.part:
+                continue
+            if chunk.messages:
+                return chunk
+            self.release(chunk.part.partition)
 
     def is_granted(self, partition: int) -> bool:
         """Ask the broker."""
@@ -94,9 +148,7 @@ class PulsarConsumer:
         """Acknowledge cumulatively."""
         part = self._parts.get(partition)
         if part is not None:
-            with contextlib.suppress(pulsar.PulsarException):
-                id = pulsar.MessageId(partition, through.ledger, through.entry, through.batch)
-                part.consumer.acknowledge_cumulative(id)
+            part.acknowledge(through)
 
     def release(self, partition: int) -> None:
         """Close the partition's consumer and subscribe again: what was prefetched comes again."""
@@ -113,5 +165,7 @@ class PulsarConsumer:
     def close(self) -> None:
         """Leave all partitions."""
         self.closed = True
+        for part in self._parts.values():
+            part.closed = True  # all threads end while the first consumer is being closed
         for partition in list(self._parts):
             self.leave(partition)

@@ -1,4 +1,4 @@
-"""Sending to Pulsar: fast, and never lost in silence."""
+"""Sending to Pulsar: fast, never lost in silence, and never waiting past its deadline."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
 import _pulsar
@@ -16,10 +17,16 @@ from magnetar.schemas import LogUnavailable, MagnetarError, MessageId, MessageRe
 from ..clock import Clock
 from ..log import Entry
 
+PENDING_MESSAGES_MAX: Final = 10_000
+"""The producer's queue. A send into a full one would block until the broker answers, with no deadline, so `_Room`
+counts what is under way and lets nothing past this number."""
+
 SLICE_MESSAGES_MAX: Final = 5000
-"""Sent before the last of them is waited for: half of the producer's queue, so that a send never blocks on it."""
+"""Sent before the last of them is waited for."""
 
 SLICE_BYTES_MAX: Final = 16 * 1024 * 1024
+
+_OPENING_AT_ONCE_MAX: Final = 4
 
 
 class PassThrough(pulsar.schema.Schema):  # type: ignore[misc] # pulsar has no types
@@ -37,20 +44,71 @@ class PassThrough(pulsar.schema.Schema):  # type: ignore[misc] # pulsar has no t
         return data
 
 
-class Sender:
-    """One producer. A Python callback per message would cost more than all the rest: only the last of a slice has one.
+class _Room:
+    """How many more messages the producer's queue takes, over all threads that send."""
 
-    Why that is safe: one producer's messages are confirmed in their order; the queue is never full, nothing is over the
-    size limit, and nothing times out in the client, so none can be dropped on the way without the last one failing too.
+    def __init__(self, size: int) -> None:
+        self._free = size
+        self._changed = threading.Condition()
+
+    def take(self, count: int, seconds: float) -> bool:
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._free >= count, max(0.0, seconds)):
+                return False
+            self._free -= count
+            return True
+
+    def give_back(self, count: int) -> None:
+        with self._changed:
+            self._free += count
+            self._changed.notify_all()
+
+
+class _Confirmation:
+    """What the broker said of the last message of a slice, and of all that was under way with it.
+
+    Its methods run on the client's thread: they must not raise, and they do so little that the thread goes on at once.
+    """
+
+    def __init__(self, room: _Room, count: int) -> None:
+        self._room = room
+        self._count = count
+        self._left = threading.Semaphore(0)
+        self.results: list[Any] = []
+        self.id: Any = None
+
+    def sent(self, result: Any, id: Any) -> None:
+        self.id = id
+        self.results.append(result)
+        self._room.give_back(self._count)  # confirmed in order: those before it are through as well
+        self._left.release()
+
+    def flushed(self, result: Any) -> None:
+        self.results.append(result)
+        self._left.release()
+
+    def wait(self, clock: Clock, deadline: float) -> bool:
+        return all(self._left.acquire(timeout=max(0.0, deadline - clock.monotonic())) for _ in range(2))
+
+
+class Sender:
+    """One producer, shared by any threads. A Python callback per message would cost more than all the rest together.
+
+    Only the last message of a slice has one, and the flush behind it. Why that is safe: a producer's messages are
+    confirmed in their order; nothing over the size limit is handed to it, its queue is never full, and nothing times
+    out in the client. So none is dropped on the way without the last one or the flush failing too.
     """
 
     def __init__(self, producer: Any, bytes_max: int, clock: Clock) -> None:
         self._producer = producer
         self._bytes_max = bytes_max
         self._clock = clock
+        self._room = _Room(PENDING_MESSAGES_MAX)
+        self.failed = False
+        """Whether the broker has refused something: the producer is of no more use."""
 
     def send(self, entries: Sequence[Entry], timeout_seconds: float) -> MessageId:
-        """Send the entries and wait until the last is stored. Raises OwnershipLost, OutcomeUnknown, MessageRefused."""
+        """Send the entries and wait until all are stored. Raises OwnershipLost, OutcomeUnknown, MessageRefused."""
         for entry in entries:
             if len(entry.payload) > self._bytes_max:
                 raise MessageRefused(
@@ -64,28 +122,34 @@ class Sender:
         return last
 
     def _send_slice(self, entries: Sequence[Entry], deadline: float) -> MessageId:
-        confirmed = threading.Event()
-        answer: list[Any] = []
+        if not self._room.take(len(entries), deadline - self._clock.monotonic()):
+            raise OutcomeUnknown(f"Pulsar did not confirm what was sent before these {len(entries)} messages in time.")
+        confirmation = _Confirmation(self._room, len(entries))
+        self._hand_over(entries, confirmation)
+        if not confirmation.wait(self._clock, deadline):
+            raise OutcomeUnknown(f"Pulsar did not confirm {len(entries)} messages in time.")
+        bad = [result for result in confirmation.results if result != _pulsar.Result.Ok]
+        if bad:
+            self.failed = True
+            raise _failure(str(bad[0]))
+        id = confirmation.id
+        return MessageId(id.ledger_id(), id.entry_id(), id.batch_index())
 
-        def settle(result: Any, id: Any) -> None:  # on the client's thread: it must not raise
-            answer.append((result, id))
-            confirmed.set()
-
+    def _hand_over(self, entries: Sequence[Entry], confirmation: _Confirmation) -> None:
         send = self._producer.send_async
         try:
             for key, payload in entries[:-1]:
                 send(payload, None, partition_key=key or None)
             key, payload = entries[-1]
-            send(payload, settle, partition_key=key or None)
-            if not confirmed.wait(max(0.0, deadline - self._clock.monotonic())):
-                raise OutcomeUnknown(f"Pulsar did not confirm {len(entries)} messages in time.")
-            result, id = answer[0]
-            if result != _pulsar.Result.Ok:
-                raise _failure(result)
-            self._producer.flush()  # nothing is under way any more; it says so if something was lost before
-        except pulsar.PulsarException as error:
-            raise _failure(getattr(error, "args", [error])[0], error) from error
-        return MessageId(id.ledger_id(), id.entry_id(), id.batch_index())
+            send(payload, confirmation.sent, partition_key=key or None)
+        except BaseException as error:
+            self._room.give_back(len(entries))  # the last one, whose callback does so, was not taken
+            self.failed = True
+            if isinstance(error, pulsar.PulsarException):
+                raise _failure(type(error).__name__) from error
+            raise
+        # The public flush() has no deadline, and a frozen broker never answers.
+        self._producer._producer.flush_async(confirmation.flushed)  # noqa: SLF001
 
     def close(self) -> None:
         """Close the producer, without waiting for what was not confirmed."""
@@ -93,11 +157,10 @@ class Sender:
             self._producer.close()
 
 
-def _failure(result: Any, error: Exception | None = None) -> MagnetarError:
-    text = f"{type(error).__name__ if error else result}"
-    if "Fenced" in text or "AlreadyClosed" in text:
-        return OwnershipLost(f"Another producer has taken the partition over ({text}).")
-    return OutcomeUnknown(f"Pulsar did not confirm the messages: {text}.")
+def _failure(result: str) -> MagnetarError:
+    if "Fenced" in result or "AlreadyClosed" in result:
+        return OwnershipLost(f"Another producer has taken the partition over ({result}).")
+    return OutcomeUnknown(f"Pulsar did not confirm the messages: {result}.")
 
 
 def _slices(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
@@ -120,7 +183,11 @@ class PulsarAppender:
 
     def append(self, entries: Sequence[Entry], *, timeout_seconds: float) -> MessageId:
         """Store the entries in their order."""
-        return self._sender.send(entries, timeout_seconds)
+        last = self._sender.send(entries, timeout_seconds)
+        if entries and last.entry < 0:
+            # Sent again after a reconnect, and recognized by the broker as stored: it does not say where.
+            raise OutcomeUnknown(f"Pulsar confirmed {len(entries)} messages as repeated ones, without their places.")
+        return last
 
     def close(self) -> None:
         """Let go."""
@@ -133,28 +200,46 @@ class PulsarAppender:
 class PulsarPublisher:
     """Producers for the partitions of a command topic. Safe to share between threads."""
 
-    def __init__(self, open_sender: Callable[[int], Sender]) -> None:
+    def __init__(self, open_sender: Callable[[int], Sender], clock: Clock) -> None:
         self._open_sender = open_sender
-        self._senders: dict[int, Sender] = {}
+        self._clock = clock
+        self._senders: dict[int, Future[Sender]] = {}
+        self._opening = ThreadPoolExecutor(_OPENING_AT_ONCE_MAX, thread_name_prefix="magnetar-publisher")
         self._lock = threading.Lock()
         self.closed = False
 
     def publish(self, partition: int, entries: Sequence[Entry], *, timeout_seconds: float) -> None:
-        """Store the entries in their order."""
+        """Store the entries in their order. Raises LogUnavailable if nothing could be sent."""
         if not entries:
             return
-        with self._lock:
-            sender = self._senders.get(partition)
-            if sender is None:
-                sender = self._senders[partition] = self._open_sender(partition)
+        deadline = self._clock.monotonic() + timeout_seconds
+        sender = self._sender(partition, timeout_seconds)
         try:
-            sender.send(entries, timeout_seconds)
-        except OwnershipLost as error:  # a command topic has no owner: the producer was closed
-            raise LogUnavailable(f"The connection to Pulsar is closed: {error.what}") from error
+            sender.send(entries, deadline - self._clock.monotonic())
+        except OwnershipLost as error:  # a command topic has no owner: the producer was closed under way
+            raise OutcomeUnknown(f"Pulsar closed the producer while publishing: {error.what}") from error
+
+    def _sender(self, partition: int, timeout_seconds: float) -> Sender:
+        with self._lock:
+            opening = self._senders.get(partition)
+            if opening is not None and opening.done():
+                if opening.exception() is not None:
+                    opening = None
+                elif opening.result().failed:
+                    self._opening.submit(opening.result().close)
+                    opening = None
+            if opening is None:
+                opening = self._senders[partition] = self._opening.submit(self._open_sender, partition)
+        try:
+            return opening.result(timeout_seconds)
+        except TimeoutError as error:
+            raise LogUnavailable(f"Pulsar did not open partition {partition} in time.") from error
 
     def close(self) -> None:
         """Close the producers."""
         self.closed = True
-        for sender in self._senders.values():
-            sender.close()
+        self._opening.shutdown(wait=False, cancel_futures=True)
+        for opening in self._senders.values():
+            if opening.done() and not opening.cancelled() and opening.exception() is None:
+                opening.result().close()
         self._senders.clear()

@@ -232,7 +232,10 @@ def read_messages(connection: sqlite3.Connection, path: Path, after: int, messag
         cursor = connection.execute(_READ, (after, messages_max))
         while size < READ_BYTES_MAX and (rows := cursor.fetchmany(1000)):
             size += sum([len(row[2]) for row in rows])
-            messages += [make(Message, (make(MessageId, (row[0], 0, 0)), *row[1:])) for row in rows]
+            messages += [
+                make(Message, (make(MessageId, (offset, 0, 0)), key, payload, at_ms, schema))
+                for offset, key, payload, at_ms, schema in rows
+            ]
         cursor.close()
     except sqlite3.Error as error:
         raise failure(error, path) from error

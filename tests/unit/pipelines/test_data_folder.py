@@ -1,0 +1,126 @@
+"""Data folders that cannot be used: each has its words, and nothing is made worse."""
+
+import json
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from magnetar.pipelines.clock import SystemClock
+from magnetar.pipelines.log import Entry
+from magnetar.pipelines.logs.sqlite import SqliteLog
+from magnetar.schemas import DataFolderError, Topic, TopicKind
+
+TOPIC = Topic("shop", "Order", TopicKind.EVENTS)
+SCHEMA = '{"type": "record", "name": "R", "fields": []}'
+
+
+def opened(folder: Path) -> SqliteLog:
+    log = SqliteLog(folder, SystemClock())
+    log.provision(TOPIC, partitions=2, schema=SCHEMA)
+    return log
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("important")
+    with pytest.raises(DataFolderError, match=r"not a data folder of Magnetar: it holds 'thesis\.txt'"):
+        opened(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_folder_of_a_newer_format_is_refused(tmp_path: Path) -> None:
+    opened(tmp_path / "data").close()
+    (tmp_path / "data" / "magnetar.json").write_text(json.dumps({"format": 2}))
+    with pytest.raises(DataFolderError, match="has format 2; this Magnetar reads format 1"):
+        opened(tmp_path / "data")
+
+
+def test_a_folder_with_a_broken_marker_is_refused(tmp_path: Path) -> None:
+    opened(tmp_path / "data").close()
+    (tmp_path / "data" / "magnetar.json").write_text("{")
+    with pytest.raises(DataFolderError, match="cannot be read"):
+        opened(tmp_path / "data")
+
+
+def test_a_missing_partition_is_named_and_not_made_anew(tmp_path: Path) -> None:
+    opened(tmp_path / "data").close()
+    missing = tmp_path / "data" / "log" / str(TOPIC) / "1.sqlite"
+    missing.unlink()
+    with pytest.raises(DataFolderError, match=r"1\.sqlite is missing"):
+        opened(tmp_path / "data")
+    with pytest.raises(DataFolderError, match=r"1\.sqlite is missing"):
+        SqliteLog(tmp_path / "data", SystemClock()).fence(TOPIC, 1, schema=SCHEMA, name="w")
+    assert not missing.exists()
+
+
+def test_a_partition_that_is_no_database_is_named(tmp_path: Path) -> None:
+    opened(tmp_path / "data").close()
+    path = tmp_path / "data" / "log" / str(TOPIC) / "1.sqlite"
+    path.write_bytes(b"not a database" * 100)
+    with pytest.raises(DataFolderError, match=r"1\.sqlite cannot be used"):
+        SqliteLog(tmp_path / "data", SystemClock()).fence(TOPIC, 1, schema=SCHEMA, name="w")
+
+
+def test_a_creation_that_was_cut_off_is_done_again(tmp_path: Path) -> None:
+    opened(tmp_path / "data").close()
+    topic = tmp_path / "data" / "log" / str(TOPIC)
+    topic.rename(topic.with_name(f".{topic.name}.making"))
+    opened(tmp_path / "data").close()
+    assert (topic / "1.sqlite").exists()
+
+
+def test_a_file_where_the_folder_should_be_is_told(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("x")
+    with pytest.raises(DataFolderError, match="cannot be used"):
+        opened(tmp_path / "data")
+
+
+def test_a_partition_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    opened(tmp_path / "data").close()
+    path = tmp_path / "data" / "log" / str(TOPIC) / "0.sqlite"
+    log = SqliteLog(tmp_path / "data", SystemClock())
+    appender = log.fence(TOPIC, 0, schema=SCHEMA, name="w")
+    appender._connection.execute("PRAGMA query_only = ON")  # what root meets instead of a file mode
+    with pytest.raises(DataFolderError, match="read-only"):
+        appender.append([Entry("k", b"x")], timeout_seconds=1)
+    assert sqlite3.connect(path).execute("SELECT count(*) FROM messages").fetchone() == (0,)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of two megabytes."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", mount], capture_output=True, text=True, check=False
+    )
+    if made.returncode:
+        # Not root: a limit on the database's own size gives the same error of SQLite.
+        yield mount
+        shutil.rmtree(mount)
+        return
+    yield mount
+    subprocess.run(["umount", "--lazy", mount], check=True)
+
+
+def test_a_full_disk_loses_nothing_that_was_confirmed(small_disk: Path) -> None:
+    log = opened(small_disk / "data")
+    appender = log.fence(TOPIC, 0, schema=SCHEMA, name="w")
+    if not small_disk.is_mount():
+        appender._connection.execute("PRAGMA max_page_count = 100")
+    confirmed = 0
+
+    def fill() -> None:
+        nonlocal confirmed
+        for _ in range(1000):
+            appender.append([Entry("k", bytes(10_000))], timeout_seconds=5)
+            confirmed += 1
+
+    with pytest.raises(DataFolderError, match="full"):
+        fill()
+    assert confirmed > 5
+    reader = log.reader(TOPIC, 0, after=None)
+    assert len(reader.read(messages_max=1000, timeout_seconds=0)) == confirmed
+    log.close()

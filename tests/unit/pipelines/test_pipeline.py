@@ -1,0 +1,98 @@
+"""Pipelines and the modules that declare them: what is refused, naming the thing."""
+
+import sys
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+from magnetar.aggregates import Aggregate
+from magnetar.pipelines import Pipeline
+from magnetar.pipelines.loading import load_pipeline
+from magnetar.pipelines.settings import load_settings
+from magnetar.schemas import Command, DeclarationError, Event, SettingsError, TopicKind
+
+
+class Buy(Command):
+    pass
+
+
+class Bought(Event):
+    pass
+
+
+class Order(Aggregate):
+    def execute(self, command: Buy) -> Bought:
+        return Bought()
+
+    def apply(self, event: Bought) -> Self:
+        return self
+
+
+class Basket(Aggregate):
+    def execute(self, command: Buy) -> Bought:
+        return Bought()
+
+    def apply(self, event: Bought) -> Self:
+        return self
+
+
+def test_a_pipeline_names_its_topics() -> None:
+    assert str(Pipeline("shop", aggregates=[Order]).topic("Order", TopicKind.EVENTS)) == "shop/order-events"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"aggregates": []}, "has no aggregate"),
+        ({"aggregates": [Buy]}, "is no Aggregate"),
+        ({"aggregates": [Order()]}, "is no Aggregate"),
+        ({"aggregates": [Order, Order]}, "have an event 'Bought'"),
+        ({"aggregates": [Order, Basket]}, "have an event 'Bought'"),
+        ({"aggregates": [Order], "projections": [Buy]}, "is no projection"),
+        ({"aggregates": [Order], "partitions": 0}, "cannot have 0 partitions"),
+    ],
+)
+def test_what_cannot_be_a_pipeline_is_refused(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(DeclarationError, match=words):
+        Pipeline("shop", **arguments)
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    name = f"m{abs(hash(request.node.name))}"
+    (tmp_path / f"{name}.py").write_text(request.param)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    return name
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("x = 1", "declares no pipeline"),
+        ("import nonexistent_module_x", r"does not import: ModuleNotFoundError.*\.py:1"),
+        ("def f(:", r"does not import: SyntaxError.*\.py:1"),
+        ("x = 1\n1 / 0", r"does not import: ZeroDivisionError.*\.py:2"),
+        ("from magnetar import Pipeline\np = Pipeline('p', aggregates=[])", "has no aggregate"),
+        (
+            "from tests.unit.pipelines.test_pipeline import *\na, b = (Pipeline(n, aggregates=[Order]) for n in 'ab')",
+            "several",
+        ),
+    ],
+    indirect=["module"],
+)
+def test_a_module_that_gives_no_pipeline_is_refused(module: str, words: str) -> None:
+    with pytest.raises(DeclarationError, match=words):
+        load_pipeline(module)
+
+
+@pytest.mark.parametrize("target", ["no_such_module", "no.such.module", "a b", "", "../x"])
+def test_a_module_that_is_not_there_is_told(target: str) -> None:
+    with pytest.raises(SettingsError):
+        load_pipeline(target)
+
+
+def test_a_setting_that_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAGNETAR_BROKER", "kafka://x")
+    with pytest.raises(SettingsError, match="MAGNETAR_BROKER is 'kafka://x'"):
+        load_settings()
