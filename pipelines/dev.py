@@ -76,8 +76,8 @@ def run_dev(target: str, data: Path | None) -> None:
 
     configure_logging(role="dev")
     pipeline, settings, clock = load_pipeline(target), load_settings(data=data), SystemClock()
+    prepare(pipeline, settings, clock)
     with sole_supervisor(settings.data):
-        prepare(pipeline, settings, clock)
         stopped = StopSignal()
         supervisor = supervise(target, clock, arguments=["--data", str(settings.data)])
         typer.echo(

@@ -53,9 +53,10 @@ class Store:
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Sequence[Sequence[Any]]:
         """The rows of a query. Raises QueryRefused with ClickHouse's own words."""
         try:
-            return self._handle().query(sql, parameters=dict(parameters or {})).result_rows
+            rows: Sequence[Sequence[Any]] = self._handle().query(sql, parameters=dict(parameters or {})).result_rows
         except (ClickHouseError, RuntimeError) as error:
             raise QueryRefused(f"The query was refused: {first_line(error)}") from error
+        return rows
 
     def read_only(self, sql: str, *, fmt: str, parameters: Mapping[str, Any] | None = None) -> bytes:
         """The answer of a user's query as bytes, in one of ClickHouse's formats, on a handle that cannot write.

@@ -52,8 +52,8 @@ def run(settings: Settings, *, all_months: bool) -> int:
     """1. Sums up the CSV. 2. Starts worker and mirror. 3. Sends what is not sent yet. 4. Waits. 5. Compares."""
     want = expected(all_months=all_months)
     clock = SystemClock()
+    prepare(flights, settings, clock)
     with sole_supervisor(settings.data):
-        prepare(flights, settings, clock)
         stopped = StopSignal()
         supervisor = supervise(
             "examples.flights", clock, arguments=["--data", str(settings.data), "--log-level", "error"]

@@ -10,6 +10,8 @@ from magnetar.schemas import LogUnavailable, SettingsError
 
 TIMEOUT_SECONDS: Final = 15.0
 
+NOT_FOUND: Final = 404
+CONFLICT: Final = 409
 _FOREVER: Final = {"retentionTimeInMinutes": -1, "retentionSizeInMB": -1}
 LOG_POLICIES: Final[dict[str, Any]] = {
     "retention_policies": _FOREVER,
@@ -118,7 +120,7 @@ class PulsarAdmin:
     def partitions(self, topic: str) -> int | None:
         """How many partitions the topic has; None if it does not exist."""
         response = self.call("GET", f"/persistent/{topic}/partitions", accept=(404,))
-        if response.status_code == httpx.codes.NOT_FOUND.value:
+        if response.status_code == NOT_FOUND:
             return None
         return int(response.json()["partitions"])
 
