@@ -10,6 +10,7 @@ from magnetar.schemas import LogUnavailable, SettingsError
 
 TIMEOUT_SECONDS: Final = 15.0
 
+OK: Final = 200
 NOT_FOUND: Final = 404
 CONFLICT: Final = 409
 _FOREVER: Final = {"retentionTimeInMinutes": -1, "retentionSizeInMB": -1}
@@ -97,10 +98,10 @@ class PulsarAdmin:
 
     def _create_namespace(self, namespace: str, policies: dict[str, Any]) -> bool:
         """Create tenant and namespace, all policies in one call; whether the namespace was missing."""
-        if self._status("GET", f"/namespaces/{namespace}") == httpx.codes.OK:
+        if self._status("GET", f"/namespaces/{namespace}") == OK:
             return False
         tenant, _, _ = namespace.partition("/")
-        if self._status("GET", f"/tenants/{tenant}") == httpx.codes.NOT_FOUND:
+        if self._status("GET", f"/tenants/{tenant}") == NOT_FOUND:
             clusters = self.call("GET", "/clusters").json()
             self.call("PUT", f"/tenants/{tenant}", {"allowedClusters": clusters, "adminRoles": []}, accept=(409,))
         return self.call("PUT", f"/namespaces/{namespace}", policies, accept=(409,)).is_success
