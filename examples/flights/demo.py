@@ -88,6 +88,11 @@ def carry_through(
     supervisor.look_after()
     with SyncClient(flights, settings=settings) as client:
         before = already_sent(settings)
+        if len(before) > want.commands:
+            raise DemoFailed(
+                f"{settings.data} holds {len(before):,} commands, and January has {want.commands:,}.",
+                cure="Run the whole year, make demo ALL=1, or begin anew: make clean-demo.",
+            )
         progress.update(sending, completed=len(before))
         for count in client.send_many(outgoing(commands(rows(all_months=all_months)), before)):
             progress.advance(sending, count)
