@@ -1,7 +1,7 @@
-"""The log port: what Magnetar needs of a log, and nothing else. Adapters: SQLite, memory, Apache Pulsar.
+"""The log port: what Magnetar needs of a log, and nothing else. Adapters: SQLite and Apache Pulsar.
 
-Every adapter passes the same contract suite (`tests/contract`). All calls block, and each says how long at most.
-No object of a log is shared by threads unless its docstring says so.
+Every adapter, and the log of the simulation, passes the same contract suite (`tests/contract`). All calls block, and
+each says how long at most. No object of a log is shared by threads unless its docstring says so.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ class Consumer(Protocol):
     def receive(self, *, messages_max: int, timeout_seconds: float) -> Batch | None:
         """Wait for messages of any partition that this consumer is active for.
 
-        Returns at once when some are there, None when none came in time. A message is given once, until it is given
+        Returns at once when some are there, None when none came in time. Raises LogUnavailable if the log lets nobody
+        take part any more: start again from the beginning. A message is given once, until it is given
         again because its partition was released, or because another consumer became active.
         """
         ...

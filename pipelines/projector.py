@@ -17,7 +17,7 @@ from magnetar.projections.range_loop import RangeLoop
 from magnetar.projections.sql_views import create_view
 from magnetar.projections.store import Store, embedded_dsn
 from magnetar.projections.views import RESERVED, views
-from magnetar.schemas import LeaseLost, MessageId, Topic, TopicKind
+from magnetar.schemas import LeaseLost, LogUnavailable, MessageId, StoreUnavailable, Topic, TopicKind
 
 from .clock import Clock, SystemClock
 from .log import Log, Reader
@@ -27,6 +27,9 @@ from .settings import Settings, open_log
 
 IDLE_SECONDS: Final = 0.05
 """The pause when no partition has anything new: how much later a row may be visible."""
+
+RETRY_SECONDS: Final = 5.0
+"""How long a partition that was lost is left alone at least, and twice that at most."""
 
 THREADS: Final = 4
 """While ClickHouse takes in one partition's range, Python reads another's. Of the rate of ready-made blocks, one thread
@@ -45,7 +48,8 @@ class Projector:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
         self._mirrors = {aggregate: self._mirror(aggregate) for aggregate in pipeline.aggregates}
-        self._loops: dict[tuple[str, int], RangeLoop] = {}
+        self._loops: dict[tuple[str, int], RangeLoop | None] = {}
+        self._open_at: dict[tuple[str, int], float] = {}
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="magnetar-mirror")
         self._logger = structlog.get_logger("magnetar.projector").bind(context=pipeline.name)
 
@@ -75,12 +79,21 @@ class Projector:
 
     def open(self) -> None:
         """Take the lease of every partition, and replay the range that each was at."""
-        for aggregate, mirror in self._mirrors.items():
-            topic = self._pipeline.topic(aggregate, TopicKind.EVENTS)
+        for aggregate in self._mirrors:
             for partition in range(self._pipeline.partitions):
-                nonce = random.SystemRandom().randbytes(16).hex()
-                opener = self._opener(topic, partition)
-                self._loops[aggregate, partition] = RangeLoop(mirror, partition, opener, nonce=nonce)
+                self._open_one((aggregate, partition))
+
+    def _open_one(self, of: tuple[str, int]) -> None:
+        aggregate, partition = of
+        opener = self._opener(self._pipeline.topic(aggregate, TopicKind.EVENTS), partition)
+        nonce = random.SystemRandom().randbytes(16).hex()
+        self._loops[of] = RangeLoop(self._mirrors[aggregate], partition, opener, nonce=nonce)
+
+    def _open_again(self, of: tuple[str, int]) -> int:
+        """Take back a partition that was lost, after a pause: its new owner may be gone, or ClickHouse back."""
+        if self._clock.monotonic() >= self._open_at[of]:
+            self._open_one(of)
+        return 0
 
     def _opener(self, topic: Topic, partition: int) -> Callable[[MessageId | None], Reader]:
         return lambda after: self._log.reader(topic, partition, after=after)
@@ -93,10 +106,15 @@ class Projector:
         aggregate, partition = of
         loop = self._loops[of]
         try:
+            if loop is None:
+                return self._open_again(of)
             count = loop.step()
-        except LeaseLost as error:
-            self._logger.warning("lease lost", aggregate=aggregate, partition=partition, what=error.what)
-            self._loops.pop(of).close()
+        except (LeaseLost, StoreUnavailable, LogUnavailable) as error:
+            self._logger.warning("partition lost", aggregate=aggregate, partition=partition, what=error.what)
+            self._loops[of] = None
+            self._open_at[of] = self._clock.monotonic() + RETRY_SECONDS * (1 + random.SystemRandom().random())
+            if loop is not None:
+                loop.close()
             return 0
         if count:
             self._logger.debug("mirrored", aggregate=aggregate, partition=partition, number=loop.number)
@@ -106,7 +124,8 @@ class Projector:
         """Let go of the log."""
         self._threads.shutdown()
         for loop in self._loops.values():
-            loop.close()
+            if loop is not None:
+                loop.close()
         self._loops.clear()
 
 
