@@ -1,0 +1,212 @@
+"""Each protection of the product taken away, by a patch and not by a switch in the product: the runs must notice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import pytest
+from magnetar.aggregates import PartitionProcessor
+from magnetar.aggregates.id_window import IdWindow
+from magnetar.pipelines.worker import Worker
+from magnetar.projections.range_loop import RangeLoop
+from magnetar.schemas import ReadRule, Verdict
+
+from tests.simulation.sim_log import SimAppender, SimLog
+from tests.simulation.sim_store import SimStore
+
+Sabotage = Callable[[pytest.MonkeyPatch], None]
+
+
+def acknowledge_before_append(patch: pytest.MonkeyPatch) -> None:
+    """The commands are given up before their commits are stored."""
+    append = Worker._append
+    carry_through = Worker._carry_through
+
+    def carry(self: Any, owned: Any, batch: Any) -> None:
+        self.batch = batch
+        carry_through(self, owned, batch)
+
+    def acknowledge_first(self: Any, owned: Any, partition: int, decisions: Any, first: int) -> None:
+        self._consumer.acknowledge(partition, self.batch.messages[-1].id)
+        append(self, owned, partition, decisions, first)
+
+    patch.setattr(Worker, "_carry_through", carry)
+    patch.setattr(Worker, "_append", acknowledge_first)
+
+
+def no_fence(patch: pytest.MonkeyPatch) -> None:
+    """Taking a partition over does not stop its old writer."""
+
+    def take_no_notice(self: Any) -> None:
+        self._token = self._partition.owner
+
+    patch.setattr(SimAppender, "check_owner", take_no_notice)
+
+
+def claim_not_read(patch: pytest.MonkeyPatch) -> None:
+    """The log is read up to the end that was there when the fence had returned, and not up to the own claim."""
+    fence = SimLog.fence
+
+    def fence_and_note_the_end(self: Any, topic: Any, partition: int, **names: Any) -> Any:
+        appender = fence(self, topic, partition, **names)
+        self.end = len(self.broker.topic(topic).partitions[partition].messages)
+        return appender
+
+    def recover(self: Any, partition: int, owned: Any) -> None:
+        rule, owned.schema = ReadRule(), self._log.number_of(self._events, self._schema.commit_json)
+        reader, left = self._log.reader(self._events, partition, after=None), self._log.end
+        while left:
+            messages = reader.read(messages_max=left, timeout_seconds=1.0)
+            left -= len(messages)
+            for message in messages:
+                self._is_own_claim(message, owned, rule)
+
+    patch.setattr(SimLog, "fence", fence_and_note_the_end)
+    patch.setattr(Worker, "_recover", recover)
+
+
+def reply_before_append(patch: pytest.MonkeyPatch) -> None:
+    """Clients are told of commits that are not stored yet."""
+    append, reply = Worker._append, Worker._reply
+
+    def reply_first(self: Any, owned: Any, partition: int, decisions: Any, first: int) -> None:
+        reply(self, owned, partition, decisions)
+        append(self, owned, partition, decisions, first)
+
+    patch.setattr(Worker, "_append", reply_first)
+    patch.setattr(Worker, "_reply", lambda *_: None)
+
+
+def prefetched_dropped_without_closing(patch: pytest.MonkeyPatch) -> None:
+    """A lost partition's commands are forgotten, and its consumer stays the active one."""
+    patch.setattr(Worker, "_drop", lambda self, partition, *_: self._forget(partition))
+
+
+def number_not_checked(patch: pytest.MonkeyPatch) -> None:
+    """Whatever the current owner wrote counts: duplicates and orphans too."""
+
+    def judge(self: Any, number: int, owner: bytes) -> Verdict:
+        if number == 0:
+            self.owner = owner
+            return Verdict.CLAIM
+        if owner != self.owner:
+            return Verdict.VOID
+        self.expected = number + 1
+        return Verdict.COUNTS
+
+    patch.setattr(ReadRule, "judge", judge)
+
+
+def source_and_id_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """Neither the last source nor the command ids are looked at."""
+    patch.setattr(PartitionProcessor, "_was_decided", lambda *_: False)
+    patch.setattr(IdWindow, "find", lambda *_: None)
+
+
+def id_not_remembered(patch: pytest.MonkeyPatch) -> None:
+    """Repeats by the client are decided again."""
+    patch.setattr(IdWindow, "find", lambda *_: None)
+
+
+def source_not_checked(patch: pytest.MonkeyPatch) -> None:
+    """What has no id of its own is parked again when it is redelivered."""
+    patch.setattr(PartitionProcessor, "_was_decided", lambda *_: False)
+
+
+def unknown_outcome_taken_for_a_failure(patch: pytest.MonkeyPatch) -> None:
+    """After a failed append the worker keeps the partition, and sends the same entries once more."""
+    append = SimAppender.append
+
+    def append_twice(self: Any, entries: Any, *, timeout_seconds: float) -> Any:
+        from magnetar.schemas import OutcomeUnknown
+
+        try:
+            return append(self, entries, timeout_seconds=timeout_seconds)
+        except OutcomeUnknown:
+            return append(self, entries, timeout_seconds=timeout_seconds)
+
+    patch.setattr(SimAppender, "append", append_twice)
+
+
+def pending_row_skipped(patch: pytest.MonkeyPatch) -> None:
+    """Ranges are inserted without being written down."""
+    patch.setattr(SimStore, "write_pending", lambda *_: None)
+
+
+def pending_range_not_replayed(patch: pytest.MonkeyPatch) -> None:
+    """Whoever comes next goes on behind the range that was written down."""
+
+    def skip(self: Any, pending: Any) -> None:
+        wanted = pending.last - pending.first + 1
+        while wanted:
+            _, more = self._collect(wanted, timeout_seconds=10.0)
+            wanted -= len(more)
+
+    patch.setattr(RangeLoop, "_replay", skip)
+
+
+def lease_not_checked(patch: pytest.MonkeyPatch) -> None:
+    """Inserts do not look whether their lease is the newest."""
+    patch.setattr(SimStore, "is_newest", lambda *_: True)
+
+
+def older_inserts_not_stopped(patch: pytest.MonkeyPatch) -> None:
+    """A new owner does not wait for what an older one has begun to insert."""
+    patch.setattr(SimStore, "stop_older_inserts", lambda *_: None)
+
+
+class _Silent:
+    """The store of one replay, which does not write the pending range down."""
+
+    def __init__(self, store: Any) -> None:
+        self.insert = store.insert
+
+    def write_pending(self, *_: Any) -> None:
+        """Leave it out."""
+
+
+def pending_row_not_taken_over(patch: pytest.MonkeyPatch) -> None:
+    """An older owner's range is replayed without being written down under the own lease."""
+    replay = RangeLoop._replay
+
+    def replay_silently(self: Any, pending: Any) -> None:
+        store, self._store = self._store, _Silent(self._store)
+        replay(self, pending)
+        self._store = store
+
+    patch.setattr(RangeLoop, "_replay", replay_silently)
+
+
+def progress_read_before_the_lease(patch: pytest.MonkeyPatch) -> None:
+    """How far the table is, is read before the lease is taken and older inserts are stopped."""
+    take_lease, read_pending = SimStore.take_lease, SimStore.read_pending
+
+    def take(self: Any, partition: int, nonce: str) -> Any:
+        read = read_pending(self, partition)
+        lease = take_lease(self, partition, nonce)
+        self.read_before = read
+        return lease
+
+    patch.setattr(SimStore, "take_lease", take)
+    patch.setattr(SimStore, "read_pending", lambda self, _: self.read_before)
+
+
+SABOTAGES: Final[tuple[Sabotage, ...]] = (
+    acknowledge_before_append,
+    no_fence,
+    claim_not_read,
+    reply_before_append,
+    prefetched_dropped_without_closing,
+    number_not_checked,
+    source_and_id_forgotten,
+    id_not_remembered,
+    source_not_checked,
+    unknown_outcome_taken_for_a_failure,
+    pending_row_skipped,
+    pending_range_not_replayed,
+    lease_not_checked,
+    older_inserts_not_stopped,
+    pending_row_not_taken_over,
+    progress_read_before_the_lease,
+)

@@ -1,0 +1,27 @@
+"""Each protection taken away is noticed within 200 seeds; `pytest -rP` shows by which seed and how."""
+
+import pytest
+
+from tests.simulation.sabotages import SABOTAGES, Sabotage
+from tests.simulation.shrink import Shrinker, first_failure, story
+
+SEEDS_MAX = 200
+
+
+@pytest.mark.parametrize("sabotage", SABOTAGES, ids=lambda sabotage: sabotage.__name__)
+def test_the_sabotage_is_caught(sabotage: Sabotage, monkeypatch: pytest.MonkeyPatch) -> None:
+    sabotage(monkeypatch)
+    failure = first_failure(range(SEEDS_MAX))
+    assert failure is not None, f"{sabotage.__name__} was not noticed in {SEEDS_MAX} seeds"
+    print(f"{sabotage.__name__}: random seed {failure.seed}: {failure.found[0].strip().splitlines()[-1]}")
+
+
+def test_a_failing_run_is_made_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    sabotage = next(each for each in SABOTAGES if each.__name__ == "prefetched_dropped_without_closing")
+    sabotage(monkeypatch)
+    failure = first_failure(range(SEEDS_MAX))
+    assert failure is not None
+    small = Shrinker(failure).shrink()
+    assert small.turns < 20
+    assert len(small.decisions) < 20
+    assert f"python -m tests.simulation.repeat {failure.seed} --turns {small.turns} --decisions '" in story(small)

@@ -1,0 +1,60 @@
+"""The projector over a real log and a real engine, each test in a process of its own: an engine is one per process."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from magnetar.pipelines import Outgoing, SyncClient
+from magnetar.pipelines import projector as module
+from magnetar.pipelines.clock import SystemClock
+from magnetar.pipelines.logs.sqlite import SqliteLog
+from magnetar.pipelines.projector import Projector
+from magnetar.pipelines.runtime import provision
+from magnetar.pipelines.settings import Settings
+from magnetar.projections.store import Store, embedded_dsn
+from tests.unit.pipelines.test_worker import Add, System, Tally, tallies
+
+module.RETRY_SECONDS = 0.0
+system = System(Path(sys.argv[1]) / "data")
+store = Store(embedded_dsn(system.folder))
+make = lambda: Projector(tallies, system.log, store, Settings(data=system.folder), clock=SystemClock())
+
+def drain(projector, rounds=20):
+    for _ in range(rounds):
+        projector.step()
+
+def send(count):
+    list(system.client.send_many(Outgoing(Tally, f"t{n}", Add(1)) for n in range(count)))
+    worker = system.worker()
+    system.drain(worker)
+    worker.close()
+
+send(30)
+one = make()
+one.prepare()
+one.open()
+drain(one)
+two = make()
+two.open()          # takes every lease away from the first
+send(10)
+drain(two)
+two.close()         # and is gone
+send(10)
+drain(one)          # notices, takes the leases back, and goes on
+rows = store.query("SELECT count(), uniqExact((_partition, _number)) FROM tallies.commits")
+events = store.query("SELECT count() FROM tallies.Added")
+print(rows[0], events[0])
+one.close()
+store.close()
+system.close()
+"""
+
+
+def test_a_projector_that_lost_its_leases_takes_them_back_and_nothing_is_twice_in_a_table(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parents[3]
+    command = [sys.executable, "-c", f"import sys; sys.path.append({str(root)!r})\n{SCRIPT}", str(tmp_path)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert ran.stdout.splitlines()[-1:] == ["(50, 50) (50,)"], ran.stdout + ran.stderr
