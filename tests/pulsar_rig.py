@@ -1,11 +1,12 @@
-"""A real Apache Pulsar for the tests: fetched with Maven, started on loopback, reused over the run.
+"""A real Apache Pulsar for the tests and for trying things out: fetched with Maven, started on loopback.
 
-`python -m tests.pulsar_rig` starts one and keeps it until Ctrl-C. An existing one is used instead if
-MAGNETAR_TEST_PULSAR_URL and MAGNETAR_TEST_PULSAR_ADMIN name it.
+`python -m tests.pulsar_rig start` starts one and keeps it until Ctrl-C; `fetch` only fetches the distribution.
 """
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -13,32 +14,44 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tarfile
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 
 VERSION = "4.0.8"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "magnetar"
-PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "magnetar"
+COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy"
 ARTIFACT = f"org.apache.pulsar:pulsar-server-distribution:{VERSION}:tar.gz:bin"
+PACKAGES = {"java": "openjdk-17-jre-headless", "mvn": "maven"}
 START_SECONDS_MAX = 180
+UNPACKING = "unpacking-"
+IN_USE = "in-use"
 PR_SET_PDEATHSIG = 1
 
 
+class RigError(Exception):
+    """There is no broker to be had here, and why."""
+
+
 def distribution() -> Path:
-    """The unpacked distribution, fetched and unpacked once for all checkouts."""
+    """The unpacked distribution, fetched and unpacked once for all checkouts. Raises RigError if it cannot be had."""
     home = CACHE / f"apache-pulsar-{VERSION}"
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        _require("java", *(() if home.exists() else ("mvn",)))
         if not home.exists():
-            with tempfile.TemporaryDirectory(dir=CACHE) as making:
-                subprocess.run(
-                    ["mvn", "-q", PLUGIN, f"-Dartifact={ARTIFACT}", f"-DoutputDirectory={making}"], check=True
-                )
+            for left in CACHE.glob(f"{UNPACKING}*"):  # whoever unpacked there is gone: the lock is ours
+                shutil.rmtree(left)
+            with tempfile.TemporaryDirectory(dir=CACHE, prefix=UNPACKING) as making:
+                command = ["mvn", "-q", COPY, f"-Dartifact={ARTIFACT}", f"-DoutputDirectory={making}"]
+                if subprocess.run(command, check=False, stdin=subprocess.DEVNULL).returncode != 0:
+                    raise RigError(f"Maven could not fetch {ARTIFACT}: see above.")
                 (archive,) = Path(making).glob("*.tar.gz")
                 with tarfile.open(archive) as tar:
                     tar.extractall(making, filter="data")
@@ -46,49 +59,87 @@ def distribution() -> Path:
     return home
 
 
-def free_port() -> int:
-    """A port that nobody listens on at the moment."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+def _require(*programs: str) -> None:
+    missing = [PACKAGES[program] for program in programs if shutil.which(program) is None]
+    if missing:
+        raise RigError(
+            f"A real broker needs {' and '.join(programs)}, and not all are here. "
+            f"On Debian or Ubuntu: apt-get install {' '.join(missing)}"
+        )
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+@contextlib.contextmanager
+def data_folder() -> Iterator[Path]:
+    """A folder for one broker, removed at the end; those of processes that were killed are removed on the way."""
+    folders = CACHE / "data"
+    folders.mkdir(parents=True, exist_ok=True)
+    for left in folders.iterdir():
+        _remove_unless_in_use(left)
+    folder = Path(tempfile.mkdtemp(dir=folders))
+    with (folder / IN_USE).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-class Standalone:
-    """One Pulsar in one process, with its own ports and data."""
+def _remove_unless_in_use(folder: Path) -> None:
+    with contextlib.suppress(OSError), (folder / IN_USE).open("r+") as lock:  # not there yet: it is being made
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def free_ports(count: int) -> list[int]:
+    """Different ports that nobody listens on at the moment."""
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for listener in listeners:
+            listener.bind(("127.0.0.1", 0))
+        return [listener.getsockname()[1] for listener in listeners]
+
+
+class Existing:
+    """A cluster that somebody else runs: nothing can be done to it."""
+
+    def __init__(self, service_url: str, admin_url: str) -> None:
+        self.service_url = service_url
+        self.admin_url = admin_url
+
+
+class Standalone(Existing):
+    """One Pulsar in one process, with its own ports and data, which ends when this process does."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._home = distribution()
-        self._port, self._web = free_port(), free_port()
-        self.service_url = f"pulsar://127.0.0.1:{self._port}"
-        self.admin_url = f"http://127.0.0.1:{self._web}"
+        self._port, self._web = free_ports(2)
+        super().__init__(f"pulsar://127.0.0.1:{self._port}", f"http://127.0.0.1:{self._web}")
         self._process: subprocess.Popen[bytes] | None = None
         self._configure()
 
+    @property
+    def libraries(self) -> Path:
+        """The distribution's jars, among them Pulsar's Java client."""
+        return self._home / "lib"
+
     def _configure(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
         conf = shutil.copytree(self._home / "conf", self._folder / "conf", dirs_exist_ok=True)
         settings = {
             "brokerServicePort": str(self._port),
             "webServicePort": str(self._web),
             "bindAddress": "127.0.0.1",
             "advertisedAddress": "127.0.0.1",
-            "listeningInterface": "lo",
-            "bookieId": "",
+            "listeningInterface": "lo",  # without it, the bookie listens on all interfaces
             "allowLoopback": "true",
         }
         lines = (conf / "standalone.conf").read_text().splitlines()
         kept = [line for line in lines if line.partition("=")[0] not in settings]
-        added = [f"{key}={value}" for key, value in settings.items() if value]
+        added = [f"{key}={value}" for key, value in settings.items()]
         (conf / "standalone.conf").write_text("\n".join([*kept, *added]) + "\n")
 
     def start(self) -> None:
-        """Start it, and wait until it is ready."""
+        """Start it, and wait until it is ready. After a kill it comes back with the same ports and data."""
         environment = {
             **os.environ,
             "PULSAR_MEM": "-Xms512m -Xmx1g -XX:MaxDirectMemorySize=1g",
@@ -101,20 +152,30 @@ class Standalone:
             str(self._home / "bin" / "pulsar"), "standalone", "-nfw", "-nss", "-a", "127.0.0.1",
             "--metadata-dir", str(data / "metadata"), "--bookkeeper-dir", str(data / "bookkeeper"),
         ]  # fmt: skip
+        parent = os.getpid()
+
+        def end_with_parent() -> None:
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != parent:  # it was gone before the signal was asked for
+                os._exit(1)
+
         with (self._folder / "pulsar.log").open("ab") as output:
             self._process = subprocess.Popen(
                 command,
                 cwd=self._home,
                 env=environment,
+                stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - no threads are started before
+                start_new_session=True,  # Ctrl-C is for us, and what the script starts is in one group
+                preexec_fn=end_with_parent,  # noqa: PLW1509 - it takes no lock
             )
         deadline = time.monotonic() + START_SECONDS_MAX
         while not self._is_ready():
             if self._process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
                 tail = (self._folder / "pulsar.log").read_text(errors="replace")[-3000:]
-                raise RuntimeError(f"Pulsar did not start:\n{tail}")
+                raise RigError(f"Pulsar did not start:\n{tail}")
             time.sleep(0.2)
 
     def _is_ready(self) -> bool:
@@ -125,19 +186,20 @@ class Standalone:
         except httpx.HTTPError:
             return False
 
-    def freeze(self) -> None:
-        """Stop it in its tracks; connections stay open."""
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stopped in its tracks, with its connections open, and going on afterwards."""
         self._signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Let it go on."""
-        self._signal(signal.SIGCONT)
+        try:
+            yield
+        finally:
+            self._signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """Kill it without warning."""
         self._signal(signal.SIGKILL)
-        if self._process is not None:
-            self._process.wait()
+        assert self._process is not None
+        self._process.wait()
 
     def stop(self) -> None:
         """End it. Its data is not needed any more."""
@@ -146,20 +208,29 @@ class Standalone:
 
     def _signal(self, number: int) -> None:
         assert self._process is not None
-        os.kill(self._process.pid, number)  # bin/pulsar replaces itself by the Java process
+        os.killpg(self._process.pid, number)
 
 
 def main() -> None:
-    """Start one in a temporary folder, print its URLs, and keep it until Ctrl-C."""
-    with tempfile.TemporaryDirectory(prefix="magnetar-pulsar-") as folder:
-        broker = Standalone(Path(folder))
-        broker.start()
-        print(f"export MAGNETAR_BROKER={broker.service_url} MAGNETAR_BROKER_ADMIN={broker.admin_url}", flush=True)
+    """Start one, print its URLs as settings, and keep it until Ctrl-C or SIGTERM."""
+    parser = argparse.ArgumentParser(prog="python -m tests.pulsar_rig", description=__doc__)
+    parser.add_argument("action", choices=["start", "fetch"])
+    if parser.parse_args().action == "fetch":
+        print(distribution())
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt), data_folder() as folder:
+        broker = Standalone(folder)
         try:
+            broker.start()
+            print(f"export MAGNETAR_BROKER={broker.service_url} MAGNETAR_BROKER_ADMIN={broker.admin_url}", flush=True)
             signal.pause()
-        except KeyboardInterrupt:
+        finally:
             broker.stop()
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except RigError as error:
+        sys.exit(str(error))

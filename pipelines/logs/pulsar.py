@@ -17,7 +17,7 @@ from magnetar.schemas import LogUnavailable, MessageId, SettingsError, Topic
 from ..clock import Clock
 from ..log import TopicDescription
 from .pulsar_admin import PulsarAdmin
-from .pulsar_consumer import PulsarConsumer
+from .pulsar_consumer import BACKLOG, PulsarConsumer
 from .pulsar_messages import PulsarReader, translated
 from .pulsar_replies import INBOX_QUEUE, PulsarInbox, Replier
 from .pulsar_send import PENDING_MESSAGES_MAX, PassThrough, PulsarAppender, PulsarPublisher, Sender
@@ -121,6 +121,7 @@ class PulsarLog:
                     consumer_name=name,
                     initial_position=pulsar.InitialPosition.Earliest,
                     receiver_queue_size=1000,
+                    batch_receive_policy=BACKLOG,
                 )
 
         def is_active(partition: int) -> bool:
@@ -162,7 +163,13 @@ class PulsarLog:
 
     def _reply_producer(self, address: str) -> Any:
         return self._others.create_producer(
-            address, block_if_queue_full=False, send_timeout_millis=1000, max_pending_messages=INBOX_QUEUE
+            address,
+            # Not stored and unbatched, 190 of 5,000 were lost: the broker takes 1000 at a time from a connection.
+            batching_enabled=True,
+            batching_max_publish_delay_ms=1,
+            max_pending_messages=INBOX_QUEUE,
+            block_if_queue_full=False,
+            send_timeout_millis=1000,
         )
 
     def close(self) -> None:

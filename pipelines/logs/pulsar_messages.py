@@ -57,7 +57,7 @@ class PulsarReader:
         try:
             while len(messages) < messages_max:
                 messages.append(message_of(self._reader.read_next(wait_ms))[0])
-                wait_ms = 0  # a millisecond here would gather a steady trickle for as long as it lasts
+                wait_ms = 0
         except pulsar.Timeout:
             pass
         except pulsar.PulsarException as error:

@@ -64,39 +64,12 @@ class _Room:
             self._changed.notify_all()
 
 
-class _Confirmation:
-    """What the broker said of the last message of a slice, and of all that was under way with it.
-
-    Its methods run on the client's thread: they must not raise, and they do so little that the thread goes on at once.
-    """
-
-    def __init__(self, room: _Room, count: int) -> None:
-        self._room = room
-        self._count = count
-        self._left = threading.Semaphore(0)
-        self.results: list[Any] = []
-        self.id: Any = None
-
-    def sent(self, result: Any, id: Any) -> None:
-        self.id = id
-        self.results.append(result)
-        self._room.give_back(self._count)  # confirmed in order: those before it are through as well
-        self._left.release()
-
-    def flushed(self, result: Any) -> None:
-        self.results.append(result)
-        self._left.release()
-
-    def wait(self, clock: Clock, deadline: float) -> bool:
-        return all(self._left.acquire(timeout=max(0.0, deadline - clock.monotonic())) for _ in range(2))
-
-
 class Sender:
     """One producer, shared by any threads. A Python callback per message would cost more than all the rest together.
 
-    Only the last message of a slice has one, and the flush behind it. Why that is safe: a producer's messages are
-    confirmed in their order; nothing over the size limit is handed to it, its queue is never full, and nothing times
-    out in the client. So none is dropped on the way without the last one or the flush failing too.
+    Only the last message of a slice has one. Why that is safe: a producer's messages are confirmed in their order;
+    nothing over the size limit is handed to it, its queue is never full, and nothing times out in the client. So none
+    is dropped on the way without the last one failing too.
     """
 
     def __init__(self, producer: Any, bytes_max: int, clock: Clock) -> None:
@@ -124,32 +97,49 @@ class Sender:
     def _send_slice(self, entries: Sequence[Entry], deadline: float) -> MessageId:
         if not self._room.take(len(entries), deadline - self._clock.monotonic()):
             raise OutcomeUnknown(f"Pulsar did not confirm what was sent before these {len(entries)} messages in time.")
-        confirmation = _Confirmation(self._room, len(entries))
-        self._hand_over(entries, confirmation)
-        if not confirmation.wait(self._clock, deadline):
+        confirmed = threading.Event()
+        answer: list[Any] = []
+
+        def settle(result: Any, id: Any) -> None:  # on the client's thread: it must not raise
+            answer.extend((result, id))
+            self._room.give_back(len(entries))
+            confirmed.set()
+
+        self._hand_over(entries, settle)
+        if not confirmed.wait(max(0.0, deadline - self._clock.monotonic())):
             raise OutcomeUnknown(f"Pulsar did not confirm {len(entries)} messages in time.")
-        bad = [result for result in confirmation.results if result != _pulsar.Result.Ok]
-        if bad:
+        result, id = answer
+        if result != _pulsar.Result.Ok:
             self.failed = True
-            raise _failure(str(bad[0]))
-        id = confirmation.id
+            raise _failure(str(result))
         return MessageId(id.ledger_id(), id.entry_id(), id.batch_index())
 
-    def _hand_over(self, entries: Sequence[Entry], confirmation: _Confirmation) -> None:
+    def _hand_over(self, entries: Sequence[Entry], settle: Callable[[Any, Any], None]) -> None:
         send = self._producer.send_async
         try:
             for key, payload in entries[:-1]:
                 send(payload, None, partition_key=key or None)
             key, payload = entries[-1]
-            send(payload, confirmation.sent, partition_key=key or None)
+            send(payload, settle, partition_key=key or None)
         except BaseException as error:
             self._room.give_back(len(entries))  # the last one, whose callback does so, was not taken
             self.failed = True
             if isinstance(error, pulsar.PulsarException):
                 raise _failure(type(error).__name__) from error
             raise
-        # The public flush() has no deadline, and a frozen broker never answers.
-        self._producer._producer.flush_async(confirmation.flushed)  # noqa: SLF001
+
+    def flush(self) -> None:
+        """Ask whether anything was lost. Only for the one thread of an appender, with nothing under way.
+
+        Then it answers at once, on a frozen broker too; otherwise it waits with no deadline. The client's own
+        `flush_async` is no way out: it takes the producer's lock with the interpreter's lock in hand, the client's
+        thread takes them the other way round, and both stand still for ever.
+        """
+        try:
+            self._producer.flush()
+        except pulsar.PulsarException as error:
+            self.failed = True
+            raise _failure(type(error).__name__) from error
 
     def close(self) -> None:
         """Close the producer, without waiting for what was not confirmed."""
@@ -184,6 +174,7 @@ class PulsarAppender:
     def append(self, entries: Sequence[Entry], *, timeout_seconds: float) -> MessageId:
         """Store the entries in their order."""
         last = self._sender.send(entries, timeout_seconds)
+        self._sender.flush()
         if entries and last.entry < 0:
             # Sent again after a reconnect, and recognized by the broker as stored: it does not say where.
             raise OutcomeUnknown(f"Pulsar confirmed {len(entries)} messages as repeated ones, without their places.")
