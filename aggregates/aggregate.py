@@ -5,13 +5,15 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, Self, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeVar, get_args, get_origin, get_type_hints
 from weakref import WeakKeyDictionary
 
 from magnetar.schemas import Command, DeclarationError, Event, Immutable, Rejection
 from magnetar.schemas.derivation import hints_of, record_schema, union_members
 from magnetar.schemas.immutability import refuse_mutable
 from magnetar.schemas.names import check_name
+
+from .state_codec import fingerprint
 
 C_contra = TypeVar("C_contra", bound=Command, contravariant=True)
 E_contra = TypeVar("E_contra", bound=Event, contravariant=True)
@@ -24,7 +26,17 @@ class Aggregate(Immutable):
     A subclass has `execute(self, command[, meta])`, which decides: it returns an event, a tuple of events, `None` for
     nothing to do, or a rejection; and `apply(self, event) -> Self`, which evolves. Both are pure: no clock, no random
     source, no I/O. Their annotations declare which commands, events and rejections exist.
+
+    `revision` is to be raised when `apply` has changed what it makes of events: states in checkpoints are then folded
+    anew. An aggregate that is of no more use may say so with `is_ended`.
     """
+
+    revision: ClassVar[int] = 1
+
+    def is_ended(self) -> bool:
+        """Whether the aggregate takes no more commands. Its state is forgotten, its version and its commits stay; each
+        later command is parked with the reason `ended`."""
+        return False
 
     @classmethod
     def __declared__(cls) -> None:
@@ -44,6 +56,9 @@ class Brain(Protocol[C_contra, E_contra, O_co]):
         ...
 
 
+_TAKEN = frozenset({"apply", "execute", "is_ended", "replace", "revision"})
+
+
 class Contract(NamedTuple):
     """What an aggregate's annotations declare."""
 
@@ -51,6 +66,7 @@ class Contract(NamedTuple):
     events: tuple[type[Event], ...]
     rejections: tuple[type[Rejection], ...]
     takes_meta: bool
+    can_end: bool
     event_types: frozenset[type[Event]]
     rejection_types: frozenset[type[Rejection]]
 
@@ -92,13 +108,20 @@ def _read_contract(cls: type[Any]) -> Contract:
         )
     for message in (*commands, *events, *rejections):
         record_schema(message, namespace=cls.__qualname__)
-    return Contract(commands, events, rejections, len(parameters) == 2, frozenset(events), frozenset(rejections))
+    fingerprint(cls)
+    takes_meta, can_end = len(parameters) == 2, cls.is_ended is not Aggregate.is_ended
+    return Contract(commands, events, rejections, takes_meta, can_end, frozenset(events), frozenset(rejections))
 
 
 def _check_state(cls: type[Aggregate]) -> None:
     hints = hints_of(cls)
     seed_is_complete = len(cls.__struct_defaults__) == len(cls.__struct_fields__)
     for name in cls.__struct_fields__:
+        if name in _TAKEN:
+            raise DeclarationError(
+                f"{cls.__qualname__}.{name} is the name of something that every aggregate has.",
+                cure="Rename the field.",
+            )
         check_name(name, of=f"field {cls.__qualname__}.{name}")
         refuse_mutable(hints[name], where=f"{cls.__qualname__}.{name}")
     if not seed_is_complete:

@@ -8,9 +8,9 @@ from typing import Any, Final, NamedTuple
 from magnetar.schemas import (
     MessageId,
     Meta,
+    PartitionRefused,
     Undecodable,
     is_uuid7,
-    made_at_ms,
     partition_of,
     why_bad_aggregate_id,
 )
@@ -25,10 +25,14 @@ from magnetar.schemas.command_message import (
 from magnetar.schemas.commit import CLAIM, Commit, CommitCodec, Parked, write_place
 from magnetar.schemas.framing import write_string
 from magnetar.schemas.ids import NIL, is_uuid
+from magnetar.schemas.read_rule import Mark
 
 from .aggregate import Aggregate, Contract, contract_of
+from .cells import Cell, Cells
+from .checkpoint import Beginning, CheckpointUnusable, Round, restore_block
 from .decide import decide
-from .id_window import IdWindow
+from .id_window import IdWindow, packed
+from .state_codec import StateCodec
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TIME_US_MAX: Final = 253_402_300_799_999_999
@@ -75,6 +79,7 @@ class PartitionProcessor:
         partitions: int,
         commit_bytes_max: int,
         ids: IdWindow | None = None,
+        cells: Cells | None = None,
     ) -> None:
         self._aggregate: Any = aggregate
         self._contract: Contract = contract_of(aggregate)
@@ -84,11 +89,13 @@ class PartitionProcessor:
         self._partitions = partitions
         self._commit_bytes_max = commit_bytes_max
         self._ids = IdWindow() if ids is None else ids
-        self._seed: Any = aggregate()
-        self._cells: dict[str, tuple[int, Any]] = {}
+        self._cells = Cells(StateCodec(aggregate)) if cells is None else cells
+        self._seed = Cell(0, aggregate())
+        self._is_restored = False
         self._incarnation_of_last = ""
         self._last_id: MessageId | None = None
         self._owner = b""
+        self._begun_on = ""
         self._incarnation = b""
         self.next_number = 1
 
@@ -99,26 +106,75 @@ class PartitionProcessor:
         if commit.outcome == CLAIM:
             return
         if commit.events:
-            version, state = self._cells.get(commit.aggregate_id, (0, self._seed))
-            for event in commit.events:
-                state = state.apply(event)
-            self._cells[commit.aggregate_id] = (version + len(commit.events), state)
+            self._fold(commit)
         self._last_id = commit.source.id
         self._incarnation_of_last = commit.source.incarnation
         if commit.command_id != NIL:
-            self._ids.remember(commit.command_id, commit.number, commit.source.published_at_ms)
+            self._ids.remember(packed(commit.command_id), commit.number, commit.source.published_at_ms)
         self.next_number = commit.number + 1
+
+    def _fold(self, commit: Commit) -> None:
+        version, state = self._cells.get(commit.aggregate_id) or self._seed
+        if commit.version < version and self._is_restored:
+            return  # the state is of a later moment than the beginning of its round: it has these events
+        if commit.version != version or state is None:
+            what = f"Commit {commit.number} goes on from version {commit.version} of {commit.aggregate_id!r}"
+            if self._is_restored:
+                raise CheckpointUnusable(f"{what}, and the checkpoint has version {version}.")
+            raise PartitionRefused(
+                f"{what}, and the commits before it make version {version}.",
+                cure="The log is not whole. Restore it from a copy.",
+            )
+        for event in commit.events:
+            state = state.apply(event)
+        self._cells.put(commit.aggregate_id, version + len(commit.events), state)
+
+    def settle(self) -> None:
+        """Keep to the memory that the states may take; call it between chunks."""
+        self._cells.settle()
+
+    def close(self) -> None:
+        """Throw the states away."""
+        self._cells.close()
+
+    # --- checkpoints ------------------------------------------------------------------------------------------------
+
+    def restore(self, beginning: Beginning) -> None:
+        """Become what a round began with; its other blocks follow, by `restore_block`, and then the log behind it."""
+        self._is_restored = True
+        self._last_id, self._incarnation_of_last = beginning.source, beginning.incarnation
+        self._ids.restore(beginning.forgotten_ms, beginning.stamps)
+        self.next_number = beginning.at.expected
+
+    def restore_block(self, body: bytes) -> None:
+        """Take in a block of the round. Raises CheckpointUnusable."""
+        restore_block(body, self._cells, self._ids)
+
+    def begin_round(self, before: Mark, at: Mark, marks: list[Mark]) -> Round:
+        """Begin a round where all decided commits are stored: at `at`, to which the log leads from `before`."""
+        ids = self._ids.freeze()
+        incarnation = self._incarnation_of_last if self._last_id is None else self._begun_on
+        beginning = Beginning(before, at, self._last_id, incarnation, ids.forgotten_ms, ids.stamps, marks)
+        return Round(self._cells.fingerprint, self._owner, beginning, ids, self._cells)
+
+    # --- an ownership -----------------------------------------------------------------------------------------------
 
     def begin(self, owner: bytes, incarnation: str) -> None:
         """Start deciding under a new ownership, on a command topic of this incarnation."""
         self._owner = owner
+        self._begun_on = incarnation
         self._incarnation = write_string(incarnation)
         if self._incarnation_of_last != incarnation:
             self._last_id = None  # the topic was made anew: its commands are not those that were decided
+        if self._contract.can_end:
+            for id, (version, state) in self._cells.in_memory():
+                if state is not None and state.is_ended():
+                    self._cells.put(id, version, None)
 
     def state_of(self, aggregate_id: str) -> tuple[int, Any]:
-        """Version and state of an aggregate; version 0 and the seed if nothing has happened to it."""
-        return self._cells.get(aggregate_id, (0, self._seed))
+        """Version and state of an aggregate: version 0 and the seed if nothing has happened to it, no state if it has
+        ended."""
+        return self._cells.get(aggregate_id) or self._seed
 
     # --- deciding ---------------------------------------------------------------------------------------------------
 
@@ -128,12 +184,13 @@ class PartitionProcessor:
         try:
             message = self._commands.decode(payload)
             envelope = message.envelope
-            if (repeat := self._find_repeat(id, envelope)) is not None:
+            known_as = _known_as(envelope)
+            if (repeat := self._find_repeat(id, envelope, known_as)) is not None:
                 return repeat
             if self._was_decided(id):
                 return Decision(None, key, None, envelope.command_id, envelope.reply_to, "redelivered")
-            self._check_envelope(envelope, key, published_at_ms)
-            return self._decide(id, message, published_at_ms)
+            self._check_envelope(envelope, key, known_as, published_at_ms)
+            return self._decide(id, message, known_as, published_at_ms)
         except UnknownCommandType as error:
             found: Any = error.fields["envelope"]
             return self._park(id, found, key, payload, published_at_ms, Cannot("unknown_type", error.what))
@@ -145,44 +202,49 @@ class PartitionProcessor:
     def _was_decided(self, id: MessageId) -> bool:
         return self._last_id is not None and id <= self._last_id
 
-    def _find_repeat(self, id: MessageId, envelope: CommandEnvelope) -> Decision | None:
-        number = self._ids.find(envelope.command_id)
+    def _find_repeat(self, id: MessageId, envelope: CommandEnvelope, known_as: bytes | None) -> Decision | None:
+        number = None if known_as is None else self._ids.find(known_as)
         if number is None:
             return None
         outcome = "redelivered" if self._was_decided(id) else "repeated"
         return Decision(None, "", number, envelope.command_id, envelope.reply_to, outcome)
 
-    def _check_envelope(self, envelope: CommandEnvelope, key: str, published_at_ms: int) -> None:
+    def _check_envelope(
+        self, envelope: CommandEnvelope, key: str, known_as: bytes | None, published_at_ms: int
+    ) -> None:
         aggregate_id = envelope.aggregate_id
-        if aggregate_id not in self._cells:  # what stands there has passed these tests
+        if self._cells.get(aggregate_id) is None:  # what stands there has passed these tests
             if (why := why_bad_aggregate_id(aggregate_id)) is not None:
                 raise Cannot("bad_id", why)
             if (home := partition_of(aggregate_id, self._partitions)) != self._partition:
                 raise Cannot("misrouted", f"this is partition {self._partition}, and the id belongs on {home}")
         if key != aggregate_id:
             raise Cannot("misrouted", "the message's key is not the aggregate's id")
-        if not is_uuid7(envelope.command_id):
+        if known_as is None:
             raise Cannot("bad_command_id", "the command id is not a UUID version 7 in lower case")
         for name, value in (("correlation", envelope.correlation_id), ("causation", envelope.causation_id)):
             if value is not None and not is_uuid(value):
                 raise Cannot("undecodable", f"the {name} id is not a UUID in lower case")
         if not 0 <= envelope.issued_at_us <= _TIME_US_MAX:
             raise Cannot("undecodable", "the command's time is not between 1970 and 9999")
-        if self._ids.is_expired(made_at_ms(envelope.command_id), published_at_ms):
+        if self._ids.is_expired(known_as, published_at_ms):
             raise Cannot("expired", "the command was published so long after its id was made that it could be a repeat")
 
-    def _decide(self, id: MessageId, message: CommandMessage, published_at_ms: int) -> Decision:
+    def _decide(self, id: MessageId, message: CommandMessage, known_as: bytes | None, published_at_ms: int) -> Decision:
         envelope = message.envelope
-        version, state = self._cells.get(envelope.aggregate_id, (0, self._seed))
+        version, state = self._cells.get(envelope.aggregate_id) or self._seed
         if envelope.expected_version not in (None, version):
             raise Cannot("version_conflict", f"version {envelope.expected_version} was expected, and it is {version}")
+        if state is None or (self._contract.can_end and state.is_ended()):
+            raise Cannot("ended", f"the aggregate has ended at version {version}: it takes no more commands")
         tail, state, emitted, outcome = self._ask_the_brain(message, version, state)
         commit = self._commit(id, envelope, message.ids_to_time, version, published_at_ms, tail)
         if len(commit) > self._commit_bytes_max:
             raise Cannot("too_large", f"the commit has {len(commit)} bytes; {self._commit_bytes_max} are allowed")
         if emitted:
-            self._cells[envelope.aggregate_id] = (version + emitted, state)
-        return self._stored(id, envelope, commit, published_at_ms, outcome)
+            ended = self._contract.can_end and state.is_ended()
+            self._cells.put(envelope.aggregate_id, version + emitted, None if ended else state)
+        return self._stored(id, envelope, known_as, commit, published_at_ms, outcome)
 
     def _ask_the_brain(self, message: CommandMessage, version: int, state: Any) -> tuple[bytes, Any, int, str]:
         """The commit's tail, the state after it, how many events it has, its outcome. Raises Cannot if code raises."""
@@ -212,19 +274,20 @@ class PartitionProcessor:
         cannot: Cannot,
     ) -> Decision:
         """Make the parked commit. What cannot be read, or must not stand in a column, is left out of the envelope."""
-        if envelope is not None and (repeat := self._find_repeat(id, envelope)) is not None:
+        known_as = None if envelope is None else _known_as(envelope)
+        if envelope is not None and (repeat := self._find_repeat(id, envelope, known_as)) is not None:
             return repeat
         if self._was_decided(id):
             return Decision(None, key, None, NIL, None, "redelivered")
         readable = _readable(envelope, key)
-        version, _ = self._cells.get(readable.aggregate_id, (0, self._seed))
+        version, _ = self._cells.get(readable.aggregate_id) or self._seed
         detail = cannot.detail.encode(errors="replace").decode()
         tail = self._commits.parked(Parked.of(cannot.reason, detail, payload))
         commit = self._commit(id, readable, encode_ids_to_time(readable), version, published_at_ms, tail)
         if len(commit) > self._commit_bytes_max:
             readable = CommandEnvelope(readable.aggregate_id, readable.command_id, readable.issued_at_us)
             commit = self._commit(id, readable, encode_ids_to_time(readable), version, published_at_ms, tail)
-        return self._stored(id, readable, commit, published_at_ms, "parked")
+        return self._stored(id, readable, known_as, commit, published_at_ms, "parked")
 
     def _commit(
         self, id: MessageId, envelope: CommandEnvelope, ids_to_time: bytes, version: int, at_ms: int, tail: bytes
@@ -233,14 +296,25 @@ class PartitionProcessor:
         return self._commits.encode(self.next_number, self._owner, envelope, version, ids_to_time, source, tail)
 
     def _stored(
-        self, id: MessageId, envelope: CommandEnvelope, commit: bytes, published_at_ms: int, outcome: str
+        self,
+        id: MessageId,
+        envelope: CommandEnvelope,
+        known_as: bytes | None,
+        commit: bytes,
+        published_at_ms: int,
+        outcome: str,
     ) -> Decision:
         number = self.next_number
         self._last_id = id
         self.next_number = number + 1
-        if envelope.command_id != NIL:
-            self._ids.remember(envelope.command_id, number, published_at_ms)
+        if known_as is not None:
+            self._ids.remember(known_as, number, published_at_ms)
         return Decision(commit, envelope.aggregate_id, number, envelope.command_id, envelope.reply_to, outcome)
+
+
+def _known_as(envelope: CommandEnvelope) -> bytes | None:
+    """What the id window knows the command by; None for an id that is no UUIDv7."""
+    return packed(envelope.command_id) if is_uuid7(envelope.command_id) else None
 
 
 def _meta(envelope: CommandEnvelope, version: int) -> Meta:

@@ -4,35 +4,46 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
-from magnetar.schemas import MessageId, ReadRule, Topic, Verdict
+from magnetar.schemas import ReadRule, Topic, Verdict
 from magnetar.schemas.commit import CommitCodec, read_head
+from magnetar.schemas.read_rule import START, Mark
 
 from .log import Log, Message
 
 _MARKS_MAX: Final = 20_000
 
 
-class Mark(NamedTuple):
-    """A place in the log to go on from: behind this message, with the rule in this state."""
-
-    after: MessageId | None
-    owner: bytes | None
-    expected: int
-
-
 class Marks:
     """Places along a partition's log, so that one commit can be read again without reading all before it."""
 
-    def __init__(self) -> None:
-        self._marks: deque[Mark] = deque([Mark(None, None, 1)])
+    def __init__(self, marks: Sequence[Mark] = ()) -> None:
+        self._marks: deque[Mark] = deque(marks or [START])
 
     def add(self, mark: Mark) -> None:
         """Remember a place behind all others; past 20,000 of them, every second one is forgotten."""
         self._marks.append(mark)
         if len(self._marks) > _MARKS_MAX:
             self._marks = deque(mark for i, mark in enumerate(self._marks) if i % 2 == 0)
+
+    @property
+    def last(self) -> Mark:
+        """The last place."""
+        return self._marks[-1]
+
+    def before_last(self) -> Mark:
+        """A place before the last one: the one behind the last commit but some, or the start."""
+        number = self._marks[-1].after
+        return next((mark for mark in reversed(self._marks) if mark.after != number), START)
+
+    def thinned(self, commits: int) -> list[Mark]:
+        """Some of the places: one each so many commits."""
+        kept: list[Mark] = []
+        for mark in self._marks:
+            if not kept or mark.expected >= kept[-1].expected + commits:
+                kept.append(mark)
+        return kept
 
     def before(self, number: int) -> Mark:
         """The last place that stands before the commit with this number."""

@@ -193,6 +193,14 @@ class Log(Protocol):
         """Read the partition behind this message, or from its start."""
         ...
 
+    def end(self, topic: Topic, partition: int) -> MessageId | None:
+        """The last message of the partition, None if it never had one. What is under way may stand behind it."""
+        ...
+
+    def trim(self, topic: Topic, partition: int, *, through: MessageId) -> None:
+        """Let the log drop this message and all before it, at once or later. Only for topics of checkpoints."""
+        ...
+
     def inbox(self) -> Inbox:
         """Open an inbox for replies."""
         ...

@@ -13,6 +13,7 @@ from typing import Final
 
 import structlog
 from magnetar.schemas import LogUnavailable, TopicKind
+from magnetar.schemas.checkpoint_block import CHECKPOINT_JSON
 
 from .clock import Clock, SystemClock
 from .log import Log
@@ -27,7 +28,11 @@ IDLE_SECONDS: Final = 0.2
 def provision(pipeline: Pipeline, log: Log) -> None:
     """Create what is missing of the pipeline's topics. Repeatable."""
     for schema in pipeline.schemas.values():
-        for kind, text in ((TopicKind.COMMANDS, schema.command_json), (TopicKind.EVENTS, schema.commit_json)):
+        for kind, text in (
+            (TopicKind.COMMANDS, schema.command_json),
+            (TopicKind.EVENTS, schema.commit_json),
+            (TopicKind.CHECKPOINTS, CHECKPOINT_JSON),
+        ):
             log.provision(pipeline.topic(schema.aggregate, kind), partitions=pipeline.partitions, schema=text)
 
 
@@ -35,7 +40,7 @@ def is_provisioned(pipeline: Pipeline, log: Log) -> bool:
     """Whether all topics of the pipeline are there."""
     try:
         for aggregate in pipeline.aggregates:
-            for kind in (TopicKind.COMMANDS, TopicKind.EVENTS):
+            for kind in TopicKind:
                 log.describe(pipeline.topic(aggregate, kind))
     except LogUnavailable:
         return False

@@ -7,7 +7,16 @@ from typing import Final, Protocol
 
 import msgspec
 import structlog
-from magnetar.aggregates import Aggregate, Decision, PartitionProcessor
+from magnetar.aggregates import (
+    Aggregate,
+    Cells,
+    CheckpointUnusable,
+    Decision,
+    FoundRound,
+    PartitionProcessor,
+    StateCodec,
+)
+from magnetar.aggregates.cells import STATES_MAX
 from magnetar.schemas import (
     LogUnavailable,
     MagnetarError,
@@ -22,11 +31,14 @@ from magnetar.schemas import (
 )
 from magnetar.schemas.aggregate_schema import AggregateSchema
 from magnetar.schemas.commit import CommitCodec, read_head
+from magnetar.schemas.read_rule import START, Mark
 
+from .checkpointing import Checkpoints
 from .clock import Clock
-from .history import Codecs, Mark, Marks, find
+from .history import Codecs, Marks, find
 from .log import Appender, Batch, Entry, Log, Message
 from .reply import Reply
+from .spill import SqliteSpill
 
 FAILPOINTS: Final = (
     "after_receive",
@@ -35,6 +47,7 @@ FAILPOINTS: Final = (
     "after_send",
     "before_reply",
     "before_acknowledge",
+    "before_checkpoint",
 )
 """Where tests may crash or freeze a worker; each is passed once a chunk. Within a send, the adapters have theirs."""
 
@@ -60,17 +73,31 @@ class WorkerOptions(msgspec.Struct, frozen=True):
     """How long the commits of repeated commands are looked for; a client that gets no reply asks again."""
     pause_seconds: float = 0.5
     """How long a worker keeps off a partition that it lost or could not take, at least; up to twice that, at random."""
+    checkpoint_commits: int = 50_000
+    """How many commits there are at least between the beginnings of two checkpoints of a partition. Recovery reads at
+    most twice as many, or twice as many as there are aggregates; more often costs more writing."""
+    states_max: int = STATES_MAX
+    """How many states of a partition stay in memory; the others go to a temporary file."""
 
 
 class _Owned:
     """A partition between its claim and its loss."""
 
-    def __init__(self, appender: Appender, processor: PartitionProcessor, owner: bytes, marks: Marks) -> None:
+    def __init__(
+        self, appender: Appender, processor: PartitionProcessor, owner: bytes, checkpoints: Checkpoints
+    ) -> None:
         self.appender = appender
         self.processor = processor
         self.owner = owner
-        self.marks = marks
+        self.checkpoints = checkpoints
+        self.marks = Marks()
         self.schema = 0
+
+    def close(self) -> None:
+        """Let go of the log, and of what is in memory."""
+        self.appender.close()
+        self.checkpoints.close()
+        self.processor.close()
 
 
 class Worker:
@@ -103,9 +130,11 @@ class Worker:
         self._options = options or WorkerOptions()
         self._failpoint = failpoint or (lambda _: None)
         self._events = Topic(schema.context, schema.aggregate, TopicKind.EVENTS)
+        self._checkpoints = Topic(schema.context, schema.aggregate, TopicKind.CHECKPOINTS)
         commands = Topic(schema.context, schema.aggregate, TopicKind.COMMANDS)
         self._codec = CommitCodec(schema)
         self._codecs = Codecs(log, self._events, self._codec)
+        self._states = StateCodec(aggregate)
         self._incarnation = log.describe(commands).incarnation
         self._consumer = log.consumer(commands, name=name)
         self._owned: dict[int, _Owned] = {}
@@ -148,7 +177,7 @@ class Worker:
     def close(self) -> None:
         """Let go of everything. The commands that were not acknowledged go to another worker."""
         for owned in self._owned.values():
-            owned.appender.close()
+            owned.close()
         self._owned.clear()
         self._consumer.close()
 
@@ -176,22 +205,55 @@ class Worker:
         claim = self._codec.claim(owner, self._clock.now_ms() * 1000, self._name)
         self._failpoint("at_claim")
         appender.append([Entry("", claim)], timeout_seconds=self._options.append_timeout_seconds)
-        processor = PartitionProcessor(
+        checkpoints = self._checkpoints_of(partition)
+        for found in (*checkpoints.find(), None):
+            owned = _Owned(appender, self._processor(partition), owner, checkpoints)
+            try:
+                self._recover(partition, owned, found)
+            except CheckpointUnusable as error:
+                checkpoints.rejected(found, error)
+                owned.processor.close()
+                continue
+            owned.processor.begin(owner, self._incarnation)
+            return owned
+        raise AssertionError("without a checkpoint, no checkpoint is unusable")
+
+    def _processor(self, partition: int) -> PartitionProcessor:
+        return PartitionProcessor(
             self._aggregate,
             self._schema,
             partition=partition,
             partitions=self._partitions,
             commit_bytes_max=self._log.message_bytes_max,
+            cells=Cells(self._states, states_max=self._options.states_max, spill=SqliteSpill()),
         )
-        owned = _Owned(appender, processor, owner, Marks())
-        self._recover(partition, owned)
-        processor.begin(owner, self._incarnation)
-        return owned
 
-    def _recover(self, partition: int, owned: _Owned) -> None:
-        """Read the log up to the own claim, found by its nonce: only what stands before it is the log."""
-        rule = ReadRule()
-        reader = self._log.reader(self._events, partition, after=None)
+    def _checkpoints_of(self, partition: int) -> Checkpoints:
+        return Checkpoints(
+            self._log,
+            self._checkpoints,
+            self._events,
+            partition,
+            self._states.fingerprint,
+            name=self._name,
+            commits=self._options.checkpoint_commits,
+        )
+
+    def _recover(self, partition: int, owned: _Owned, found: FoundRound | None) -> None:
+        """Read the log up to the own claim, found by its nonce: only what stands before it is the log.
+
+        1. Restores the checkpoint, if there is one. 2. Reads the log from there on. Raises CheckpointUnusable.
+        """
+        start = START
+        if found is not None:
+            beginning = owned.checkpoints.restore(found, owned.processor)
+            start = beginning.at
+            owned.marks = Marks([*beginning.marks, start])
+        self._replay(partition, owned, start)
+
+    def _replay(self, partition: int, owned: _Owned, start: Mark) -> None:
+        rule = ReadRule(start.owner, start.expected)
+        reader = self._log.reader(self._events, partition, after=start.after)
         asked_at = self._clock.monotonic()
         deadline = asked_at + self._options.claim_timeout_seconds
         try:
@@ -205,6 +267,7 @@ class Worker:
                         owned.marks.add(Mark(message.id, rule.owner, rule.expected))
                         return
                 if messages:
+                    owned.processor.settle()
                     owned.marks.add(Mark(messages[-1].id, rule.owner, rule.expected))
                     deadline = self._clock.monotonic() + self._options.claim_timeout_seconds
                 elif self._clock.monotonic() > deadline:
@@ -234,6 +297,9 @@ class Worker:
         self._failpoint("before_acknowledge")
         self._consumer.acknowledge(batch.partition, batch.messages[-1].id)
         self.decided += len(decisions)
+        self._failpoint("before_checkpoint")
+        owned.checkpoints.write(owned.processor, owned.marks)
+        owned.processor.settle()
 
     def _append(self, owned: _Owned, partition: int, decisions: Sequence[Decision], first: int) -> None:
         entries = [Entry(d.key, d.commit) for d in decisions if d.commit is not None]
@@ -292,7 +358,7 @@ class Worker:
     def _forget(self, partition: int) -> None:
         owned = self._owned.pop(partition, None)
         if owned is not None:
-            owned.appender.close()
+            owned.close()
 
 
 def _head(message: Message) -> tuple[int, bytes, int]:

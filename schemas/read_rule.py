@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import NamedTuple
+
+from .topics import MessageId
 
 
 class Verdict(Enum):
@@ -18,6 +21,18 @@ class Verdict(Enum):
     """The current owner's, but a number is missing before it: this owner is void until the next claim."""
     VOID = "void"
     """Another owner's: it was never acknowledged to anybody."""
+
+
+class Mark(NamedTuple):
+    """A place in a partition to go on reading from: behind this message, with the rule in this state."""
+
+    after: MessageId | None
+    owner: bytes | None
+    expected: int
+
+
+START = Mark(None, None, 1)
+"""The start of a partition."""
 
 
 class ReadRule:

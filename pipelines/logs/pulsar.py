@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 import pulsar
-from magnetar.schemas import LogUnavailable, MessageId, SettingsError, Topic
+from magnetar.schemas import LogUnavailable, MessageId, SettingsError, Topic, TopicKind
 
 from ..clock import Clock
 from ..log import TopicDescription
@@ -83,6 +83,8 @@ class PulsarLog:
                 cure="The number is fixed, because it decides where each aggregate lives: set it back.",
             )
         self._admin.register(name, schema)
+        if topic.kind is TopicKind.CHECKPOINTS:
+            self._admin.let_trim(name)
 
     def describe(self, topic: Topic) -> TopicDescription:
         """What Pulsar knows of the topic."""
@@ -147,6 +149,14 @@ class PulsarLog:
             start = pulsar.MessageId(partition, after.ledger, after.entry, after.batch)
         with translated(f"reading {topic} partition {partition}"):
             return self._keep(PulsarReader(self._others.create_reader(self._url(topic, partition), start)))
+
+    def end(self, topic: Topic, partition: int) -> MessageId | None:
+        """The last message of the partition, as the broker knows it."""
+        return self._admin.last_message(f"{self._name(topic)}-partition-{partition}")
+
+    def trim(self, topic: Topic, partition: int, *, through: MessageId) -> None:
+        """Move the keeper on: the broker drops whole ledgers that are behind it."""
+        self._admin.move_keeper(f"{self._name(topic)}-partition-{partition}", through)
 
     def inbox(self) -> PulsarInbox:
         """Open a topic of its own for replies, which need not outlive anybody."""

@@ -6,13 +6,15 @@ import json
 from typing import Any, Final
 
 import httpx
-from magnetar.schemas import LogUnavailable, SettingsError
+from magnetar.schemas import LogUnavailable, MessageId, SettingsError
 
 TIMEOUT_SECONDS: Final = 15.0
 
 OK: Final = 200
 NOT_FOUND: Final = 404
 CONFLICT: Final = 409
+KEEPER: Final = "keeper"
+_EARLIEST: Final = {"ledgerId": -1, "entryId": -1, "partitionIndex": -1}
 _FOREVER: Final = {"retentionTimeInMinutes": -1, "retentionSizeInMB": -1}
 LOG_POLICIES: Final[dict[str, Any]] = {
     "retention_policies": _FOREVER,
@@ -155,6 +157,24 @@ class PulsarAdmin:
         response = self.call("GET", f"/schemas/{topic}/schema/{version}")
         text: str = response.json()["data"]
         return text
+
+    def let_trim(self, topic: str) -> None:
+        """Let a topic of checkpoints drop what its durable subscription `keeper` is past. Repeatable."""
+        self.call("POST", f"/persistent/{topic}/retention", {"retentionTimeInMinutes": 0, "retentionSizeInMB": 0})
+        self.call("PUT", f"/persistent/{topic}/subscription/{KEEPER}", _EARLIEST, accept=(CONFLICT,))
+
+    def move_keeper(self, partition_topic: str, through: MessageId) -> None:
+        """Put the keeper behind this message."""
+        body = {"ledgerId": through.ledger, "entryId": through.entry, "partitionIndex": -1, "isExcluded": True}
+        self.call("POST", f"/persistent/{partition_topic}/subscription/{KEEPER}/resetcursor", body)
+
+    def last_message(self, partition_topic: str) -> MessageId | None:
+        """The last entry of a partition, None if it has none."""
+        response = self.call("GET", f"/persistent/{partition_topic}/lastMessageId", accept=(NOT_FOUND,))
+        if not response.is_success:
+            return None
+        found = response.json()
+        return None if found["entryId"] < 0 else MessageId(found["ledgerId"], found["entryId"], -1)
 
     def active_consumer(self, partition_topic: str, subscription: str) -> str | None:
         """The name of the consumer that the broker gives the partition's messages to."""

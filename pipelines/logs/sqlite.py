@@ -7,6 +7,7 @@ import sqlite3
 import threading
 import weakref
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
@@ -22,7 +23,7 @@ from magnetar.schemas import (
 from ..clock import Clock
 from ..log import Entry, Message, TopicDescription
 from .sqlite_consumer import SqliteConsumer
-from .sqlite_files import Folder, canonical, connect, polling, read_messages, transaction
+from .sqlite_files import Folder, canonical, connect, polling, read_messages, rows_of, transaction
 from .sqlite_inbox import SqliteInbox, deliver
 
 MESSAGE_BYTES_MAX: Final = 5 * 1024 * 1024 - 64 * 1024
@@ -31,6 +32,7 @@ MESSAGE_BYTES_MAX: Final = 5 * 1024 * 1024 - 64 * 1024
 T = TypeVar("T", bound="Closing")
 
 FENCE_TIMEOUT_SECONDS: Final = 5.0
+TRIM_TIMEOUT_SECONDS: Final = 5.0
 
 _INSERT = "INSERT INTO messages (key, payload, published_at_ms, schema) VALUES (?, ?, ?, ?)"
 
@@ -77,6 +79,22 @@ class SqliteLog:
         """Read the partition behind this message, or from its start."""
         path = self._folder.partition(topic, partition)
         return self._keep(SqliteReader(path, 0 if after is None else after.ledger, self._clock))
+
+    def end(self, topic: Topic, partition: int) -> MessageId | None:
+        """The last message of the partition file."""
+        path = self._folder.partition(topic, partition)
+        with closing(connect(path)) as connection:
+            ((last,),) = rows_of(connection, path, "SELECT max(offset) FROM messages")
+        return None if last is None else MessageId(last)
+
+    def trim(self, topic: Topic, partition: int, *, through: MessageId) -> None:
+        """Delete what stands there, but never the last message: offsets go on from it."""
+        path = self._folder.partition(topic, partition)
+        with closing(connect(path)) as connection, transaction(connection, path, TRIM_TIMEOUT_SECONDS):
+            connection.execute(
+                "DELETE FROM messages WHERE offset <= ? AND offset < (SELECT max(offset) FROM messages)",
+                (through.ledger,),
+            )
 
     def inbox(self) -> SqliteInbox:
         """Open an inbox for replies."""

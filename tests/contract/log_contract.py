@@ -198,6 +198,34 @@ class LogContract:
         for partition in range(PARTITIONS):
             assert numbers(self.read_all(log, events, partition, 1)) == [partition]
 
+    def test_the_end_is_the_last_message(self, log: Log, events: Topic) -> None:
+        assert log.end(events, 0) is None
+        appender = log.fence(events, 0, schema=SCHEMA, name="w")
+        last = appender.append(entries(*range(10)), timeout_seconds=10)
+        end = log.end(events, 0)
+        assert end is not None
+        assert (end.ledger, end.entry) == (last.ledger, last.entry)
+        assert end <= last
+        assert log.end(events, 1) is None
+
+    def test_trimming_loses_nothing_behind_it_and_places_stay(self, log: Log, open_log: Callable[[], Log]) -> None:
+        topic = Topic(f"trim{uuid.uuid4().hex[:8]}", "Thing", TopicKind.CHECKPOINTS)
+        log.provision(topic, partitions=1, schema=SCHEMA)
+        appender = log.fence(topic, 0, schema=SCHEMA, name="w")
+        ids = [appender.append(entries(n), timeout_seconds=10) for n in range(10)]
+        log.trim(topic, 0, through=ids[5])
+        log.trim(topic, 0, through=ids[3])  # a late one takes nothing back and drops nothing more
+        other = open_log()
+        left = numbers(self.read_all(other, topic, 0, 4))
+        assert left[-4:] == [6, 7, 8, 9]
+        assert left == list(range(10 - len(left), 10))
+        reader = other.reader(topic, 0, after=ids[7])
+        assert numbers(reader.read(messages_max=10, timeout_seconds=5)) in ([8], [8, 9])
+        reader.close()
+        for id in ids:
+            log.trim(topic, 0, through=id)
+        assert appender.append(entries(10), timeout_seconds=10) > ids[-1]
+
     def test_a_message_over_the_limit_is_refused_and_nothing_is_stored(
         self, log: Log, events: Topic, commands: Topic
     ) -> None:

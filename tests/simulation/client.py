@@ -17,6 +17,7 @@ from tests.simulation.stage import Stage
 PARTITIONS: Final = 2
 COMMANDS: Final = Topic("sim", "Account", TopicKind.COMMANDS)
 EVENTS: Final = Topic("sim", "Account", TopicKind.EVENTS)
+CHECKPOINTS: Final = Topic("sim", "Account", TopicKind.CHECKPOINTS)
 ACCOUNTS: Final = ("anna", "bert", "cleo", "dora")
 AMOUNTS: Final = (1, 2, 5, 8, 0, UNLUCKY)
 REPLY_TIMEOUT_SECONDS: Final = 0.03

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import pytest
-from magnetar.aggregates import PartitionProcessor
-from magnetar.aggregates.id_window import IdWindow
+from magnetar.aggregates import Cells, PartitionProcessor
+from magnetar.aggregates.id_window import FrozenIds, IdWindow
+from magnetar.pipelines.checkpointing import Checkpoints
+from magnetar.pipelines.spill import SqliteSpill
 from magnetar.pipelines.worker import Worker
 from magnetar.projections.range_loop import RangeLoop
 from magnetar.schemas import ReadRule, Verdict
@@ -50,12 +52,12 @@ def claim_not_read(patch: pytest.MonkeyPatch) -> None:
 
     def fence_and_note_the_end(self: Any, topic: Any, partition: int, **names: Any) -> Any:
         appender = fence(self, topic, partition, **names)
-        self.end = len(self.broker.topic(topic).partitions[partition].messages)
+        self.end_at_fence = len(self.broker.topic(topic).partitions[partition].messages)
         return appender
 
-    def recover(self: Any, partition: int, owned: Any) -> None:
+    def replay(self: Any, partition: int, owned: Any, start: Any) -> None:
         rule, owned.schema = ReadRule(), self._log.number_of(self._events, self._schema.commit_json)
-        reader, left = self._log.reader(self._events, partition, after=None), self._log.end
+        reader, left = self._log.reader(self._events, partition, after=None), self._log.end_at_fence
         while left:
             messages = reader.read(messages_max=left, timeout_seconds=1.0)
             left -= len(messages)
@@ -63,7 +65,8 @@ def claim_not_read(patch: pytest.MonkeyPatch) -> None:
                 self._is_own_claim(message, owned, rule)
 
     patch.setattr(SimLog, "fence", fence_and_note_the_end)
-    patch.setattr(Worker, "_recover", recover)
+    patch.setattr(Worker, "_replay", replay)
+    patch.setattr(Checkpoints, "find", lambda _: [])
 
 
 def reply_before_append(patch: pytest.MonkeyPatch) -> None:
@@ -192,6 +195,44 @@ def progress_read_before_the_lease(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SimStore, "read_pending", lambda self, _: self.read_before)
 
 
+def checkpoint_before_append(patch: pytest.MonkeyPatch) -> None:
+    """Checkpoints are written with states whose commits are not stored."""
+    append = Worker._append
+
+    def write_first(self: Any, owned: Any, partition: int, decisions: Any, first: int) -> None:
+        owned.checkpoints.write(owned.processor, owned.marks)
+        append(self, owned, partition, decisions, first)
+
+    patch.setattr(Worker, "_append", write_first)
+
+
+def restored_states_folded_twice(patch: pytest.MonkeyPatch) -> None:
+    """The events behind the beginning of a round are applied to states that have them already."""
+
+    def fold(self: Any, commit: Any) -> None:
+        version, state = self._cells.get(commit.aggregate_id) or self._seed
+        for event in commit.events:
+            state = state.apply(event)
+        self._cells.put(commit.aggregate_id, version + len(commit.events), state)
+
+    patch.setattr(PartitionProcessor, "_fold", fold)
+
+
+def ids_not_in_checkpoints(patch: pytest.MonkeyPatch) -> None:
+    """Whoever recovers from a checkpoint knows only the ids behind it."""
+    patch.setattr(FrozenIds, "pieces", lambda _: iter(()))
+
+
+def states_not_in_checkpoints(patch: pytest.MonkeyPatch) -> None:
+    """Whoever recovers from a checkpoint knows only the states behind it."""
+    patch.setattr(Cells, "dump", lambda _: iter(()))
+
+
+def spilled_states_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """What does not fit into memory is gone."""
+    patch.setattr(SqliteSpill, "load", lambda *_: None)
+
+
 SABOTAGES: Final[tuple[Sabotage, ...]] = (
     acknowledge_before_append,
     no_fence,
@@ -209,4 +250,9 @@ SABOTAGES: Final[tuple[Sabotage, ...]] = (
     older_inserts_not_stopped,
     pending_row_not_taken_over,
     progress_read_before_the_lease,
+    checkpoint_before_append,
+    restored_states_folded_twice,
+    ids_not_in_checkpoints,
+    states_not_in_checkpoints,
+    spilled_states_forgotten,
 )

@@ -50,6 +50,7 @@ class SimPartition:
         self.messages: list[Message] = []
         self.owner = 0
         self.newest_writer = 0
+        self.trimmed = 0
         self.flights: list[Flight] = []
         self.late: list[tuple[Entry, int, int]] = []
         self.subscription = Subscription(number, self.messages)
@@ -196,6 +197,18 @@ class SimLog:
     def reader(self, topic: Topic, partition: int, *, after: MessageId | None) -> SimReader:
         return SimReader(self, self.broker.topic(topic).partitions[partition], 0 if after is None else after.ledger)
 
+    def end(self, topic: Topic, partition: int) -> MessageId | None:
+        self.stage.switch("end")
+        self.check_available("asking for the end")
+        messages = self.broker.topic(topic).partitions[partition].messages
+        return messages[-1].id if messages else None
+
+    def trim(self, topic: Topic, partition: int, *, through: MessageId) -> None:
+        self.stage.switch("trim")
+        self.check_available("trimming")
+        found = self.broker.topic(topic).partitions[partition]
+        found.trimmed = max(found.trimmed, through.ledger)
+
     def inbox(self) -> SimInbox:
         return SimInbox(self)
 
@@ -315,6 +328,7 @@ class SimReader:
         self._log.check_available("reading")
         few = stage.pick("how many are read", 4)
         messages_max = min(few, messages_max) if few else messages_max
+        self._after = max(self._after, self._partition.trimmed)
         messages = self._partition.messages[self._after : self._after + messages_max]
         if not messages:
             stage.sleep(timeout_seconds)

@@ -12,10 +12,11 @@ import structlog
 from magnetar.pipelines.worker import Worker, WorkerOptions
 from magnetar.projections.range_loop import RangeLoop
 from magnetar.schemas import LeaseLost, LogUnavailable, StoreUnavailable
+from magnetar.schemas.checkpoint_block import CHECKPOINT_JSON
 
 from tests.simulation.account import RELEASES, SCHEMA, SCHEMAS
 from tests.simulation.choices import Choices
-from tests.simulation.client import COMMANDS, EVENTS, PARTITIONS, Client
+from tests.simulation.client import CHECKPOINTS, COMMANDS, EVENTS, PARTITIONS, Client
 from tests.simulation.sim_log import SimBroker, SimLog
 from tests.simulation.sim_store import TABLES, SimStore
 from tests.simulation.stage import EFFECT_MS, FAULTS, Crash, Process, Stage
@@ -29,6 +30,8 @@ OPTIONS: Final = WorkerOptions(
     claim_timeout_seconds=0.3,
     lookup_timeout_seconds=0.1,
     pause_seconds=0.01,
+    checkpoint_commits=6,
+    states_max=1,
 )
 FREEZES_MS: Final = (30, 100, 400, 1500)
 BURST_MAX: Final = 40
@@ -58,6 +61,7 @@ class World:
         self._unnoticed: list[SimLog] = []
         self._started = 0
         log = SimLog(self.broker)
+        log.provision(CHECKPOINTS, partitions=PARTITIONS, schema=CHECKPOINT_JSON)
         log.provision(COMMANDS, partitions=PARTITIONS, schema=SCHEMA.command_json)
         for schema in SCHEMAS:
             log.provision(EVENTS, partitions=PARTITIONS, schema=schema.commit_json)

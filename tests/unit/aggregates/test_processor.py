@@ -280,11 +280,12 @@ def test_within_the_window_a_repeat_is_found_and_beyond_it_expired() -> None:
 
 def test_ids_beyond_the_cap_are_forgotten_and_their_repeats_expired() -> None:
     partition = Partition(ids_max=80)
-    payloads = [COMMANDS.encode(CommandEnvelope("a", uuid7(AT_MS + n, n), AT_MS * 1000), Add(0)) for n in range(1, 200)]
-    first = [partition.send("a", payload, at_ms=AT_MS + n).outcome for n, payload in enumerate(payloads, start=1)]
+    times = [AT_MS + n * 1000 for n in range(1, 200)]
+    payloads = [COMMANDS.encode(CommandEnvelope("a", uuid7(at, at), AT_MS * 1000), Add(0)) for at in times]
+    first = [partition.send("a", payload, at_ms=at).outcome for at, payload in zip(times, payloads, strict=True)]
     assert set(first) == {"nothing"}
-    assert partition.send("a", payloads[-1], at_ms=AT_MS + 200).outcome == "repeated"
-    assert partition.send("a", payloads[0], at_ms=AT_MS + 200).outcome == "parked"
+    assert partition.send("a", payloads[-1], at_ms=times[-1]).outcome == "repeated"
+    assert partition.send("a", payloads[0], at_ms=times[-1]).outcome == "parked"
     parked = partition.log[-1].parked
     assert parked is not None
     assert parked.reason == "expired"

@@ -1,0 +1,68 @@
+"""A state as bytes, for checkpoints and for the states that do not fit into memory."""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from typing import Any, Final
+
+import msgspec
+from magnetar.schemas import DeclarationError, PartitionRefused, wire_name
+
+FINGERPRINT_BYTES: Final = 16
+_ENDED: Final = b""
+
+
+class StateCodec:
+    """Encodes the states of one aggregate. A state that has ended, None, is no bytes at all."""
+
+    def __init__(self, aggregate: type[Any]) -> None:
+        self._aggregate = aggregate
+        self.fingerprint = fingerprint(aggregate)
+        self._encoder = msgspec.msgpack.Encoder(enc_hook=_plain)
+        self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(aggregate)
+
+    def encode(self, state: Any) -> bytes:
+        """The state's bytes. Raises TypeError or ValueError for one that `apply` has made of the wrong types."""
+        return _ENDED if state is None else self._encoder.encode(state)
+
+    def decode(self, data: bytes) -> Any:
+        """The state. Raises PartitionRefused if the bytes are not of this class."""
+        try:
+            return None if data == _ENDED else self._decoder.decode(data)
+        except msgspec.MsgspecError as error:
+            name = wire_name(self._aggregate)
+            raise PartitionRefused(
+                f"A stored state of {name} cannot be read: {error}.",
+                cure=f"`apply` makes states that {name}'s annotations do not allow: mend it, and raise its revision.",
+            ) from error
+
+
+def fingerprint(aggregate: type[Any]) -> bytes:
+    """What a stored state depends on: the types of the aggregate's fields, and its `revision`.
+
+    Raises DeclarationError for a field whose values cannot be stored.
+    """
+    try:
+        schema = msgspec.json.schema(aggregate)
+    except (TypeError, RuntimeError) as error:
+        raise DeclarationError(
+            f"The state of {aggregate.__qualname__} cannot be stored: {error}.",
+            cure="Use the types that messages may have, or structs of them.",
+        ) from error
+    others = dict(schema["$defs"])
+    own = others.pop(aggregate.__name__)  # a Python rename keeps the wire name, and the states
+    text = json.dumps([wire_name(aggregate), aggregate.revision, *_undocumented([own, others])], sort_keys=True)
+    return sha256(text.encode()).digest()[:FINGERPRINT_BYTES]
+
+
+def _undocumented(schema: Any) -> Any:
+    """Without docstrings, in which a correction must not cost a replay."""
+    if isinstance(schema, dict):
+        return {key: _undocumented(value) for key, value in schema.items() if key not in ("description", "title")}
+    return [_undocumented(value) for value in schema] if isinstance(schema, list) else schema
+
+
+def _plain(value: Any) -> Any:
+    """A read-only mapping as what msgspec can write."""
+    return dict(value)
