@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from .state_codec import StateCodec
 
@@ -15,11 +15,9 @@ _SPILLED_AT_ONCE: Final = 1000
 _DUMPED_AT_ONCE: Final = 2000
 
 
-class Cell(NamedTuple):
-    """An aggregate: its version, and its state. The state is None if the aggregate has ended."""
-
-    version: int
-    state: Any
+Cell: TypeAlias = tuple[int, Any]
+"""An aggregate: its version, and its state. The state is None if the aggregate has ended. A plain tuple: one is made for
+each command, and a named one takes three times as long."""
 
 
 class StoredCell(NamedTuple):
@@ -84,7 +82,7 @@ class Cells:
 
     def put(self, id: str, version: int, state: Any) -> None:
         """Put the cell of an aggregate that `get` was asked for."""
-        self._young[id] = Cell(version, state)
+        self._young[id] = (version, state)
 
     def settle(self) -> None:
         """Let the states go to disk that are too many; call it between chunks."""
@@ -125,7 +123,7 @@ class Cells:
     def _stored_cell(self, id: str) -> StoredCell | None:
         cell = self._young.get(id) or self._old.get(id)
         if cell is not None:
-            return StoredCell(id, cell.version, self._codec.encode(cell.state))
+            return StoredCell(id, cell[0], self._codec.encode(cell[1]))
         found = self._stored.get(id)
         if found is None and self._spill is not None:
             found = self._spill.load(id)
@@ -140,7 +138,7 @@ class Cells:
                 found = self._spill.load(id)
             if found is None:
                 return None
-            cell = Cell(found[0], self._codec.decode(found[1]))
+            cell = (found[0], self._codec.decode(found[1]))
         self._young[id] = cell
         return cell
 
@@ -152,5 +150,5 @@ class Cells:
             taken.append(StoredCell(id, *found))
         while self._old and len(taken) < count:
             id, cell = self._old.popitem()
-            taken.append(StoredCell(id, cell.version, self._codec.encode(cell.state)))
+            taken.append(StoredCell(id, cell[0], self._codec.encode(cell[1])))
         return taken

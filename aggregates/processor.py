@@ -90,7 +90,7 @@ class PartitionProcessor:
         self._commit_bytes_max = commit_bytes_max
         self._ids = IdWindow() if ids is None else ids
         self._cells = Cells(StateCodec(aggregate)) if cells is None else cells
-        self._seed = Cell(0, aggregate())
+        self._seed: Cell = (0, aggregate())
         self._is_restored = False
         self._incarnation_of_last = ""
         self._last_id: MessageId | None = None
