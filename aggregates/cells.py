@@ -16,8 +16,8 @@ _DUMPED_AT_ONCE: Final = 2000
 
 
 Cell: TypeAlias = tuple[int, Any]
-"""An aggregate: its version, and its state. The state is None if the aggregate has ended. A plain tuple: one is made for
-each command, and a named one takes three times as long."""
+"""An aggregate: its version, and its state, which is None if it has ended. A plain tuple: one is made for each command,
+and a named one takes three times as long."""
 
 
 class StoredCell(NamedTuple):

@@ -12,8 +12,9 @@ from magnetar.pipelines.log import Entry
 from magnetar.pipelines.logs.sqlite import SqliteLog
 from magnetar.pipelines.runtime import provision
 from magnetar.pipelines.worker import Worker, WorkerOptions
-from magnetar.schemas import Topic, TopicKind, uuid7
+from magnetar.schemas import MessageId, Topic, TopicKind, uuid7
 from magnetar.schemas.command_message import CommandCodec, CommandEnvelope
+from magnetar.schemas.commit import Commit, CommitCodec
 
 from magnetar import Pipeline
 
@@ -23,16 +24,18 @@ AGGREGATES = 100_000
 boxes = Pipeline("boxes", aggregates=[Box], partitions=1)
 SCHEMA = boxes.schemas["Box"]
 COMMANDS = Topic("boxes", "Box", TopicKind.COMMANDS)
+EVENTS = Topic("boxes", "Box", TopicKind.EVENTS)
+CHECKPOINTS = Topic("boxes", "Box", TopicKind.CHECKPOINTS)
 NOTE = "x" * 90
 NEVER = 1 << 40
 
 
 class Recovered(NamedTuple):
-    """How long it took, and how many aggregates had their version afterwards."""
+    """How long it took, and the version that an aggregate was found to have."""
 
     name: str
     seconds: float
-    aggregates: int
+    version: int
 
 
 def publish(log: SqliteLog, commands: int) -> None:
@@ -59,18 +62,27 @@ def worker_on(log: SqliteLog, *, checkpoints: bool) -> Worker:
     return Worker(log, Box, SCHEMA, partitions=1, name=name, clock=clock, random=source, options=options)
 
 
-def recover(log: SqliteLog, commands: int, *, checkpoints: bool) -> Recovered:
-    """Publish one command, and measure until it is decided."""
+def recover(log: SqliteLog, *, checkpoints: bool) -> Recovered:
+    """Publish one command, measure until it is decided, and read its commit."""
     worker = worker_on(log, checkpoints=checkpoints)
     publish(log, 1)
     start = time.perf_counter()
     while not worker.decided:
         worker.step(timeout_seconds=1)
     seconds = time.perf_counter() - start
-    processor = worker._owned[0].processor
-    versions = [processor.state_of(f"box-{n}")[0] for n in range(AGGREGATES)]
     worker.close()
-    return Recovered("from a checkpoint" if checkpoints else "from the log", seconds, sum(v > 0 for v in versions))
+    return Recovered("from a checkpoint" if checkpoints else "from the log", seconds, last_commit(log).version)
+
+
+def last_commit(log: SqliteLog) -> Commit:
+    """The commit of the command that was decided last."""
+    end = log.end(EVENTS, 0)
+    if end is None:
+        raise AssertionError("the log is empty")
+    reader = log.reader(EVENTS, 0, after=MessageId(end.ledger - 1))
+    (message,) = reader.read(messages_max=1, timeout_seconds=1)
+    reader.close()
+    return CommitCodec(SCHEMA).decode(message.payload)
 
 
 def run(commands: int) -> Iterator[Recovered]:
@@ -83,9 +95,9 @@ def run(commands: int) -> Iterator[Recovered]:
         while worker.decided < commands:
             worker.step(timeout_seconds=1)
         worker.close()
-        yield recover(log, commands, checkpoints=True)
-        end = log.end(Topic("boxes", "Box", TopicKind.CHECKPOINTS), 0)
+        yield recover(log, checkpoints=True)
+        end = log.end(CHECKPOINTS, 0)
         if end is not None:
-            log.trim(Topic("boxes", "Box", TopicKind.CHECKPOINTS), 0, through=end)
-        yield recover(log, commands, checkpoints=False)
+            log.trim(CHECKPOINTS, 0, through=end)
+        yield recover(log, checkpoints=False)
         log.close()

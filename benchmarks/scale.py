@@ -1,11 +1,14 @@
-"""Whether the worker keeps its rate with more aggregates and more event types, and what an aggregate takes in memory."""
+"""Whether the worker keeps its rate with more aggregates and event types, and what an aggregate takes of memory."""
 
 import os
 import random
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import reduce
+from operator import or_
 from pathlib import Path
+from types import new_class
 from typing import Any, NamedTuple, Self
 
 from magnetar.pipelines.clock import SystemClock
@@ -22,6 +25,8 @@ PARTITIONS = 16
 MEASURED = 200_000
 CASES = ((1_000, 2), (10_000, 2), (100_000, 2), (1_000_000, 2), (10_000, 10), (10_000, 40))
 LINES_MAX = 5
+STATE = {"customer": str, "street": str, "city": str, "lines": tuple[str, ...], "pieces": int, "total": float}
+SEED = {"customer": "", "street": "", "city": "", "lines": (), "pieces": 0, "total": 0.0}
 
 
 class Scaled(NamedTuple):
@@ -35,42 +40,41 @@ class Scaled(NamedTuple):
 
 def order_with(types: int) -> type[Any]:
     """An order with so many kinds of events, each with a command of its own, and a state of about 300 bytes."""
-    fields = {"sku": str, "pieces": int, "price": float, "note": str}
-    commands = [type(Command)(f"Do{n}", (Command,), {"__annotations__": fields}) for n in range(types)]
-    events = [type(Event)(f"Done{n}", (Event,), {"__annotations__": fields}) for n in range(types)]
+    commands = [message(Command, f"Do{n}") for n in range(types)]
+    events = [message(Event, f"Done{n}") for n in range(types)]
     event_of = dict(zip(commands, events, strict=True))
-    any_command, any_event = union(commands), union(events)
 
-    class Order(Aggregate):
-        customer: str = ""
-        street: str = ""
-        city: str = ""
-        lines: tuple[str, ...] = ()
-        pieces: int = 0
-        total: float = 0.0
+    def execute(_: Any, command: Any) -> Any:
+        return event_of[type(command)](command.sku, command.pieces, command.price, command.note)
 
-        def execute(self, command: any_command) -> any_event:  # type: ignore[valid-type]
-            return event_of[type(command)](command.sku, command.pieces, command.price, command.note)
+    def apply(self: Any, event: Any) -> Any:
+        return self.replace(
+            customer=event.note[:20],
+            street=event.note[20:40],
+            city=event.note[40:60],
+            lines=(*self.lines[-LINES_MAX + 1 :], event.sku),
+            pieces=self.pieces + event.pieces,
+            total=self.total + event.price,
+        )
 
-        def apply(self, event: any_event) -> Self:  # type: ignore[valid-type]
-            return self.replace(
-                customer=event.note[:20],
-                street=event.note[20:40],
-                city=event.note[40:60],
-                lines=(*self.lines[-LINES_MAX + 1 :], event.sku),
-                pieces=self.pieces + event.pieces,
-                total=self.total + event.price,
-            )
+    execute.__annotations__ = {"command": union(commands), "return": union(events)}
+    apply.__annotations__ = {"event": union(events), "return": Self}
+    return declared("Order", Aggregate, STATE, {**SEED, "execute": execute, "apply": apply})
 
-    return Order
+
+def message(kind: type[Any], name: str) -> type[Any]:
+    """A command or an event with four fields."""
+    return declared(name, kind, {"sku": str, "pieces": int, "price": float, "note": str}, {})
+
+
+def declared(name: str, base: type[Any], fields: dict[str, Any], others: dict[str, Any]) -> type[Any]:
+    """What a class statement makes."""
+    return new_class(name, (base,), {}, lambda namespace: namespace.update(__annotations__=fields, **others))
 
 
 def union(classes: list[type[Any]]) -> Any:
     """The classes joined by `|`."""
-    joined: Any = classes[0]
-    for each in classes[1:]:
-        joined = joined | each
-    return joined
+    return reduce(or_, classes)
 
 
 def resident_bytes() -> int:
@@ -84,11 +88,12 @@ def measure(aggregates: int, types: int) -> Scaled:
     pipeline = Pipeline("orders", aggregates=[order], partitions=PARTITIONS)
     schema, clock, source = pipeline.schemas["Order"], SystemClock(), random.Random(1)
     codec = CommandCodec(schema)
-    commands = list(schema.commands.values())
+    commands: list[type[Any]] = list(schema.commands.values())
     topic = Topic("orders", "Order", TopicKind.COMMANDS)
 
     def publish(log: SqliteLog, numbers: Iterator[int]) -> int:
-        now_ms, publisher, entries = clock.now_ms(), log.publisher(topic, schema=schema.command_json), {}
+        now_ms, publisher = clock.now_ms(), log.publisher(topic, schema=schema.command_json)
+        entries: dict[int, list[Entry]] = {}
         count = 0
         for n in numbers:
             id, command = f"order-{n}", commands[count % types]
