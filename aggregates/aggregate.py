@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 import types
-from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeVar
 from weakref import WeakKeyDictionary
 
-from magnetar.schemas import Command, DeclarationError, Event, Immutable, Rejection
-from magnetar.schemas.derivation import hints_of, record_schema, union_members
+import msgspec
+from magnetar.schemas import Command, DeclarationError, Event, Immutable, Rejection, wire_name
+from magnetar.schemas.aggregate_schema import AggregateSchema
+from magnetar.schemas.derivation import hints_of
 from magnetar.schemas.immutability import refuse_mutable
 from magnetar.schemas.names import check_name
 
+from .signatures import check_is_ended, read_apply, read_execute
+from .state_check import why_broken
 from .state_codec import fingerprint
 
 C_contra = TypeVar("C_contra", bound=Command, contravariant=True)
@@ -67,7 +69,9 @@ class Contract(NamedTuple):
     rejections: tuple[type[Rejection], ...]
     takes_meta: bool
     can_end: bool
-    event_types: frozenset[type[Event]]
+    may_do_nothing: bool
+    may_emit_several: bool
+    emitted_types: frozenset[type[Event]]
     rejection_types: frozenset[type[Rejection]]
 
 
@@ -79,7 +83,7 @@ def contract_of(cls: type[Any]) -> Contract:
 
     Raises DeclarationError, naming class and field or method, for an aggregate that cannot mean anything: a state that
     could be changed in place or has no seed, a missing method, a type that is no command, event or rejection, an event
-    that `execute` returns and `apply` lacks.
+    that `execute` returns and `apply` lacks. signatures.py has what the two methods may look like.
     """
     found = _CONTRACTS.get(cls)
     if found is None:
@@ -88,99 +92,78 @@ def contract_of(cls: type[Any]) -> Contract:
 
 
 def _read_contract(cls: type[Any]) -> Contract:
+    _check_class(cls)
     _check_state(cls)
-    execute, apply = _method(cls, "execute"), _method(cls, "apply")
-    execute_hints, apply_hints = _hints(cls, execute), _hints(cls, apply)
-    parameters = list(inspect.signature(execute).parameters)[1:]
-    if not 1 <= len(parameters) <= 2 or "return" not in execute_hints:
-        raise DeclarationError(
-            f"{cls.__qualname__}.execute has to read (self, command: …) -> … or (self, command: …, meta: Meta) -> …",
-            cure="Annotate the command and what is returned.",
-        )
-    commands = _members(cls, "execute", execute_hints.get(parameters[0]), Command)
-    emitted, rejections = _outcomes(cls, execute_hints["return"])
-    event_parameter = list(inspect.signature(apply).parameters)[1]
-    events = _members(cls, "apply", apply_hints.get(event_parameter), Event)
-    if lacking := [event for event in emitted if event not in events]:
+    execute, events = read_execute(cls), read_apply(cls)
+    if lacking := [event for event in execute.events if event not in events]:
         raise DeclarationError(
             f"{cls.__qualname__}.execute returns {lacking[0].__qualname__}, which {cls.__qualname__}.apply lacks.",
             cure=f"Add {lacking[0].__qualname__} to the annotation of apply's event, and a case for it.",
         )
-    for message in (*commands, *events, *rejections):
-        record_schema(message, namespace=cls.__qualname__)
+    AggregateSchema("declared", wire_name(cls), commands=execute.commands, events=events, rejections=execute.rejections)
     fingerprint(cls)
-    takes_meta, can_end = len(parameters) == 2, cls.is_ended is not Aggregate.is_ended
-    return Contract(commands, events, rejections, takes_meta, can_end, frozenset(events), frozenset(rejections))
+    _check_seed(cls)
+    return Contract(
+        execute.commands,
+        events,
+        execute.rejections,
+        execute.takes_meta,
+        cls.is_ended is not Aggregate.is_ended,
+        execute.may_do_nothing,
+        execute.may_emit_several,
+        frozenset(execute.events),
+        frozenset(execute.rejections),
+    )
+
+
+def _check_class(cls: type[Aggregate]) -> None:
+    if getattr(cls, "__parameters__", ()):
+        raise DeclarationError(
+            f"{cls.__qualname__} is generic, so that nobody knows what its states are made of.",
+            cure="Write one class for each kind of aggregate, with the types that it has.",
+        )
+    if "revision" not in cls.__struct_fields__ and (type(cls.revision) is not int or cls.revision < 1):
+        raise DeclarationError(
+            f"{cls.__qualname__}.revision is {cls.revision!r}.",
+            cure="It is a whole number: 1, and one more whenever `apply` makes something else of the same events.",
+        )
+    if "is_ended" not in cls.__struct_fields__:
+        check_is_ended(cls)
 
 
 def _check_state(cls: type[Aggregate]) -> None:
     hints = hints_of(cls)
-    seed_is_complete = len(cls.__struct_defaults__) == len(cls.__struct_fields__)
-    for name in cls.__struct_fields__:
-        if name in _TAKEN:
+    for field in msgspec.structs.fields(cls):
+        where = f"{cls.__qualname__}.{field.name}"
+        if field.name in _TAKEN:
             raise DeclarationError(
-                f"{cls.__qualname__}.{name} is the name of something that every aggregate has.",
-                cure="Rename the field.",
+                f"{where} is the name of something that every aggregate has.", cure=_cure(field.name)
             )
-        check_name(name, of=f"field {cls.__qualname__}.{name}")
-        refuse_mutable(hints[name], where=f"{cls.__qualname__}.{name}")
-    if not seed_is_complete:
-        first = cls.__struct_fields__[0]
-        raise DeclarationError(
-            f"{cls.__qualname__}.{first} has no default, so {cls.__qualname__} has no seed.",
-            cure="Give each field of an aggregate the value it has before the first event.",
-        )
+        check_name(field.name, of=f"field {where}")
+        refuse_mutable(hints[field.name], where=where)
+        if field.required:
+            raise DeclarationError(
+                f"{where} has no default, so {cls.__qualname__} has no seed.",
+                cure="Give each field of an aggregate the value it has before the first event.",
+            )
+        if isinstance(field.default, types.FunctionType | property):
+            raise DeclarationError(f"{where} is a field and a method.", cure="Rename one of them.")
 
 
-def _method(cls: type[Aggregate], name: str) -> Callable[..., Any]:
-    method = getattr(cls, name, None)
-    if not callable(method):
-        raise DeclarationError(
-            f"{cls.__qualname__} has no method `{name}`.",
-            cure="An aggregate decides in `execute` and evolves in `apply`.",
-        )
-    found: Callable[..., Any] = method
-    return found
+def _cure(taken: str) -> str:
+    return "Write `revision = 2`, without a type." if taken == "revision" else "Rename the field."
 
 
-def _hints(cls: type[Aggregate], method: Callable[..., Any]) -> dict[str, Any]:
+def _check_seed(cls: type[Aggregate]) -> None:
     try:
-        return get_type_hints(method, localns={cls.__name__: cls})
-    except NameError as error:
+        seed = cls()
+    except Exception as error:  # a default factory is the user's code
         raise DeclarationError(
-            f"The annotation {error.name!r} of {method.__qualname__} cannot be resolved.",
-            cure=f"Define or import it at the top level of {cls.__module__}, above {cls.__qualname__}.",
+            f"The seed of {cls.__qualname__} cannot be made: {type(error).__name__}: {error}.",
+            cure="Mend its defaults.",
         ) from error
-
-
-def _members(cls: type[Aggregate], method: str, annotation: Any, kind: type[Any]) -> tuple[type[Any], ...]:
-    members = union_members(annotation)
-    for member in members:
-        if not (isinstance(member, type) and issubclass(member, kind)) or member is kind:
-            raise DeclarationError(
-                f"{cls.__qualname__}.{method} takes {_show(member)}, which is no class derived from {kind.__name__}.",
-                cure=f"Annotate it with your {kind.__name__.lower()}s, joined by `|`.",
-            )
-    return members
-
-
-def _outcomes(cls: type[Aggregate], annotation: Any) -> tuple[list[type[Event]], tuple[type[Rejection], ...]]:
-    events: list[type[Event]] = []
-    rejections: list[type[Rejection]] = []
-    for member in union_members(annotation):
-        parts = [part for part in get_args(member) if part is not Ellipsis] if get_origin(member) is tuple else [member]
-        for part in (inner for each in parts for inner in union_members(each)):
-            if isinstance(part, type) and issubclass(part, Event) and part is not Event:
-                events.append(part)
-            elif member is part and isinstance(part, type) and issubclass(part, Rejection) and part is not Rejection:
-                rejections.append(part)
-            elif member is not types.NoneType:
-                raise DeclarationError(
-                    f"{cls.__qualname__}.execute returns {_show(part)}, which is no event, rejection or None.",
-                    cure="Return an event, a tuple of events, None for nothing to do, or a rejection.",
-                )
-    return events, tuple(rejections)
-
-
-def _show(annotation: Any) -> str:
-    return annotation.__qualname__ if isinstance(annotation, type) else str(annotation)
+    if (broken := why_broken(seed)) is not None:
+        raise DeclarationError(
+            f"The seed of {cls.__qualname__} is not what its annotations say: {broken}.",
+            cure="Give each field a default of its own type.",
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
@@ -30,7 +31,7 @@ from magnetar.schemas.read_rule import Mark
 from .aggregate import Aggregate, Contract, contract_of
 from .cells import Cell, Cells
 from .checkpoint import Beginning, CheckpointUnusable, Round, restore_block
-from .decide import decide
+from .decide import decide, evolve
 from .id_window import IdWindow, packed
 from .state_codec import StateCodec
 
@@ -125,8 +126,13 @@ class PartitionProcessor:
                 f"{what}, and the commits before it make version {version}.",
                 cure="The log is not whole. Restore it from a copy.",
             )
-        for event in commit.events:
-            state = state.apply(event)
+        try:
+            state = evolve(state, commit.events)
+        except Exception as error:  # the domain's code is anybody's
+            raise PartitionRefused(
+                f"Commit {commit.number} cannot be replayed: apply raised {type(error).__name__}: {error}.",
+                cure=f"Mend {type(state).__qualname__}.apply: it has to take every event that was ever stored.",
+            ) from error
         self._cells.put(commit.aggregate_id, version + len(commit.events), state)
 
     def settle(self) -> None:
@@ -168,8 +174,9 @@ class PartitionProcessor:
             self._last_id = None  # the topic was made anew: its commands are not those that were decided
         if self._contract.can_end:
             for id, (version, state) in self._cells.in_memory():
-                if state is not None and state.is_ended():
-                    self._cells.put(id, version, None)
+                with suppress(Cannot):  # an is_ended that raises: the aggregate's commands will be parked
+                    if state is not None and self._has_ended(state):
+                        self._cells.put(id, version, None)
 
     def state_of(self, aggregate_id: str) -> tuple[int, Any]:
         """Version and state of an aggregate: version 0 and the seed if nothing has happened to it, no state if it has
@@ -235,16 +242,21 @@ class PartitionProcessor:
         version, state = self._cells.get(envelope.aggregate_id) or self._seed
         if envelope.expected_version not in (None, version):
             raise Cannot("version_conflict", f"version {envelope.expected_version} was expected, and it is {version}")
-        if state is None or (self._contract.can_end and state.is_ended()):
+        if state is None or self._has_ended(state):
             raise Cannot("ended", f"the aggregate has ended at version {version}: it takes no more commands")
         tail, state, emitted, outcome = self._ask_the_brain(message, version, state)
         commit = self._commit(id, envelope, message.ids_to_time, version, published_at_ms, tail)
         if len(commit) > self._commit_bytes_max:
             raise Cannot("too_large", f"the commit has {len(commit)} bytes; {self._commit_bytes_max} are allowed")
         if emitted:
-            ended = self._contract.can_end and state.is_ended()
-            self._cells.put(envelope.aggregate_id, version + emitted, None if ended else state)
+            self._cells.put(envelope.aggregate_id, version + emitted, None if self._has_ended(state) else state)
         return self._stored(id, envelope, known_as, commit, published_at_ms, outcome)
+
+    def _has_ended(self, state: Any) -> bool:
+        try:
+            return self._contract.can_end and bool(state.is_ended())
+        except Exception as error:  # as in _ask_the_brain
+            raise Cannot("brain_raised", f"is_ended: {type(error).__name__}: {error}"[:2000]) from error
 
     def _ask_the_brain(self, message: CommandMessage, version: int, state: Any) -> tuple[bytes, Any, int, str]:
         """The commit's tail, the state after it, how many events it has, its outcome. Raises Cannot if code raises."""
@@ -258,8 +270,7 @@ class PartitionProcessor:
                 return self._commits.rejected(decided.rejection), state, 0, "rejected"
             if not decided.events:
                 return self._commits.nothing(), state, 0, "nothing"
-            for event in decided.events:
-                state = state.apply(event)
+            state = evolve(state, decided.events)
             return self._commits.accepted(decided.events), state, len(decided.events), "accepted"
         except Exception as error:  # the domain's code is anybody's: whatever it raises parks this one command
             raise Cannot("brain_raised", f"{type(error).__name__}: {error}"[:2000]) from error

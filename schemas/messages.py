@@ -7,6 +7,7 @@ from typing import Any, Self, dataclass_transform
 
 import msgspec
 
+from .errors import DeclarationError
 from .immutability import refuse_mutable
 from .names import check_name
 
@@ -17,7 +18,6 @@ def wire_name(cls: type[Any]) -> str:
     return name
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class ImmutableMeta(msgspec.StructMeta):
     """Makes frozen structs, notes their wire name, and lets a class check its own declaration."""
 
@@ -25,10 +25,17 @@ class ImmutableMeta(msgspec.StructMeta):
         wire_name = config.pop("wire_name", None) or name
         cls: Any = super().__new__(mcls, name, bases, namespace, **config)
         cls.__wire_name__ = wire_name
+        if not cls.__struct_config__.frozen:
+            raise DeclarationError(
+                f"{cls.__qualname__} can be changed in place, and messages and states are values.",
+                cure="Leave `frozen=False` away.",
+            )
         cls.__declared__()
         return cls
 
 
+# Here and not at the metaclass: mypy asks the bases first, and `msgspec.Struct` says that its fields can be assigned.
+@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class Immutable(msgspec.Struct, metaclass=ImmutableMeta, frozen=True, gc=False):
     """A frozen value. `gc=False`: immutable values form no cycles, and millions of states stay out of the collector."""
 

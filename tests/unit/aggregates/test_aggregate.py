@@ -97,8 +97,9 @@ def test_the_kit_catches_a_state_that_replace_broke() -> None:
 
 
 def test_messages_and_states_cannot_be_changed() -> None:
+    event: Any = NameChanged("x")
     with pytest.raises(AttributeError):
-        NameChanged("x").name = "y"
+        event.name = "y"
 
 
 def test_an_emitted_event_that_apply_lacks_is_refused() -> None:
