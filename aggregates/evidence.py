@@ -7,7 +7,6 @@ processes may share the file.
 from __future__ import annotations
 
 import enum
-import json
 import os
 import types
 from collections.abc import Iterator
@@ -34,7 +33,7 @@ class Before(NamedTuple):
     command: Command
 
 
-class Evidence(NamedTuple):
+class Evidence(msgspec.Struct, frozen=True):
     """One confirmed outcome. `outcome` is accepted, nothing, rejected or ended; `types` are its events or rejection."""
 
     aggregate: str
@@ -62,7 +61,7 @@ def record_ended(before: Before) -> None:
 def read(file: Path) -> Iterator[Evidence]:
     """What was written down. Raises ValueError for a file of something else."""
     for line in file.read_text().splitlines():
-        yield msgspec.convert(json.loads(line), Evidence)
+        yield msgspec.json.decode(line, type=Evidence)
 
 
 def name_of(aggregate: type[Any]) -> str:
@@ -117,9 +116,9 @@ def _called(value: Any) -> str:
 def _write(file: str, before: Before, outcome: str, parts: list[str]) -> None:
     aggregate, state = name_of(type(before.state)), kind_of(before.state, before.version)
     found = Evidence(aggregate, state, type(before.command).__name__, outcome, parts)
-    line = json.dumps(found._asdict()) + "\n"
+    line = msgspec.json.encode(found) + b"\n"
     descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        os.write(descriptor, line.encode())  # in one piece: other test processes write into the same file
+        os.write(descriptor, line)  # in one piece: other test processes write into the same file
     finally:
         os.close(descriptor)

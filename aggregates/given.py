@@ -154,7 +154,7 @@ def _said(subject: str, expected: Any, got: Any, found: list[Difference]) -> str
     lines = [f"{subject} decided", f"  {got!r}", "and was expected to decide", f"  {expected!r}"]
     for path, is_expected, is_there in found:
         place = path.removeprefix("[0]") if len(_as_tuple(expected)) == len(_as_tuple(got)) == 1 else path
-        if place.count("."):
+        if place:
             lines.append(f"{place} is {is_there!r}, expected {is_expected!r}")
     return "\n".join(lines)
 

@@ -159,6 +159,31 @@ def query(
     typer.echo(found if not found or found.endswith("\n") else found + "\n", nl=False)
 
 
+@app.command()
+def transitions(
+    target: Target,
+    aggregate: Annotated[str, typer.Argument(help="The aggregate's name: `Order`.")],
+    tests: Annotated[list[Path] | None, typer.Option(help="Where the tests are, if not where pytest looks.")] = None,
+    evidence: Annotated[Path | None, typer.Option(help="What a run with MAGNETAR_EVIDENCE=FILE has written.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Run the tests, and list which commands each kind of state takes and which it rejects, as they have shown.
+
+    **Example:** `magnetar transitions shop.pipeline Order --tests tests/test_order.py`
+    """
+    from . import transitions as found
+    from .loading import load_pipeline
+
+    pipeline = load_pipeline(target)
+    pipeline.schema_of(aggregate)
+    shown = found.read_evidence(evidence) if evidence else found.gather(tests or [])
+    table = found.transitions(pipeline.aggregates[aggregate], shown)
+    if json:
+        _print(found.as_json(table), "", json)
+    else:
+        found.show(table)
+
+
 def pipeline_command(pipeline: Pipeline, aggregate: str, name: str, fields: str) -> tuple[Any, Command]:
     """The aggregate's class and the command built from JSON. Raises SettingsError naming what does not fit."""
     import msgspec

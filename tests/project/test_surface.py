@@ -61,6 +61,34 @@ assert "magnetar.pipelines" not in sys.modules
     subprocess.run([sys.executable, "-P", "-c", program], check=True, timeout=60)
 
 
+ENGINES = (
+    "asyncio", "chdb", "clickhouse_connect", "httpx", "pulsar", "pydantic", "pydantic_settings", "rich", "sqlglot",
+    "starlette", "structlog", "typer", "uvicorn",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import magnetar",
+        "from magnetar import Aggregate, Command, Event, Meta, Rejection, State",
+        "from magnetar import Pipeline, Sql",
+        "from magnetar.testing import given",
+        "import examples.flights.pipeline",
+    ],
+)
+def test_what_declares_and_tests_a_domain_waits_for_no_engine(statement: str) -> None:
+    program = f"""
+import sys
+sys.path.append({str(HERE.parents[1])!r})
+before = set(sys.modules)
+{statement}
+engines = {{name.split(".")[0] for name in set(sys.modules) - before}} & set({ENGINES})
+assert not engines, engines
+"""
+    subprocess.run([sys.executable, "-P", "-c", program], check=True, timeout=60)
+
+
 def test_another_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'magnetar' has no attribute 'Banana'"):
         _ = import_module("magnetar").Banana
