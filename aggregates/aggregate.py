@@ -71,7 +71,10 @@ class Contract(NamedTuple):
     can_end: bool
     may_do_nothing: bool
     may_emit_several: bool
-    emitted_types: frozenset[type[Event]]
+    alone_types: frozenset[type[Event]]
+    """The events that `execute` returns alone."""
+    tuple_types: frozenset[type[Event]]
+    """Those that it returns in a tuple."""
     rejection_types: frozenset[type[Rejection]]
 
 
@@ -111,7 +114,8 @@ def _read_contract(cls: type[Any]) -> Contract:
         cls.is_ended is not Aggregate.is_ended,
         execute.may_do_nothing,
         execute.may_emit_several,
-        frozenset(execute.events),
+        frozenset(execute.alone),
+        frozenset(execute.in_tuples),
         frozenset(execute.rejections),
     )
 

@@ -28,11 +28,11 @@ def decide(contract: Contract, outcome: Any) -> Decided:
     That includes None where it does not stand in the annotation: it is what a forgotten case returns.
     """
     kind = type(outcome)
-    if kind in contract.emitted_types:
+    if kind in contract.alone_types:
         return Decided((outcome,), None)
     if kind in contract.rejection_types:
         return Decided((), outcome)
-    if kind is tuple and contract.may_emit_several and all(type(event) in contract.emitted_types for event in outcome):
+    if kind is tuple and contract.may_emit_several and all(type(event) in contract.tuple_types for event in outcome):
         return Decided(outcome, None)
     if outcome is None and contract.may_do_nothing:
         return Decided((), None)

@@ -19,11 +19,17 @@ class Execute(NamedTuple):
     """What the annotations of `execute` say."""
 
     commands: tuple[type[Command], ...]
-    events: tuple[type[Event], ...]
+    alone: tuple[type[Event], ...]
+    in_tuples: tuple[type[Event], ...]
     rejections: tuple[type[Rejection], ...]
     takes_meta: bool
     may_do_nothing: bool
     may_emit_several: bool
+
+    @property
+    def events(self) -> tuple[type[Event], ...]:
+        """Every event that may be emitted."""
+        return tuple(dict.fromkeys((*self.alone, *self.in_tuples)))
 
 
 def read_execute(cls: type[Any]) -> Execute:
@@ -41,9 +47,11 @@ def read_execute(cls: type[Any]) -> Execute:
         raise DeclarationError(
             f"{cls.__qualname__}.execute does not say what it returns.", cure=f"Annotate it. {_OUTCOMES_CURE}"
         )
-    events, rejections, members = _outcomes(cls, hints["return"])
+    alone, in_tuples, rejections = _outcomes(cls, hints["return"])
+    members = _members(hints["return"])
     several = any(get_origin(member) is tuple for member in members)
-    return Execute(commands, events, rejections, len(parameters) == 2, several or types.NoneType in members, several)
+    takes_meta, may_do_nothing = len(parameters) == 2, several or types.NoneType in members
+    return Execute(commands, alone, in_tuples, rejections, takes_meta, may_do_nothing, several)
 
 
 def read_apply(cls: type[Any]) -> tuple[type[Event], ...]:
@@ -153,22 +161,22 @@ def _taken(cls: type[Any], method: str, hints: dict[str, Any], parameter: str, k
 
 
 def _outcomes(cls: type[Any], annotation: Any) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]:
-    """The events and the rejections that `execute` returns, and the members of its annotation."""
-    events: dict[Any, None] = {}
+    """The events that `execute` returns alone, those that it returns in tuples, and the rejections."""
+    alone: dict[Any, None] = {}
+    in_tuples: dict[Any, None] = {}
     rejections: dict[Any, None] = {}
-    members = _members(annotation)
-    for member in members:
+    for member in _members(annotation):
         is_tuple = get_origin(member) is tuple
         parts = [part for part in get_args(member) if part is not Ellipsis] if is_tuple else [member]
         for part in (inner for each in parts for inner in _members(each)):
             kind = _kind(part)
             if kind is Event and _why_not(part, Event) is None:
-                events[part] = None
+                (in_tuples if is_tuple else alone)[part] = None
             elif kind is Rejection and not is_tuple and _why_not(part, Rejection) is None:
                 rejections[part] = None
             elif is_tuple or part is not types.NoneType:
                 raise _no_outcome(cls, part, kind, is_tuple=is_tuple)
-    return tuple(events), tuple(rejections), members
+    return tuple(alone), tuple(in_tuples), tuple(rejections)
 
 
 def _no_outcome(cls: type[Any], part: Any, kind: Any, *, is_tuple: bool) -> DeclarationError:

@@ -140,4 +140,6 @@ def show(table: Transitions) -> None:
         grid.add_row(*cells)
     console.print(grid)
     pairs = len(table.states) * len(table.commands)
-    console.print(f"{pairs - len(table.untested)} of {pairs} pairs are tested. ✗: rejected, or after the end. —: not tested.")
+    console.print(
+        f"{pairs - len(table.untested)} of {pairs} pairs are tested. ✗: rejected, or after the end. —: not tested."
+    )

@@ -226,7 +226,10 @@ def test_what_a_worker_would_park_fails(value: int, words: str) -> None:
     [
         (1, "apply returned None for PutDone, and has to return a Broken"),
         (2, "apply returned a Box for PutDone, and has to return a Broken"),
-        (3, r"After PutDone\(value=3.*Broken.apply made Broken\(count='one'.*but Broken.count: Expected `int`, got `str`"),
+        (
+            3,
+            r"After PutDone\(value=3.*made Broken\(count='one'.*but Broken.count: Expected `int`, got `str`",
+        ),
         (4, r"but Broken.stage.values\[0?\.*\]: Expected `int`, got `str`"),
         (5, "but Broken.stage"),
         (6, r"but Broken.names is \['a'\], and would be read as \('a',\)"),

@@ -192,9 +192,9 @@ def test_tests_that_fail_are_no_evidence(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_where_there_are_no_tests_or_no_evidence_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SettingsError, match="pytest has found no tests here. Say where they are"):
+    with pytest.raises(SettingsError, match=r"pytest has found no tests here\. Say where they are"):
         gather([])
-    with pytest.raises(SettingsError, match="nothing.jsonl is no evidence"):
+    with pytest.raises(SettingsError, match=r"nothing\.jsonl is no evidence"):
         read_evidence(tmp_path / "nothing.jsonl")
     (tmp_path / "other").write_text("hello\n")
     with pytest.raises(SettingsError, match="other is no evidence"):
