@@ -18,7 +18,7 @@ import msgspec
 from magnetar.schemas import Command, Rejection
 from magnetar.schemas.derivation import hints_of
 
-from .aggregate import Aggregate
+from .aggregate import Aggregate, contract_of
 
 VARIABLE: Final = "MAGNETAR_EVIDENCE"
 ENDED: Final = "ended"
@@ -73,23 +73,22 @@ def kinds_of(aggregate: type[Any]) -> list[str]:
     """The kinds of states that can be told apart, in the order of their declaration.
 
     They are the combinations of what stands in fields that are unions of structs, enums or literals. An aggregate
-    without such fields is new or not. Where there are too many combinations, none are listed.
+    without such fields is new, existing, or ended if it can be. Where there are too many combinations, none are listed.
     """
     hints = hints_of(aggregate)
     choices = [_choices(hints[name]) for name in aggregate.__struct_fields__]
     if not any(choices):
-        return ["new", "existing"]
+        return ["new", "existing", *([ENDED] if contract_of(aggregate).can_end else [])]
     combinations = list(product(*filter(None, choices)))
     return [", ".join(each) for each in combinations] if len(combinations) <= _KINDS_MAX else []
 
 
 def kind_of(state: Any, version: int) -> str:
     """The kind of a state."""
-    if state.is_ended():
-        return ENDED
     hints = hints_of(type(state))
     values = [getattr(state, name) for name in state.__struct_fields__ if _choices(hints[name])]
-    return ", ".join(_called(value) for value in values) or ("existing" if version else "new")
+    without = ENDED if state.is_ended() else "existing" if version else "new"
+    return ", ".join(_called(value) for value in values) or without
 
 
 def _choices(annotation: Any) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from magnetar.aggregates import contract_of
-from magnetar.aggregates.evidence import ENDED, VARIABLE, Evidence, kinds_of, name_of, read
+from magnetar.aggregates.evidence import VARIABLE, Evidence, kinds_of, name_of, read
 from magnetar.schemas import MagnetarError, SettingsError
 from magnetar.schemas.errors import Fault
 
@@ -96,9 +96,7 @@ def transitions(aggregate: type[Any], evidence: Iterable[Evidence]) -> Transitio
         seen = cells.setdefault((each.state, each.command), [])
         if (found := Outcome(each.outcome, tuple(each.types))) not in seen:
             seen.append(found)
-    states += [state for state in dict.fromkeys(state for state, _ in cells) if state not in states and state != ENDED]
-    if contract.can_end:
-        states.append(ENDED)
+    states += [state for state in dict.fromkeys(state for state, _ in cells) if state not in states]
     return Transitions(aggregate.__name__, states, [command.__name__ for command in contract.commands], cells)
 
 

@@ -61,6 +61,21 @@ def test_what_has_left_neither_leaves_again_nor_is_cancelled(command: Depart | C
     given(Flight, SCHEDULED, DEPARTED).when(command).then(AlreadyDeparted())
 
 
+@pytest.mark.parametrize("command", [Depart(TEN), Cancel()])
+def test_what_nobody_has_scheduled_neither_leaves_nor_is_cancelled(command: Depart | Cancel) -> None:
+    given(Flight).when(command).then(NotScheduled())
+
+
+def test_what_has_been_scheduled_is_not_scheduled_again() -> None:
+    given(Flight, SCHEDULED, DEPARTED).when(Schedule("UA", "JFK", "SFO", TEN)).then(AlreadyScheduled())
+    given(Flight, SCHEDULED, DEPARTED, LANDED).when(Schedule("UA", "JFK", "SFO", TEN)).then(AlreadyScheduled())
+
+
+@pytest.mark.parametrize("command", [Depart(TEN), Land("10:00", None), Divert(), Cancel()])
+def test_what_is_over_stays_over(command: Depart | Land | Divert | Cancel) -> None:
+    given(Flight, SCHEDULED, DEPARTED, LANDED).when(command).then(AlreadyOver())
+
+
 def test_january_has_the_flights_that_its_source_says() -> None:
     want = expected(all_months=False)
     sent = list(commands(rows(all_months=False)))

@@ -1,0 +1,84 @@
+"""The code of docs/testing.md runs as it stands there, and prints what stands there."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Shell
+
+PAGE = (Path(__file__).parents[2] / "docs" / "testing.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    """The page's code blocks in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def without_trailing_spaces(text: str) -> str:
+    return "".join(line.rstrip() + "\n" for line in text.splitlines())
+
+
+@pytest.fixture
+def library(shell: Shell) -> Shell:
+    """A terminal in a folder with the page's two modules."""
+    for name, text in zip(("library.py", "test_library.py"), blocks("python"), strict=True):
+        (shell.folder / name).write_text(text)
+    return shell
+
+
+def test_the_table_is_the_one_that_is_printed(library: Shell) -> None:
+    ran = library.run("transitions", "library", "Book")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert f"$ magnetar transitions library Book\n{without_trailing_spaces(ran.stdout)}" == blocks("console")[0]
+
+
+def test_evidence_from_another_run_makes_the_same_table(library: Shell) -> None:
+    file = library.folder / "evidence.jsonl"
+    environment = {**library.environment, "MAGNETAR_EVIDENCE": str(file)}
+    command = [Path(sys.executable).with_name("pytest"), "-q", "-p", "no:cacheprovider"]
+    subprocess.run(command, cwd=library.folder, env=environment, check=True, capture_output=True, timeout=60)
+    ran = library.run("transitions", "library", "Book", "--evidence", "evidence.jsonl", "--json")
+    answer = json.loads(ran.stdout)
+    assert answer["untested"] == [{"state": "Gone", "command": "TakeBack"}]
+    assert {"state": "Away", "command": "Lend", "outcome": "nothing", "types": []} in answer["seen"]
+
+
+def test_a_failing_test_says_what_the_page_says(library: Shell) -> None:
+    test = library.folder / "test_library.py"
+    test.write_text(test.read_text().replace('.then(NotThere("anna"))', '.then(NotThere("ben"))'))
+    ran = library.run("transitions", "library", "Book")
+    assert ran.returncode == 2
+    said = re.sub(r"^E +(?=\S)", "  ", ran.stderr, flags=re.MULTILINE)
+    for line in blocks("text")[0].splitlines():
+        assert line.strip() in said
+    assert "Mend them first." in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["library", "Novel"], "has no aggregate 'Novel'. It has: Book."),
+        (["library", "Book", "--evidence", "none.jsonl"], "none.jsonl is no evidence"),
+        (["library", "Book", "--tests", "library.py"], "pytest has found no tests here"),
+    ],
+)
+def test_what_cannot_be_shown_is_said_in_one_line(library: Shell, arguments: list[str], words: str) -> None:
+    ran = library.run("transitions", *arguments)
+    assert ran.returncode == 2
+    assert words in ran.stderr
+    assert ran.stderr.count("\n") == 1
+
+
+def test_the_flights_transitions_are_told(shell: Shell) -> None:
+    checkout = Path(__file__).parents[2]
+    shell.folder = checkout
+    ran = shell.run(
+        "transitions", "examples.flights.pipeline", "Flight", "--tests", "tests/unit/examples/test_flight.py"
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert re.search(r"│ Airborne +│ ✗ AlreadyScheduled +│ ✗ AlreadyDeparted +│ Landed +│ Diverted", ran.stdout)
+    assert "20 of 20 pairs are tested." in ran.stdout
