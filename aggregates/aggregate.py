@@ -27,7 +27,8 @@ class Aggregate(Immutable):
 
     A subclass has `execute(self, command[, meta])`, which decides: it returns an event, a tuple of events, `None` for
     nothing to do, or a rejection; and `apply(self, event) -> Self`, which evolves. Both are pure: no clock, no random
-    source, no I/O. Their annotations declare which commands, events and rejections exist.
+    source, no I/O. Their annotations declare which commands, events and rejections exist; a command whose outcome does
+    not stand there, None included, is parked.
 
     `revision` is to be raised when `apply` has changed what it makes of events: states in checkpoints are then folded
     anew. An aggregate that is of no more use may say so with `is_ended`.

@@ -64,7 +64,7 @@ def gather(tests: Sequence[Path]) -> list[Evidence]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "evidence.jsonl"
         ran = subprocess.run(
-            [sys.executable, "-P", "-c", _PYTEST, "-q", "-p", "no:cacheprovider", *map(str, tests)],
+            [sys.executable, "-P", "-c", _PYTEST, "-q", *map(str, tests)],
             env={**os.environ, VARIABLE: str(file)},
             capture_output=True,
             text=True,

@@ -39,7 +39,7 @@ def test_the_table_is_the_one_that_is_printed(library: Shell) -> None:
 def test_evidence_from_another_run_makes_the_same_table(library: Shell) -> None:
     file = library.folder / "evidence.jsonl"
     environment = {**library.environment, "MAGNETAR_EVIDENCE": str(file)}
-    command = [Path(sys.executable).with_name("pytest"), "-q", "-p", "no:cacheprovider"]
+    command = [str(Path(sys.executable).with_name("pytest")), "-q", "-p", "no:cacheprovider"]
     subprocess.run(command, cwd=library.folder, env=environment, check=True, capture_output=True, timeout=60)
     ran = library.run("transitions", "library", "Book", "--evidence", "evidence.jsonl", "--json")
     answer = json.loads(ran.stdout)

@@ -1,8 +1,12 @@
 """The test kit: what it finds, and how it says it."""
 
+import enum
+import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from typing import Any, Self
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any, Literal, Self
+from uuid import UUID
 
 import pytest
 from magnetar.aggregates import Aggregate, given
@@ -246,3 +250,67 @@ def test_a_state_that_apply_broke_is_named_with_its_field(value: int, words: str
 @pytest.mark.parametrize("value", [10, 11])
 def test_a_state_whose_values_fit_is_taken(value: int) -> None:
     given(Broken, PutDone(value, "", NOON))
+
+
+class Grade(enum.Enum):
+    GOOD = "good"
+    BAD = "bad"
+
+
+class Rich(Aggregate):
+    """A field of each type that a state may have."""
+
+    flag: bool = False
+    text: str = ""
+    raw: bytes = b""
+    price: Decimal = Decimal(0)
+    day: date = date(2026, 1, 1)
+    hour: time = time(12)
+    at: datetime = NOON
+    took: timedelta = timedelta(0)
+    key: UUID = UUID(int=0)
+    grade: Grade = Grade.GOOD
+    word: Literal["a", "b"] = "a"
+    perhaps: int | None = None
+    names: frozenset[str] = frozenset()
+    pair: tuple[int, str] = (0, "")
+    parts: tuple[Part, ...] = ()
+
+    def execute(self, command: Put) -> Closed:
+        return Closed()
+
+    def apply(self, event: Closed) -> Self:
+        name, value = CHANGE
+        return self.replace(**{name: value})
+
+
+CHANGE: tuple[str, Any] = ("flag", True)
+
+
+@pytest.mark.parametrize(
+    ("field", "good", "wrong"),
+    [
+        ("flag", True, 1),
+        ("text", "ü", b"x"),
+        ("raw", b"\x00", "AA=="),
+        ("price", Decimal("1.50"), "1.50"),
+        ("price", Decimal("NaN"), 1.5),
+        ("day", date(2026, 2, 2), "2026-02-02"),
+        ("hour", time(1, 2, 3), "01:02:03"),
+        ("at", NOON, "2026-05-01T12:00:00Z"),
+        ("took", timedelta(seconds=1.5), 1.5),
+        ("key", UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        ("grade", Grade.BAD, "bad"),
+        ("word", "b", "c"),
+        ("perhaps", None, "None"),
+        ("names", frozenset({"a", "b"}), {"a", "b"}),
+        ("pair", (1, "x"), ("x", 1)),
+        ("parts", (Part((1,)), Part()), ((1,),)),
+    ],
+)
+def test_a_field_of_any_type_is_judged(field: str, good: Any, wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "CHANGE", (field, good))
+    given(Rich, Closed())
+    monkeypatch.setattr(sys.modules[__name__], "CHANGE", (field, wrong))
+    with pytest.raises(AssertionError, match=rf"but Rich\.{field}"):
+        given(Rich, Closed())
