@@ -1,4 +1,4 @@
-"""mypy and pyright, strict, find the mistakes in mistakes.py, each on its line, and nothing else."""
+"""mypy and pyright, strict, find the mistakes in mistakes.py, each on its line, and none in the docs' code."""
 
 import os
 import re
@@ -11,16 +11,23 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 MISTAKES = Path("tests", "typing", "mistakes.py")
 ROOMS = ("schemas", "aggregates", "projections", "pipelines")
+DOCUMENTED = {
+    "README.md": ("shop.py", "test_shop.py", "talk.py"),
+    "docs/testing.md": ("library.py", "test_library.py"),
+}
+"""Pages, and the names of the modules that their Python blocks are."""
 
 
-def expected(checker: str) -> list[int]:
+def expected(checker: str) -> list[tuple[str, int]]:
+    """The lines that are marked for a checker."""
     lines = enumerate((ROOT / MISTAKES).read_text().splitlines(), 1)
-    return [number for number, line in lines if checker in line.partition("# expect: ")[2].split(", ")]
+    marked = [number for number, line in lines if checker in line.partition("# expect: ")[2].split(", ")]
+    return [(MISTAKES.name, number) for number in marked]
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A folder in which the checkers find magnetar under the names that it has once installed."""
+    """A folder with the docs' modules, in which the checkers find magnetar under the names that it has installed."""
     for name in ("pyproject.toml", "examples", "tests"):
         (tmp_path / name).symlink_to(ROOT / name)
     package = tmp_path / ".types" / "magnetar"
@@ -29,23 +36,27 @@ def project(tmp_path: Path) -> Path:
         (package / file.name).symlink_to(file)
     for room in ROOMS:
         (package / room).symlink_to(ROOT / room)
+    for page, modules in DOCUMENTED.items():
+        blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+        for name, block in zip(modules, blocks, strict=True):
+            (tmp_path / name).write_text(block)
     return tmp_path
 
 
-def reported(project: Path, *command: str) -> tuple[list[int], str]:
-    """The lines of mistakes.py on which a checker has found an error, and all that it printed."""
-    environment = {**os.environ, "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"}
+def reported(project: Path, *command: str) -> tuple[list[tuple[str, int]], str]:
+    """The files and lines in which a checker has found an error, and all that it printed."""
+    files = [str(MISTAKES), *(name for modules in DOCUMENTED.values() for name in modules)]
     ran = subprocess.run(
-        [Path(sys.executable).with_name(command[0]), *command[1:], MISTAKES],
+        [str(Path(sys.executable).with_name(command[0])), *command[1:], *files],
         cwd=project,
-        env=environment,
+        env={**os.environ, "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"},
         capture_output=True,
         text=True,
         check=False,
         timeout=500,
     )
-    found = re.findall(r"mistakes\.py:(\d+)(?::\d+)?(?: -|:) error", ran.stdout)
-    return sorted({int(number) for number in found}), ran.stdout + ran.stderr
+    found = re.findall(r"(\w+\.py):(\d+)(?::\d+)?(?: -|:) error", ran.stdout)
+    return sorted({(file, int(line)) for file, line in found}), ran.stdout + ran.stderr
 
 
 def test_mypy_finds_each_mistake_and_nothing_else(project: Path) -> None:
