@@ -19,8 +19,8 @@ class Difference(NamedTuple):
 def differences(left: Any, right: Any, *, path: str = "", exactly: bool = False) -> Iterator[Difference]:
     """Each place where two values differ; nothing for equal ones.
 
-    Messages and states differ by their class too, and one NaN equals another. `exactly`: 1, 1.0 and True are different
-    where neither is a float's whole number, and so are a list and a tuple.
+    Messages and states differ by their class too, and one NaN equals another. With `exactly`, equal values of different
+    classes differ as well, such as 1 and True; but a whole number may stand for a float.
     """
     if isinstance(left, msgspec.Struct) and type(left) is type(right):
         for name in left.__struct_fields__:
