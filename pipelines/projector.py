@@ -137,7 +137,7 @@ def run_projector(pipeline: Pipeline, settings: Settings, *, stopped: Callable[[
     try:
         provision(pipeline, log)
         store = Store(embedded_dsn(settings.data))
-        front = HttpFront(store, settings.data)
+        front = HttpFront(store.reader(), settings.data)
         projector = Projector(pipeline, log, store, settings, clock=clock)
         try:
             projector.prepare()

@@ -1,47 +1,92 @@
-"""The engine's HTTP protocol on loopback, for SELECT only: how other processes query while the engine is open here."""
+"""The engine's HTTP protocol on loopback, for reading only: how other processes query while the engine is open here."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import secrets
 import threading
 import time
-from base64 import b64decode
-from binascii import Error as Base64Error
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Final, NamedTuple, TypeVar
 
+import structlog
 import uvicorn
 from magnetar.schemas import QueryRefused
-from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
+from .engine_reader import Answer, EngineReader, Question
+from .http_answer import Encoder, encoder_for, error_response, exception_block, headers_of
+from .http_request import admit, read_question
 from .query import ENDPOINT_FILE
-from .store import Store
+from .statement import clickhouse_error
+
+SHORT_BYTES: Final = 1 << 20
+"""An answer up to this size leaves in one piece: an error in it still has its own status. Larger ones are streamed."""
+
+STALLED_SECONDS: Final = 60.0
+"""A client that takes nothing for so long has its question ended."""
+
+WAITING_MAX: Final = 64
+"""More questions than this that wait for their turn are refused, with a status that clients repeat."""
+
+T = TypeVar("T")
+
+_METHODS: Final = "GET, HEAD, POST, OPTIONS"
+
+
+class _Asked(NamedTuple):
+    """A question whose asker waits at the other end of a connection."""
+
+    question: Question
+    encoder: Encoder
+    gone: asyncio.Task[None]
+    """Done when the asker has hung up."""
+    send: Send
+
+
+class _BrokenOff(Exception):
+    """The connection ends without the answer's end, so that nobody takes a part for the whole."""
 
 
 class HttpFront:
     """Listens on 127.0.0.1, on a port that the system chooses, and asks everybody for the token.
 
-    `endpoint` is written to the data folder, readable by its owner alone, and removed by `close`.
+    The endpoint is written to the data folder, readable by its owner alone, and removed by `close`.
     """
 
-    def __init__(self, store: Store, folder: Path) -> None:
-        self._store = store
+    def __init__(self, reader: EngineReader, folder: Path) -> None:
+        self._reader = reader
         self._token = secrets.token_urlsafe(32)
         self._file = folder / ENDPOINT_FILE
-        routes = [Route("/", self._answer, methods=["GET", "POST"]), Route("/ping", _ping, methods=["GET"])]
+        self._slots = asyncio.Semaphore(reader.limits.concurrent_max)
+        self._asked = 0
+        self._timezone = ""
         config = uvicorn.Config(
-            Starlette(routes=routes), host="127.0.0.1", port=0, log_config=None, access_log=False, lifespan="off"
+            self._app,
+            host="127.0.0.1",
+            port=0,
+            log_config=None,
+            log_level="critical",  # an answer that is broken off would be logged with a traceback
+            access_log=False,
+            interface="asgi3",
+            lifespan="off",
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=5,
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, name="magnetar-http", daemon=True)
 
     def start(self) -> str:
         """Begin to listen; returns the URL."""
+        self._timezone = self._reader.timezone()
         self._thread.start()
         while not self._server.started:
             if not self._thread.is_alive():
@@ -50,43 +95,136 @@ class HttpFront:
         port = self._server.servers[0].sockets[0].getsockname()[1]
         url = f"http://127.0.0.1:{port}/"
         making = self._file.with_suffix(f".{os.getpid()}")
+        making.unlink(missing_ok=True)
         making.touch(mode=0o600)
         making.write_text(json.dumps({"url": url, "token": self._token, "pid": os.getpid()}))
         making.replace(self._file)
         return url
 
     def close(self) -> None:
-        """Listen no more."""
+        """Listen no more, and end the questions that are being answered."""
         self._file.unlink(missing_ok=True)
+        self._server.should_exit = True
+        self._reader.close()
         if self._thread.is_alive():
-            self._server.should_exit = True
-            self._thread.join(5)
+            self._thread.join(10)
 
-    async def _answer(self, request: Request) -> Response:
-        if not self._is_allowed(request):
-            return Response("Code: 516. The token is missing or wrong. (AUTHENTICATION_FAILED)\n", 401)
-        body = (await request.body()).decode(errors="replace")
-        sql = "\n".join(part for part in (request.query_params.get("query", ""), body) if part)
-        fmt = request.query_params.get("default_format", "TabSeparated")
-        parameters = {k[6:]: v for k, v in request.query_params.items() if k.startswith("param_")}
+    async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
         try:
-            answer = await run_in_threadpool(self._store.read_only, sql, fmt=fmt, parameters=parameters)
+            response = await self._respond(request, send)
         except QueryRefused as error:
-            return Response(error.what + "\n", 400)
-        return Response(answer, media_type="application/octet-stream")
+            response = error_response(error)
+        except _BrokenOff:
+            raise
+        except Exception as error:
+            structlog.get_logger("magnetar.http").error("a request failed", error=type(error).__name__)
+            raise
+        if response is not None:
+            await response(scope, receive, send)
 
-    def _is_allowed(self, request: Request) -> bool:
-        given = request.headers.get("X-ClickHouse-Key", "")
-        scheme, _, rest = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() == "basic":
+    async def _respond(self, request: Request, send: Send) -> Response | None:
+        """The response, or None if it has been sent, or if nobody is there to take it."""
+        admit(request, self._token)
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers={"Allow": _METHODS})
+        if request.method not in _METHODS.split(", "):
+            return Response(status_code=405, headers={"Allow": _METHODS})
+        if request.url.path not in {"/", "/ping"}:
+            return Response("There is nothing at this path.\n", 404)
+        question = await read_question(request)
+        if question is None or request.url.path == "/ping":
+            return Response("Ok.\n")
+        if self._asked >= WAITING_MAX:
+            raise clickhouse_error("TOO_MANY_SIMULTANEOUS_QUERIES", "Too many queries wait for their turn.")
+        self._asked += 1
+        gone = asyncio.create_task(_gone(request))
+        try:
+            async with self._slots:
+                return await self._answer(_Asked(question, encoder_for(request), gone, send))
+        finally:
+            self._asked -= 1
+            gone.cancel()
+
+    async def _answer(self, asked: _Asked) -> Response | None:
+        started = await self._unless_gone(asked, partial(_begin, self._reader, asked.question, asked.encoder))
+        if started is None:
+            return None
+        answer, piece, has_ended = started
+        try:
+            headers = headers_of(answer, asked.question, asked.encoder, self._timezone)
+            if has_ended:
+                return Response(piece, headers=headers)
+            await self._stream(asked, answer, piece, headers)
+        finally:
+            answer.close()
+        return None
+
+    async def _stream(self, asked: _Asked, answer: Answer, piece: bytes, headers: dict[str, str]) -> None:
+        """Send block after block. An error after the first one leaves in the body, and the connection breaks off."""
+        tag = headers["X-ClickHouse-Exception-Tag"] = secrets.token_hex(8)
+        raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        await asked.send({"type": "http.response.start", "status": 200, "headers": raw})
+        while piece:
+            message = {"type": "http.response.body", "body": piece, "more_body": True}
+            await asyncio.wait_for(asked.send(message), STALLED_SECONDS)
             try:
-                given = b64decode(rest).decode().partition(":")[2]
-            except (Base64Error, UnicodeDecodeError):
-                given = ""
-        elif scheme.lower() == "bearer":
-            given = rest
-        return secrets.compare_digest(given.encode(), self._token.encode())
+                fetched = await self._unless_gone(asked, partial(_next_piece, answer, asked.encoder))
+            except QueryRefused as error:
+                block = asked.encoder.encode(exception_block(error.what, tag)) + asked.encoder.flush()
+                await asked.send({"type": "http.response.body", "body": block, "more_body": True})
+                raise _BrokenOff from error
+            piece = fetched or b""
+        if asked.gone.done():
+            raise _BrokenOff
+        await asked.send({"type": "http.response.body", "body": asked.encoder.flush()})
+
+    async def _unless_gone(self, asked: _Asked, work: Callable[[], T]) -> T | None:
+        """What blocking work comes to; None if the asker hangs up meanwhile: then the question is ended first."""
+        working = asyncio.ensure_future(run_in_threadpool(work))
+        await asyncio.wait({working, asked.gone}, return_when=asyncio.FIRST_COMPLETED)
+        while not working.done():
+            await run_in_threadpool(self._reader.end, asked.question)
+            await asyncio.wait({working}, timeout=0.2)
+        if not asked.gone.done():
+            return working.result()
+        if working.exception() is None and isinstance(result := working.result(), _Started):
+            result.answer.close()
+        return None
 
 
-async def _ping(_: Request) -> Response:
-    return Response("Ok.\n")
+class _Started(NamedTuple):
+    """An answer with its first piece."""
+
+    answer: Answer
+    piece: bytes
+    has_ended: bool
+
+
+def _begin(reader: EngineReader, question: Question, encoder: Encoder) -> _Started:
+    """Ask, and wait for the whole answer or for its first SHORT_BYTES."""
+    answer = reader.ask(question)
+    try:
+        blocks: list[bytes] = []
+        while sum(map(len, blocks)) < SHORT_BYTES and (block := answer.block()):
+            blocks.append(block)
+        has_ended = not blocks or sum(map(len, blocks)) < SHORT_BYTES
+        piece = encoder.encode(b"".join(blocks))
+        return _Started(answer, piece + encoder.flush() if has_ended else piece, has_ended)
+    except BaseException:
+        answer.close()
+        raise
+
+
+def _next_piece(answer: Answer, encoder: Encoder) -> bytes:
+    """The next encoded bytes; none at the end."""
+    while block := answer.block():
+        if piece := encoder.encode(block):
+            return piece
+    return b""
+
+
+async def _gone(request: Request) -> None:
+    """Wait until the asker hangs up, or until the response is complete."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

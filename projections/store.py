@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 import clickhouse_connect
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from magnetar.schemas import DataFolderError, QueryRefused, StoreUnavailable
+
+from .engine_reader import EngineReader, QueryLimits, Question
 
 PROBE = "SELECT CAST(tuple(toInt64(1)), 'Nullable(Tuple(x Int64))').x"
 
@@ -24,10 +25,7 @@ class Store:
         self._lock = threading.Lock()
         self._local = threading.local()
         self._handles: list[Any] = []
-        self._reader_lock = threading.Lock()
         try:
-            # A setting sticks to its handle: the one for users' queries stays read-only.
-            self._reader = clickhouse_connect.get_client(dsn=dsn)
             self.query(PROBE)
         except ModuleNotFoundError as error:
             raise StoreUnavailable(
@@ -58,23 +56,27 @@ class Store:
             raise QueryRefused(f"The query was refused: {first_line(error)}") from error
         return rows
 
-    def read_only(self, sql: str, *, fmt: str, parameters: Mapping[str, Any] | None = None) -> bytes:
-        """The answer of a user's query as bytes, in one of ClickHouse's formats, on a handle that cannot write.
+    def reader(self, limits: QueryLimits | None = None) -> EngineReader:
+        """Who answers others' questions to the embedded engine."""
+        return EngineReader(self._dsn.removeprefix("chdb://"), limits)
+
+    def read_only(self, sql: str, *, fmt: str) -> bytes:
+        """The answer of a user's query as bytes, in one of ClickHouse's formats, without writing.
 
         Raises QueryRefused.
         """
-        if re.search(r"\binto\s+outfile\b", sql, re.IGNORECASE):
-            raise QueryRefused("The query was refused: INTO OUTFILE would write a file.", cure="Redirect the output.")
+        if self.is_embedded:
+            return self.reader().ask(Question(sql=sql, default_format=fmt)).whole()
         try:
-            with self._reader_lock:
-                return self._reader.raw_query(sql, parameters=dict(parameters or {}), settings={"readonly": 1}, fmt=fmt)
-        except (ClickHouseError, RuntimeError) as error:
+            answer: bytes = self._handle().raw_query(sql, settings={"readonly": 1}, fmt=fmt)
+        except ClickHouseError as error:
             raise QueryRefused(f"The query was refused: {first_line(error)}") from error
+        return answer
 
     def close(self) -> None:
         """Close the engine or the connection."""
-        with self._lock, self._reader_lock:
-            for handle in (self._reader, *self._handles):
+        with self._lock:
+            for handle in self._handles:
                 handle.close()
             self._handles.clear()
             self._local = threading.local()

@@ -14,7 +14,7 @@ from magnetar.schemas import QueryRefused
 
 @pytest.fixture
 def endpoint(store: Store, tmp_path: Path) -> Iterator[Endpoint]:
-    front = HttpFront(store, tmp_path)
+    front = HttpFront(store.reader(), tmp_path)
     front.start()
     found = read_endpoint(tmp_path)
     assert found is not None
