@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 from magnetar.projections import Sql
 from magnetar.projections.columns import quoted
+from magnetar.projections.engine_reader import QueryLimits
 from magnetar.projections.http_front import HttpFront
 from magnetar.projections.mirror import ADMIN_DEFINITIONS, Mirror
 from magnetar.projections.range_loop import RangeLoop
@@ -137,7 +138,8 @@ def run_projector(pipeline: Pipeline, settings: Settings, *, stopped: Callable[[
     try:
         provision(pipeline, log)
         store = Store(embedded_dsn(settings.data))
-        front = HttpFront(store.reader(), settings.data)
+        limits = QueryLimits(seconds_max=settings.query_seconds_max, memory_bytes_max=settings.query_memory_bytes_max)
+        front = HttpFront(store.reader(limits), settings.data, port=settings.query_port)
         projector = Projector(pipeline, log, store, settings, clock=clock)
         try:
             projector.prepare()

@@ -29,6 +29,12 @@ class Settings(BaseSettings):
     """The admin URL of that Pulsar."""
     tenant: str = "public"
     """The Pulsar tenant whose namespaces the contexts are."""
+    query_port: int = 0
+    """The port of the embedded engine's endpoint on 127.0.0.1; 0 is one that the system chooses."""
+    query_seconds_max: float = 60.0
+    """How long a query through the endpoint may take."""
+    query_memory_bytes_max: int = 0
+    """How much memory a query through the endpoint may take; 0 is an eighth of the machine's."""
 
 
 def load_settings(*, data: Path | None = None, broker: str | None = None) -> Settings:

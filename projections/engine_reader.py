@@ -31,6 +31,9 @@ STREAMED: Final = frozenset(
 TEXT_BYTES_MAX: Final = 4 << 20
 """The longest statement that the engine parses. (ClickHouse's own default is 256 KiB.)"""
 
+CLOSE_SECONDS_MAX: Final = 10.0
+"""How long the end of the process waits for questions to end, which takes the engine a second at worst."""
+
 _MAY_SET: Final = re.compile(
     r"output_format_(?!schema$)\w+|format_(csv|tsv|json|decimal|binary)_\w+|date_time_(in|out)put_format|session_timezone|"
     r"(cast|join|group_by|aggregate_functions|optimize|query_plan|low_cardinality)_\w+|extremes|final|enable_analyzer|limit|offset|"
@@ -50,10 +53,8 @@ class QueryLimits:
     """What one question may take, so that none can end the process that it shares with the projector."""
 
     seconds_max: float = 60.0
-    memory_bytes_max: int = field(
-        default_factory=lambda: max(256 << 20, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8)
-    )
-    """By default an eighth of the machine's memory: four questions at once leave half of it."""
+    memory_bytes_max: int = 0
+    """0 is an eighth of the machine's memory: four questions at once leave half of it."""
     whole_bytes_max: int = 64 << 20
     """The largest answer in a format that cannot be written block by block (JSON, Arrow, Parquet, …)."""
     concurrent_max: int = 4
@@ -105,6 +106,7 @@ class EngineReader:
 
     def __init__(self, path: str, limits: QueryLimits | None = None) -> None:
         self.limits = limits or QueryLimits()
+        self._memory_bytes_max = self.limits.memory_bytes_max or _machine_bytes() // 8
         self._path = os.path.realpath(path)  # the engine compares paths as texts
         self._lock = threading.Lock()
         self._denied: frozenset[str] | None = None
@@ -145,8 +147,10 @@ class EngineReader:
 
     def close(self) -> None:
         """Take no more questions, end those that run, and wait until their answers are closed."""
-        self._is_closed = True
-        while running := set(self._running):
+        with self._lock:
+            self._is_closed = True
+        deadline = time.monotonic() + CLOSE_SECONDS_MAX
+        while (running := set(self._running)) and time.monotonic() < deadline:
             self._kill(running)
             time.sleep(0.02)
 
@@ -190,7 +194,7 @@ class EngineReader:
             if not _MAY_SET.fullmatch(name):
                 raise refused(f"Cannot modify '{name}' setting in readonly mode.")
         chosen["max_execution_time"] = _at_most(limits.seconds_max, chosen.get("max_execution_time"))
-        chosen["max_memory_usage"] = _at_most(limits.memory_bytes_max, chosen.get("max_memory_usage"))
+        chosen["max_memory_usage"] = _at_most(self._memory_bytes_max, chosen.get("max_memory_usage"))
         if fmt not in STREAMED:
             chosen["max_result_bytes"] = _at_most(limits.whole_bytes_max, chosen.get("max_result_bytes"))
         chosen["log_comment"] = question.mark
@@ -237,6 +241,10 @@ def _varint(number: int) -> bytes:
         out.append(number & 0x7F | 0x80)
         number >>= 7
     return bytes((*out, number))
+
+
+def _machine_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _database(name: str) -> str:

@@ -79,7 +79,7 @@ def headers_of(answer: Answer, question: Question, encoder: Encoder, timezone: s
         "X-ClickHouse-Query-Id": question.query_id,
         "X-ClickHouse-Server-Display-Name": "magnetar",
         "X-ClickHouse-Summary": json.dumps({name: str(value) for name, value in summary.items()}),
-        "X-ClickHouse-Timezone": timezone,
+        "X-ClickHouse-Timezone": question.settings.get("session_timezone") or timezone,
     }
     return headers | ({"Content-Encoding": encoder.encoding} if encoder.encoding else {})
 

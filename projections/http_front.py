@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import secrets
+import socket
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Final, NamedTuple, TypeVar
 
 import structlog
 import uvicorn
-from magnetar.schemas import QueryRefused
+from magnetar.schemas import QueryRefused, SettingsError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -24,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from .engine_reader import Answer, EngineReader, Question
 from .http_answer import Encoder, encoder_for, error_response, exception_block, headers_of
 from .http_request import admit, read_question
-from .query import ENDPOINT_FILE
+from .query import ENDPOINT_FILE, Endpoint, publish, token_of
 from .statement import clickhouse_error
 
 SHORT_BYTES: Final = 1 << 20
@@ -56,22 +54,20 @@ class _BrokenOff(Exception):
 
 
 class HttpFront:
-    """Listens on 127.0.0.1, on a port that the system chooses, and asks everybody for the token.
+    """Listens on 127.0.0.1, on a port that the system chooses unless one is given, and asks everybody for the token.
 
     The endpoint is written to the data folder, readable by its owner alone, and removed by `close`.
     """
 
-    def __init__(self, reader: EngineReader, folder: Path) -> None:
+    def __init__(self, reader: EngineReader, folder: Path, *, port: int = 0) -> None:
         self._reader = reader
-        self._token = secrets.token_urlsafe(32)
+        self._token = token_of(folder)
         self._file = folder / ENDPOINT_FILE
         self._slots = asyncio.Semaphore(reader.limits.concurrent_max)
         self._asked = 0
         self._timezone = ""
         config = uvicorn.Config(
             self._app,
-            host="127.0.0.1",
-            port=0,
             log_config=None,
             log_level="critical",  # an answer that is broken off would be logged with a traceback
             access_log=False,
@@ -82,23 +78,23 @@ class HttpFront:
             timeout_graceful_shutdown=5,
         )
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, name="magnetar-http", daemon=True)
+        self._port = port
+        self._thread: threading.Thread | None = None
 
     def start(self) -> str:
-        """Begin to listen; returns the URL."""
+        """Begin to listen; returns the URL. Raises SettingsError if the port is taken."""
         self._timezone = self._reader.timezone()
+        try:
+            listening = socket.create_server(("127.0.0.1", self._port))
+        except OSError as error:
+            raise SettingsError(
+                f"Port {self._port} of 127.0.0.1 cannot be used: {error.strerror}.",
+                cure="Set MAGNETAR_QUERY_PORT to another.",
+            ) from error
+        self._thread = threading.Thread(target=self._serve, args=(listening,), name="magnetar-http", daemon=True)
         self._thread.start()
-        while not self._server.started:
-            if not self._thread.is_alive():
-                raise QueryRefused("The loopback endpoint could not be opened.", cure="Is 127.0.0.1 usable?")
-            time.sleep(0.01)
-        port = self._server.servers[0].sockets[0].getsockname()[1]
-        url = f"http://127.0.0.1:{port}/"
-        making = self._file.with_suffix(f".{os.getpid()}")
-        making.unlink(missing_ok=True)
-        making.touch(mode=0o600)
-        making.write_text(json.dumps({"url": url, "token": self._token, "pid": os.getpid()}))
-        making.replace(self._file)
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        publish(self._file.parent, Endpoint(url, self._token))
         return url
 
     def close(self) -> None:
@@ -106,8 +102,12 @@ class HttpFront:
         self._file.unlink(missing_ok=True)
         self._server.should_exit = True
         self._reader.close()
-        if self._thread.is_alive():
+        if self._thread is not None:
             self._thread.join(10)
+
+    def _serve(self, listening: socket.socket) -> None:
+        with listening:
+            self._server.run([listening])
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)

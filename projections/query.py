@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import secrets
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -14,6 +16,9 @@ from .store import Store, embedded_dsn
 
 ENDPOINT_FILE: Final = "query-endpoint.json"
 """Where the process that has the engine open says how to reach it; readable by its owner alone."""
+
+CREDENTIAL_FILE: Final = "query-token"
+"""The token alone; it stays when the process has ended."""
 
 
 class QueryFormat(StrEnum):
@@ -38,6 +43,16 @@ class Endpoint(NamedTuple):
 
     url: str
     token: str
+
+    @property
+    def host(self) -> str:
+        """The host in the URL."""
+        return httpx.URL(self.url).host
+
+    @property
+    def port(self) -> int:
+        """The port in the URL."""
+        return httpx.URL(self.url).port or 80
 
 
 def query(folder: Path, sql: str, fmt: QueryFormat) -> bytes:
@@ -81,6 +96,34 @@ def read_endpoint(folder: Path) -> Endpoint | None:
     """How to reach the process that has the engine open, if one says that it has."""
     try:
         found = json.loads((folder / ENDPOINT_FILE).read_text())
-        return Endpoint(found["url"], found["token"])
+        return Endpoint(str(found["url"]), str(found["token"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def publish(folder: Path, endpoint: Endpoint) -> None:
+    """Say how to reach this process, to who may read the data folder's owner's files."""
+    making = folder / f"{ENDPOINT_FILE}.{os.getpid()}"
+    _write_secret(making, json.dumps({"url": endpoint.url, "token": endpoint.token, "pid": os.getpid()}))
+    making.replace(folder / ENDPOINT_FILE)
+
+
+def token_of(folder: Path) -> str:
+    """The token that the endpoint asks for: made once, so that what was set up with it goes on after a restart."""
+    file = folder / CREDENTIAL_FILE
+    try:
+        token = file.read_text().strip()
+    except FileNotFoundError:
+        token = ""
+    if len(token) < 32:
+        token = secrets.token_urlsafe(32)
+        _write_secret(file, token)
+    file.chmod(0o600)
+    return token
+
+
+def _write_secret(file: Path, text: str) -> None:
+    """Write a file that nobody else could read at any time."""
+    file.unlink(missing_ok=True)
+    file.touch(mode=0o600, exist_ok=False)
+    file.write_text(text)
