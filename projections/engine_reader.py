@@ -6,7 +6,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -176,7 +176,7 @@ class EngineReader:
     def _connect(self) -> Any:
         import chdb
 
-        return chdb.connect(self._path)
+        return chdb.connect(self._path)  # type: ignore[no-untyped-call] # chdb says no types
 
     def _judge(self, connection: Any, question: Question) -> Statement:
         if self._denied is None:
@@ -264,7 +264,7 @@ def _at_most(limit: float, wanted: str | None) -> str:
 
 
 @contextmanager
-def _in_its_words() -> Iterator[None]:
+def _in_its_words() -> Generator[None]:
     """Turn the engine's error into ours, with its words and its code."""
     try:
         yield
