@@ -31,6 +31,10 @@ STREAMED: Final = frozenset(
 TEXT_BYTES_MAX: Final = 4 << 20
 """The longest statement that the engine parses. (ClickHouse's own default is 256 KiB.)"""
 
+NATIVE_REVISION_MAX: Final = 54405
+"""The engine writes `Native` in its first revision. An asker up to this one looks which he got; a newer one takes it
+for his own and reads nonsense."""
+
 CLOSE_SECONDS_MAX: Final = 10.0
 """How long the end of the process waits for questions to end, which takes the engine a second at worst."""
 
@@ -71,6 +75,8 @@ class Question:
     """Values of `{name:Type}`, written as in a TabSeparated file: a line feed is `\\n`."""
     settings: Mapping[str, str] = field(default_factory=dict)
     database: str = ""
+    native_revision: int = 0
+    """The newest form of the format `Native` that the asker reads."""
     query_id: str = ""
     """The asker's name for it, which he finds in the answer's headers."""
     mark: str = field(default_factory=lambda: str(uuid4()), init=False)
@@ -126,7 +132,7 @@ class EngineReader:
             connection = self._open(question.mark)
             try:
                 statement = self._judge(connection, question)
-                fmt = statement.format or question.default_format
+                fmt = _format(statement, question)
                 connection.query(self._set(question, statement, fmt), "Null")
                 if question.database:
                     connection.query(f"USE {_database(question.database)}", "Null")
@@ -245,6 +251,13 @@ def _varint(number: int) -> bytes:
 
 def _machine_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _format(statement: Statement, question: Question) -> str:
+    fmt = statement.format or question.default_format
+    if fmt == "Native" and question.native_revision > NATIVE_REVISION_MAX:
+        raise clickhouse_error("NOT_IMPLEMENTED", "Native is written here in its first revision only.")
+    return fmt
 
 
 def _database(name: str) -> str:

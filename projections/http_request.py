@@ -85,6 +85,7 @@ async def read_question(request: Request) -> Question | None:
         parameters={name[6:]: value for name, value in given.items() if name.startswith("param_")},
         settings={k: v for k, v in given.items() if k not in _TRANSPORT and not k.startswith("param_")},
         database=given.get("database") or request.headers.get("x-clickhouse-database", ""),
+        native_revision=int(revision) if (revision := given.get("client_protocol_version", "")).isdecimal() else 0,
         query_id=given["query_id"] if _ID.fullmatch(given.get("query_id", "")) else str(uuid4()),
     )
 

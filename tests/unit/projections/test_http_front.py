@@ -213,6 +213,8 @@ def test_what_this_endpoint_has_not_is_said(endpoint: Endpoint) -> None:
     assert ask(endpoint, "SELECT 1", compress="1").headers["X-ClickHouse-Exception-Code"] == "48"
     assert ask(endpoint, "SELECT 1", decompress="1").headers["X-ClickHouse-Exception-Code"] == "48"
     assert ask(endpoint, "SELECT 1", headers={"Content-Encoding": "gzip"}).status_code == 501
+    assert ask(endpoint, "SELECT 1 FORMAT Native", client_protocol_version="54460").status_code == 501
+    assert ask(endpoint, "SELECT 1 FORMAT Native", client_protocol_version="54405").status_code == 200
 
 
 def test_a_query_that_is_too_long_is_refused(endpoint: Endpoint) -> None:
@@ -334,3 +336,12 @@ def test_half_a_request_holds_nobody_up(endpoint: Endpoint) -> None:
     with socket.create_connection((endpoint.host, endpoint.port)) as half:
         half.sendall(b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\nSELECT")
         assert ask(endpoint, "SELECT 1").text == "1\n"
+
+
+def test_answers_leave_at_once(store: Store, tmp_path: Path) -> None:
+    """Without the protocol on the socket, asyncio leaves Nagle's algorithm on, which costs 40 ms an answer."""
+    front = HttpFront(store.reader(), tmp_path)
+    front.start()
+    eventually(lambda: front._server.started)
+    assert [listening.proto for listening in front._server.servers[0].sockets] == [socket.IPPROTO_TCP]
+    front.close()
