@@ -120,6 +120,12 @@ SELECT arrayMap(x -> file(x), ['{paper}'])
 SELECT arrayMap(`file`, ['{paper}'])
 WITH x -> file(x) AS f SELECT f('{paper}')
 WITH (SELECT file('{paper}')) AS f SELECT f
+WITH file AS f SELECT f('{paper}')
+WITH file AS f SELECT arrayMap(f, ['{paper}'])
+WITH file AS f SELECT * APPLY f FROM (SELECT '{paper}')
+SELECT file AS f, arrayMap(f, ['{paper}'])
+SELECT arrayMap(default.file, ['{paper}'])
+SELECT arrayMap(if(1, file, file), ['{paper}'])
 SELECT 1 UNION ALL SELECT length(file('{paper}'))
 SELECT 1 WHERE file('{paper}') = ''
 EXPLAIN QUERY TREE SELECT file('{paper}')
