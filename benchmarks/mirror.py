@@ -49,7 +49,8 @@ def ready_made(log: SqliteLog, store: Store, folder: Path) -> float:
         reader, number = log.reader(EVENTS, partition, after=None), 0
         while messages := reader.read(messages_max=BLOCK, timeout_seconds=0):
             path = folder / f"{partition}-{number}.avro"
-            path.write_bytes(container(SCHEMA.commit_json, [m.payload for m in messages if m.payload[0]]))
+            parts = container(SCHEMA.commit_json, [m.payload for m in messages if m.payload[0]])
+            path.write_bytes(b"".join(parts))
             files.append((partition, path))
             number += 1
     tables = MirrorTables(SCHEMA, partitions=PARTITIONS)

@@ -18,7 +18,8 @@ def header(schema_json: str) -> bytes:
     return b"Obj\x01" + write_long(len(metadata)) + pairs + b"\x00" + SYNC
 
 
-def container(schema_json: str, payloads: Sequence[bytes]) -> bytes:
-    """A whole container file with one block. `payloads` are messages of one schema, unopened."""
+def container(schema_json: str, payloads: Sequence[bytes]) -> tuple[bytes, bytes, bytes]:
+    """A container file with one block, in parts that need not be joined. `payloads` are messages of one schema,
+    unopened."""
     body = b"".join(payloads)
-    return b"".join((header(schema_json), write_long(len(payloads)), write_long(len(body)), body, SYNC))
+    return header(schema_json) + write_long(len(payloads)) + write_long(len(body)), body, SYNC

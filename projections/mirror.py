@@ -120,7 +120,8 @@ class Mirror:
         """Let ClickHouse decode the payloads into both tables, each under its token and behind the lease."""
         text = self._schema_text(schema)
         path = self._folder / f"{os.getpid()}-{partition}.avro"
-        path.write_bytes(container(text, payloads))
+        with path.open("wb") as file:
+            file.writelines(container(text, payloads))
         try:
             source = f"FROM file({literal(str(path))}, 'Avro', {literal(structure(json.loads(text)))})"
             statements = self.tables.inserts(text, source, partition, self._guard(partition, lease))
