@@ -23,7 +23,7 @@ from magnetar.schemas.command_message import (
     UnknownCommandType,
     encode_ids_to_time,
 )
-from magnetar.schemas.commit import CLAIM, Commit, CommitCodec, Parked, write_place
+from magnetar.schemas.commit import CommitCodec, Effect, Parked, write_place
 from magnetar.schemas.framing import write_string
 from magnetar.schemas.ids import NIL, is_uuid
 from magnetar.schemas.read_rule import Mark
@@ -102,10 +102,8 @@ class PartitionProcessor:
 
     # --- recovery ---------------------------------------------------------------------------------------------------
 
-    def replay(self, commit: Commit) -> None:
+    def replay(self, commit: Effect) -> None:
         """Take a commit that counts into the states, the remembered ids and the last source."""
-        if commit.outcome == CLAIM:
-            return
         if commit.events:
             self._fold(commit)
         self._last_id = commit.source.id
@@ -114,7 +112,7 @@ class PartitionProcessor:
             self._ids.remember(packed(commit.command_id), commit.number, commit.source.published_at_ms)
         self.next_number = commit.number + 1
 
-    def _fold(self, commit: Commit) -> None:
+    def _fold(self, commit: Effect) -> None:
         version, state = self._cells.get(commit.aggregate_id) or self._seed
         if commit.version < version and self._is_restored:
             return  # the state is of a later moment than the beginning of its round: it has these events

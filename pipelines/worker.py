@@ -279,7 +279,7 @@ class Worker:
         number, owner, _ = _head(message)
         verdict = rule.judge(number, owner)
         if verdict is Verdict.COUNTS:
-            owned.processor.replay(self._codecs.of(message.schema).decode(message.payload))
+            owned.processor.replay(self._codecs.of(message.schema).decode_effect(message.payload))
         if verdict is not Verdict.CLAIM or owner != owned.owner:
             return False
         owned.schema = message.schema

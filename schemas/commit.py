@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from hashlib import sha256
+from itertools import takewhile
 from typing import Any, Final
 
 import msgspec
@@ -22,6 +24,9 @@ from .framing import (
     read_map,
     read_optional_long,
     read_optional_string,
+    skip_long,
+    skip_map,
+    skip_optional_string,
     write_bytes,
     write_long,
     write_map,
@@ -36,6 +41,11 @@ from .topics import MessageId
 
 ACCEPTED, NOTHING, REJECTED, PARKED, CLAIM = OUTCOMES
 _ACCEPTED, _NOTHING, _REJECTED, _PARKED, _CLAIM = (write_long(i) for i in range(len(OUTCOMES)))
+_EVENTS_ONLY: Final = (_ACCEPTED + NULL * 3, _NOTHING + NULL * 3)
+"""The usual ways from an outcome to the events: no rejection, nothing parked, nothing resolved."""
+_LOW_BYTES: Final = [bytes([n << 1 | 0x80]) for n in range(64)]
+"""The first byte of a number with more than six bits, by its lowest six."""
+
 PARKED_COMMAND_BYTES_MAX: Final = 64 * 1024
 """A parked commit carries the command's own bytes up to this size, and their SHA-256 beyond it."""
 
@@ -64,6 +74,17 @@ class Parked(msgspec.Struct, frozen=True, gc=False):
         return cls(reason, detail, sha256=sha256(payload).digest())
 
 
+class Effect(msgspec.Struct, frozen=True, gc=False):
+    """What recovery takes from a commit: the events, and that its command has been decided."""
+
+    number: int
+    aggregate_id: str
+    version: int
+    command_id: str
+    source: Source
+    events: tuple[Any, ...]
+
+
 class Commit(msgspec.Struct, frozen=True, gc=False):
     """A decoded commit. `version` is the one before the first event; times are micro- and milliseconds since 1970."""
 
@@ -87,10 +108,14 @@ class Commit(msgspec.Struct, frozen=True, gc=False):
     events: tuple[Any, ...]
 
 
+_write_time = lru_cache(maxsize=16)(write_long)
+"""Many commands are published at one time, and a number of that size takes a microsecond to write."""
+
+
 def write_place(id: MessageId, published_at_ms: int) -> bytes:
     """The bytes of a source up to its topic's incarnation."""
     ledger, entry, batch = id
-    return write_long(ledger) + write_long(entry) + write_long(batch) + write_long(published_at_ms)
+    return write_long(ledger) + write_long(entry) + write_long(batch) + _write_time(published_at_ms)
 
 
 def write_source(source: Source) -> bytes:
@@ -196,6 +221,34 @@ class CommitCodec:
         except (IndexError, UnicodeDecodeError) as error:
             raise Undecodable(f"The bytes are not a commit of {self.schema.aggregate}: {error}.") from error
 
+    def decode_effect(self, payload: bytes) -> Effect:
+        """Read only what recovery needs, in half the time. Raises what `decode` raises."""
+        try:
+            return self._decode_effect(payload) or _effect(self._decode(payload))
+        except MagnetarError:
+            raise
+        except (IndexError, UnicodeDecodeError) as error:
+            raise Undecodable(f"The bytes are not a commit of {self.schema.aggregate}: {error}.") from error
+
+    def _decode_effect(self, payload: bytes) -> Effect | None:
+        """None if there is more to it than events: that is read whole, so that what is unknown is noticed."""
+        number, _, at = read_head(payload)
+        aggregate_id, at = read_bytes(payload, at)
+        version, at = read_long(payload, at)
+        command_id, at = read_bytes(payload, at)
+        for _ in ("correlation_id", "causation_id", "actor"):
+            at = skip_optional_string(payload, at)
+        at = skip_map(payload, skip_long(payload, at))
+        source, at = _read_source(payload, at)
+        at = skip_optional_string(payload, at)
+        _, at = read_optional_long(payload, at)
+        if not payload.startswith(_EVENTS_ONLY, at):
+            return None
+        events, at = self._read_events(payload, at + len(_EVENTS_ONLY[0]), io.BytesIO(payload))
+        if at != len(payload):
+            return None
+        return Effect(number, aggregate_id.decode(), version, command_id.decode(), source, events)
+
     def _decode(self, payload: bytes) -> Commit:
         number, owner, at = read_head(payload)
         aggregate_id, at = read_bytes(payload, at)
@@ -270,6 +323,11 @@ class CommitCodec:
             )
 
 
+def _effect(commit: Commit) -> Effect:
+    c = commit
+    return Effect(c.number, c.aggregate_id, c.version, c.command_id, c.source, c.events)
+
+
 def read_head(payload: bytes) -> tuple[int, bytes, int]:
     """Number and owner, all that the read rule needs, and the offset behind them."""
     number, at = read_long(payload, 0)
@@ -286,15 +344,28 @@ def counting_run(rule: ReadRule, payloads: Sequence[bytes], start: int) -> int:
     Where it ends, `ReadRule.judge` says why.
     """
     owner, expected, at = rule.owner, rule.expected, start
-    if owner is not None:
-        for at in range(start, len(payloads)):
-            if not payloads[at].startswith(write_long(expected) + owner):
-                break
-            expected += 1
-        else:
-            at = len(payloads)
+    while owner is not None and at < len(payloads):
+        wanted = _heads(expected, owner)
+        run = _true_at_first(map(bytes.startswith, payloads[at : at + len(wanted)], wanted))
+        expected += run
+        at += run
+        if run < len(wanted):
+            break
     rule.expected = expected
     return at - start
+
+
+def _heads(number: int, owner: bytes) -> list[bytes]:
+    """What the commits from this number to the next multiple of 64 begin with: only the first byte differs."""
+    if number < 64:
+        return [write_long(each) + owner for each in range(number, 64)]
+    rest = write_long(number)[1:] + owner
+    return [low + rest for low in _LOW_BYTES[number % 64 :]]
+
+
+def _true_at_first(found: Iterator[bool]) -> int:
+    """How many are true before the first that is not."""
+    return sum(takewhile(bool, found))
 
 
 def read_command_id(payload: bytes) -> str:

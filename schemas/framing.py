@@ -79,9 +79,30 @@ def read_long(data: bytes, at: int) -> tuple[int, int]:
 def read_bytes(data: bytes, at: int) -> tuple[bytes, int]:
     """Read bytes or a string's bytes; returns them and the offset behind them."""
     length, at = read_long(data, at)
-    if length < 0 or at + length > len(data):
+    end = at + length
+    if length < 0 or end > len(data):
         raise Undecodable(f"A length of {length} stands at byte {at}, where {len(data) - at} are left.")
-    return data[at : at + length], at + length
+    return data[at:end], end
+
+
+def skip_long(data: bytes, at: int) -> int:
+    """The offset behind a long."""
+    while data[at] >= 0x80:
+        at += 1
+    return at + 1
+
+
+def skip_optional_string(data: bytes, at: int) -> int:
+    """The offset behind `["null", "string"]`."""
+    if data[at] == 0:
+        return at + 1
+    _, at = read_branch(data, at)
+    return read_bytes(data, at)[1]
+
+
+def skip_map(data: bytes, at: int) -> int:
+    """The offset behind a map of strings."""
+    return at + 1 if data[at] == 0 else read_map(data, at)[1]
 
 
 def read_branch(data: bytes, at: int) -> tuple[bool, int]:
@@ -96,22 +117,26 @@ def read_branch(data: bytes, at: int) -> tuple[bool, int]:
 
 def read_optional_string(data: bytes, at: int) -> tuple[str | None, int]:
     """Read `["null", "string"]`."""
-    there, at = read_branch(data, at)
-    if not there:
-        return None, at
+    if data[at] == 0:
+        return None, at + 1
+    _, at = read_branch(data, at)
     text, at = read_bytes(data, at)
     return text.decode(), at
 
 
 def read_optional_long(data: bytes, at: int) -> tuple[int | None, int]:
     """Read `["null", "long"]`."""
-    there, at = read_branch(data, at)
-    return read_long(data, at) if there else (None, at)
+    if data[at] == 0:
+        return None, at + 1
+    _, at = read_branch(data, at)
+    return read_long(data, at)
 
 
 def read_map(data: bytes, at: int) -> tuple[dict[str, str], int]:
     """Read a map of strings, in as many blocks as it was written."""
     items: dict[str, str] = {}
+    if data[at] == 0:
+        return items, at + 1
     while True:
         count, at = read_long(data, at)
         if count == 0:

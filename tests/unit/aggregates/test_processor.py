@@ -78,12 +78,14 @@ class Partition:
         )
         self.processor.begin(OWNER, INCARNATION)
         self.log: list[Commit] = []
+        self.payloads: list[bytes] = []
         self.offset = 0
 
     def send(self, key: str, payload: bytes, *, at_ms: int = AT_MS) -> Decision:
         self.offset += 1
         decision = self.processor.decide(MessageId(self.offset), key, payload, at_ms)
         if decision.commit is not None:
+            self.payloads.append(decision.commit)
             self.log.append(COMMITS.decode(decision.commit))
         return decision
 
@@ -131,8 +133,8 @@ def test_a_redelivered_command_is_answered_by_its_commit_and_not_decided_again()
     for amount in (5, 6, 200):
         first.add(amount)
     second = Partition()
-    for commit in first.log:
-        second.processor.replay(commit)
+    for payload in first.payloads:
+        second.processor.replay(COMMITS.decode_effect(payload))
     second.processor.begin(b"p" * 16, INCARNATION)
     redelivered = [second.add(amount) for amount in (5, 6, 200)]
     assert [(d.outcome, d.number) for d in redelivered] == [("redelivered", n) for n in (1, 2, 3)]
@@ -143,7 +145,7 @@ def test_a_redelivered_command_is_answered_by_its_commit_and_not_decided_again()
 def test_bytes_that_were_parked_are_not_parked_again_when_redelivered() -> None:
     first, second = Partition(), Partition()
     first.send("a", b"junk")
-    second.processor.replay(first.log[0])
+    second.processor.replay(COMMITS.decode_effect(first.payloads[0]))
     second.processor.begin(OWNER, INCARNATION)
     assert second.send("a", b"junk").outcome == "redelivered"
 
@@ -158,7 +160,7 @@ def test_bytes_that_were_parked_are_not_parked_again_when_the_same_owner_gets_th
 def test_a_topic_made_anew_has_commands_that_were_not_decided() -> None:
     first, second = Partition(), Partition()
     first.send("a", b"junk")
-    second.processor.replay(first.log[0])
+    second.processor.replay(COMMITS.decode_effect(first.payloads[0]))
     second.processor.begin(OWNER, "00000000-3a2d-4281-9957-f030e84bffdf")
     assert second.send("a", b"junk").outcome == "parked"
 

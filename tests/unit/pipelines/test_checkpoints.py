@@ -17,7 +17,7 @@ from magnetar.pipelines.runtime import provision
 from magnetar.pipelines.worker import Worker, WorkerOptions
 from magnetar.schemas import Command, Event, Meta, TopicKind, uuid7
 from magnetar.schemas.command_message import CommandCodec, CommandEnvelope
-from magnetar.schemas.commit import Commit
+from magnetar.schemas.commit import Effect
 
 AGGREGATES = 40
 
@@ -158,7 +158,7 @@ def replayed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     numbers: list[int] = []
     replay = PartitionProcessor.replay
 
-    def counting(self: Any, commit: Commit) -> None:
+    def counting(self: Any, commit: Effect) -> None:
         numbers.append(commit.number)
         replay(self, commit)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from magnetar.schemas import Command, Event, MessageId, PartitionRefused, Rejection, Undecodable, uuid7
 from magnetar.schemas.aggregate_schema import AggregateSchema
 from magnetar.schemas.command_message import CommandCodec, CommandEnvelope, UnknownCommandType, encode_ids_to_time
-from magnetar.schemas.commit import ACCEPTED, Commit, CommitCodec, Parked, Source, read_command_id, write_source
+from magnetar.schemas.commit import ACCEPTED, CommitCodec, Effect, Parked, Source, read_command_id, write_source
 
 
 class Open(Command):
@@ -125,6 +125,7 @@ def commit_of(number: int, envelope: CommandEnvelope, version: int, source: Sour
     return codec.encode(number, b"0123456789abcdef", envelope, version, ids, write_source(source), tail)
 
 
+EFFECT = Effect.__struct_fields__
 SOURCES = st.builds(Source, st.builds(MessageId, LONGS, LONGS, LONGS), st.integers(0, 2**47), UUIDS)
 
 
@@ -155,12 +156,14 @@ def test_a_commit_is_byte_for_byte_what_fastavro_writes(
         assert commit.parked in (None, parked)
         assert commit.events == (tuple(events) if commit.outcome == ACCEPTED else ())
         assert len(read["events"]) == len(commit.events)
+        effect = codec.decode_effect(payload)
+        assert [getattr(effect, name) for name in EFFECT] == [getattr(commit, name) for name in EFFECT]
 
 
 @given(st.binary(max_size=200))
 @settings(max_examples=500, deadline=None)
 def test_foreign_bytes_are_undecodable_and_nothing_else(junk: bytes) -> None:
-    for decode in (CommandCodec(SCHEMA).decode, CommitCodec(SCHEMA).decode):
+    for decode in (CommandCodec(SCHEMA).decode, CommitCodec(SCHEMA).decode, CommitCodec(SCHEMA).decode_effect):
         with pytest.raises(Undecodable):
             decode(junk)
 
@@ -222,12 +225,23 @@ class Merged(Event):
     pass
 
 
-def decode_with_writers_schema(writer: AggregateSchema, events: list[Event]) -> Commit:
-    codec = CommitCodec(writer)
+class Forbidden(Rejection):
+    pass
+
+
+def commit_with(writer: AggregateSchema, tail: bytes) -> bytes:
     envelope = CommandEnvelope("a", uuid7(1, 1), 0)
     source = write_source(Source(MessageId(1), 0, uuid7(1, 1)))
-    payload = codec.encode(1, bytes(16), envelope, 0, encode_ids_to_time(envelope), source, codec.accepted(events))
-    return CommitCodec(SCHEMA).for_schema(writer.commit_json).decode(payload)
+    return CommitCodec(writer).encode(1, bytes(16), envelope, 0, encode_ids_to_time(envelope), source, tail)
+
+
+def decode_with_writers_schema(writer: AggregateSchema, events: list[Event]) -> Effect:
+    """As a whole, and as recovery reads it: both the same."""
+    payload = commit_with(writer, CommitCodec(writer).accepted(events))
+    reader = CommitCodec(SCHEMA).for_schema(writer.commit_json)
+    effect = reader.decode_effect(payload)
+    assert reader.decode(payload).events == effect.events
+    return effect
 
 
 def test_commits_of_an_older_schema_are_read_with_that_schema() -> None:
@@ -240,6 +254,15 @@ def test_an_event_type_that_this_code_lacks_refuses_the_partition() -> None:
     assert decode_with_writers_schema(newer, [Closed()]).events == (Closed(),)
     with pytest.raises(PartitionRefused, match="Merged"):
         decode_with_writers_schema(newer, [Merged()])
+
+
+def test_a_rejection_type_that_this_code_lacks_refuses_the_partition_too() -> None:
+    newer = AggregateSchema("bank", "Account", commands=[Open], events=[Closed], rejections=[Denied, Forbidden])
+    payload = commit_with(newer, CommitCodec(newer).rejected(Forbidden()))
+    reader = CommitCodec(SCHEMA).for_schema(newer.commit_json)
+    for decode in (reader.decode, reader.decode_effect):
+        with pytest.raises(PartitionRefused, match="Forbidden"):
+            decode(payload)
 
 
 def test_the_avro_package_takes_the_schemas_without_a_warning() -> None:

@@ -44,6 +44,17 @@ def test_resuming_with_owner_and_number_judges_the_same(log: list[tuple[int, byt
     assert [resumed.judge(number, owner) for number, owner in log[cut:]] == verdicts[cut:]
 
 
+@pytest.mark.parametrize("first", [1, 63, 64, 8_191, 1_048_500])
+@pytest.mark.parametrize("ends_after", [0, 1, 63, 64, 65, 200])
+def test_a_long_run_ends_where_a_commit_is_not_the_expected_one(first: int, ends_after: int) -> None:
+    owner = b"o" * 16
+    payloads = [write_long(number) + owner + b"rest" for number in range(first, first + 200)]
+    payloads[ends_after:ends_after] = [write_long(first + ends_after + 1) + owner]
+    rule = ReadRule(owner, first)
+    assert counting_run(rule, payloads, 0) == ends_after
+    assert rule.expected == first + ends_after
+
+
 OWNERS = [bytes([n]) * 16 for n in range(3)]
 
 
