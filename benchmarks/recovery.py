@@ -31,11 +31,12 @@ NEVER = 1 << 40
 
 
 class Recovered(NamedTuple):
-    """How long it took, and the version that an aggregate was found to have."""
+    """How long it took, the version that an aggregate was found to have, and the one that it has."""
 
     name: str
     seconds: float
     version: int
+    expected: int
 
 
 def publish(log: SqliteLog, commands: int) -> None:
@@ -62,7 +63,7 @@ def worker_on(log: SqliteLog, *, checkpoints: bool) -> Worker:
     return Worker(log, Box, SCHEMA, partitions=1, name=name, clock=clock, random=source, options=options)
 
 
-def recover(log: SqliteLog, *, checkpoints: bool) -> Recovered:
+def recover(log: SqliteLog, expected: int, *, checkpoints: bool) -> Recovered:
     """Publish one command, measure until it is decided, and read its commit."""
     worker = worker_on(log, checkpoints=checkpoints)
     publish(log, 1)
@@ -71,7 +72,8 @@ def recover(log: SqliteLog, *, checkpoints: bool) -> Recovered:
         worker.step(timeout_seconds=1)
     seconds = time.perf_counter() - start
     worker.close()
-    return Recovered("from a checkpoint" if checkpoints else "from the log", seconds, last_commit(log).version)
+    name = "from a checkpoint" if checkpoints else "from the log"
+    return Recovered(name, seconds, last_commit(log).version, expected)
 
 
 def last_commit(log: SqliteLog) -> Commit:
@@ -95,9 +97,10 @@ def run(commands: int) -> Iterator[Recovered]:
         while worker.decided < commands:
             worker.step(timeout_seconds=1)
         worker.close()
-        yield recover(log, checkpoints=True)
+        had = -(-commands // AGGREGATES)
+        yield recover(log, had, checkpoints=True)
         end = log.end(CHECKPOINTS, 0)
         if end is not None:
             log.trim(CHECKPOINTS, 0, through=end)
-        yield recover(log, checkpoints=False)
+        yield recover(log, had + 1, checkpoints=False)
         log.close()

@@ -22,8 +22,8 @@ from magnetar.schemas.command_message import CommandCodec, CommandEnvelope
 from magnetar import Aggregate, Command, Event, Pipeline
 
 PARTITIONS = 16
-MEASURED = 200_000
-CASES = ((1_000, 2), (10_000, 2), (100_000, 2), (1_000_000, 2), (10_000, 10), (10_000, 40))
+MEASURED = 100_000
+CASES = ((1_000, 2), (100_000, 2), (1_000_000, 2), (1_000, 10), (1_000, 40))
 LINES_MAX = 5
 STATE = {"customer": str, "street": str, "city": str, "lines": tuple[str, ...], "pieces": int, "total": float}
 SEED = {"customer": "", "street": "", "city": "", "lines": (), "pieces": 0, "total": 0.0}
