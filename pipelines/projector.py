@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Final
 
 import structlog
@@ -51,8 +52,8 @@ class _InTurn:
         self.close = reader.close
 
     def read(self, *, messages_max: int, timeout_seconds: float) -> Sequence[Message]:
-        """The next messages, when it is this reader's turn."""
-        with self._turn:
+        """The next messages, when it is this reader's turn; who may have to wait for them keeps nobody else waiting."""
+        with nullcontext() if timeout_seconds else self._turn:
             return self._reader.read(messages_max=messages_max, timeout_seconds=timeout_seconds)
 
 
