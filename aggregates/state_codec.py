@@ -19,7 +19,7 @@ class StateCodec:
     def __init__(self, aggregate: type[Any]) -> None:
         self._aggregate = aggregate
         self.fingerprint = fingerprint(aggregate)
-        self._encoder = msgspec.msgpack.Encoder(enc_hook=_plain)
+        self._encoder = msgspec.msgpack.Encoder()
         self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(aggregate)
 
     def encode(self, state: Any) -> bytes:
@@ -61,8 +61,3 @@ def _undocumented(schema: Any) -> Any:
     if isinstance(schema, dict):
         return {key: _undocumented(value) for key, value in schema.items() if key not in ("description", "title")}
     return [_undocumented(value) for value in schema] if isinstance(schema, list) else schema
-
-
-def _plain(value: Any) -> Any:
-    """A read-only mapping as what msgspec can write."""
-    return dict(value)

@@ -12,7 +12,17 @@ if TYPE_CHECKING:
     from magnetar.aggregates import Aggregate
     from magnetar.pipelines import Client, CommandParked, Pipeline, Receipt, SyncClient
     from magnetar.projections import Sql
-    from magnetar.schemas import Command, Event, MagnetarError, Meta, Position, Rejection, State
+    from magnetar.schemas import (
+        Command,
+        Event,
+        Immutable,
+        MagnetarError,
+        Meta,
+        Position,
+        Precision,
+        Rejection,
+        State,
+    )
 
 _HOME_OF = {
     "Aggregate": "aggregates",
@@ -20,10 +30,12 @@ _HOME_OF = {
     "Command": "schemas",
     "CommandParked": "pipelines",
     "Event": "schemas",
+    "Immutable": "schemas",
     "MagnetarError": "schemas",
     "Meta": "schemas",
     "Pipeline": "pipelines",
     "Position": "schemas",
+    "Precision": "schemas",
     "Receipt": "pipelines",
     "Rejection": "schemas",
     "Sql": "projections",
@@ -37,10 +49,12 @@ __all__ = [
     "Command",
     "CommandParked",
     "Event",
+    "Immutable",
     "MagnetarError",
     "Meta",
     "Pipeline",
     "Position",
+    "Precision",
     "Receipt",
     "Rejection",
     "Sql",

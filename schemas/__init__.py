@@ -17,7 +17,9 @@ from .errors import (
     Undecodable,
 )
 from .ids import is_uuid7, made_at_ms, uuid7, why_bad_aggregate_id
-from .messages import Command, Event, Immutable, Message, Meta, Rejection, State, wire_name
+from .messages import Command, Event, Immutable, Message, Meta, Rejection, State
+from .names import wire_name
+from .precision import Precision
 from .read_rule import ReadRule, Verdict
 from .routing import murmur3_32, partition_of
 from .topics import MessageId, Position, Topic, TopicKind
@@ -40,6 +42,7 @@ __all__ = [
     "OwnershipLost",
     "PartitionRefused",
     "Position",
+    "Precision",
     "QueryRefused",
     "ReadRule",
     "Rejection",

@@ -6,16 +6,15 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from .derivation import Json, record_schema
+from .derivation import record_schema
 from .errors import DeclarationError
-from .messages import Command, Event, Message, Rejection, wire_name
-from .names import kebab
+from .field_type import UNKNOWN_SYMBOL, Json
+from .messages import Command, Event, Message, Rejection
+from .names import kebab, wire_name
 
 UUID: Json = {"type": "string", "logicalType": "uuid"}
 AT: Json = {"type": "long", "logicalType": "timestamp-micros"}
 OUTCOMES = ("accepted", "nothing", "rejected", "parked", "claim")
-UNKNOWN_TYPE = "_unknown"
-"""The first symbol of every `type` enum and its default: what an old reader sees of a newer type."""
 
 
 class AggregateSchema:
@@ -50,11 +49,17 @@ class AggregateSchema:
         return record_schema(cls, namespace=f"{self.namespace}.{kind}")
 
     def _optionals(self, classes: dict[str, Any]) -> list[Json]:
+        if "type" in classes:
+            raise DeclarationError(
+                f"{self.aggregate} has a {classes['type'].__qualname__} called 'type' on the wire, as is the field "
+                "that says which type a record has.",
+                cure="Call it something else.",
+            )
         return [{"name": name, "type": ["null", self.record(cls)], "default": None} for name, cls in classes.items()]
 
     def _type_enum(self, name: str, classes: dict[str, Any]) -> Json:
-        symbols = [UNKNOWN_TYPE, *classes]
-        return {"name": "type", "type": {"type": "enum", "name": name, "symbols": symbols, "default": UNKNOWN_TYPE}}
+        symbols = [UNKNOWN_SYMBOL, *classes]
+        return {"name": "type", "type": {"type": "enum", "name": name, "symbols": symbols, "default": UNKNOWN_SYMBOL}}
 
     def _command(self) -> Json:
         envelope: list[Json] = [

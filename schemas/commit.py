@@ -12,10 +12,11 @@ from typing import Any, Final
 
 import msgspec
 
-from .aggregate_schema import OUTCOMES, UNKNOWN_TYPE, AggregateSchema
+from .aggregate_schema import OUTCOMES, AggregateSchema
 from .command_message import CommandEnvelope, around, encode_ids_to_time
-from .derivation import Json, RecordCodec
+from .derivation import RecordCodec, UnknownToThisCode
 from .errors import MagnetarError, PartitionRefused, Undecodable
+from .field_type import UNKNOWN_SYMBOL, Json
 from .framing import (
     NULL,
     read_branch,
@@ -420,17 +421,17 @@ class _Records:
 
     def __init__(self, schema: AggregateSchema, ours: dict[str, type[Any]], written: list[tuple[str, Json]]) -> None:
         self._aggregate = schema.aggregate
-        self._names = [UNKNOWN_TYPE, *(name for name, _ in written)]
+        self._names = [UNKNOWN_SYMBOL, *(name for name, _ in written)]
         self._by_class: dict[type[Any], tuple[bytes, RecordCodec, bytes]] = {}
-        self._by_index: list[tuple[bytes, RecordCodec, bytes] | None] = []
+        self._by_index: list[tuple[bytes, RecordCodec, bytes] | str] = []
         for index, (name, record) in enumerate(written):
-            parts = None
-            if name in ours and not (_field_names(record) - _field_names(schema.record(ours[name]))):
-                before, after = around(index, len(written))
-                codec = RecordCodec(ours[name], schema.record(ours[name]), written_with=record)
-                parts = (before, codec, after)
-                self._by_class[ours[name]] = parts
-            self._by_index.append(parts)
+            if name not in ours:
+                self._by_index.append(f"{name}, which this code lacks")
+                continue
+            before, after = around(index, len(written))
+            codec = RecordCodec(ours[name], schema.record(ours[name]), written_with=record)
+            self._by_class[ours[name]] = before, codec, after
+            self._by_index.append(f"{name}{codec.misfit}" if codec.misfit else (before, codec, after))
 
     def encode(self, value: Any) -> bytes:
         before, codec, after = self._by_class[type(value)]
@@ -441,22 +442,24 @@ class _Records:
         if not 1 <= index <= len(self._by_index):
             raise Undecodable(f"The type of a record is number {index}.")
         parts = self._by_index[index - 1]
-        if parts is None:
-            raise PartitionRefused(
-                f"A commit of {self._aggregate} carries {self._names[index]}, or a field of it, that this code lacks.",
-                cure="Deploy the code that declares it: folding past it would decide wrongly.",
-                type=self._names[index],
-            )
+        if isinstance(parts, str):
+            raise self._refusal(index, parts)
         before, codec, after = parts
         if not payload.startswith(before, at):
             raise Undecodable(f"Another field than {self._names[index]} is set in a record of that type.")
         stream.seek(at + len(before))
-        value = codec.decode(stream)
+        try:
+            value = codec.decode(stream)
+        except UnknownToThisCode as error:
+            raise self._refusal(index, f"{self._names[index]} with {error.fields['unknown']}") from error
         end = stream.tell()
         if not payload.startswith(after, end):
             raise Undecodable(f"Something stands behind the {self._names[index]} that does not belong to it.")
         return value, end + len(after)
 
-
-def _field_names(record: Json) -> set[str]:
-    return {field["name"] for field in record["fields"]}
+    def _refusal(self, index: int, what: str) -> PartitionRefused:
+        return PartitionRefused(
+            f"A commit of {self._aggregate} carries {what}.",
+            cure="Deploy the code that declares it: folding past it would decide wrongly.",
+            type=self._names[index],
+        )

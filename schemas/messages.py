@@ -7,22 +7,23 @@ from typing import Any, Self, dataclass_transform
 
 import msgspec
 
+from .annotations import is_resolvable
+from .derive import record_of
 from .errors import DeclarationError
-from .immutability import refuse_mutable
-from .names import check_name
-
-
-def wire_name(cls: type[Any]) -> str:
-    """The name that stands for the class in the log; `class Gone(Event, wire_name="Departed")` keeps an old one."""
-    name: str = cls.__wire_name__
-    return name
+from .immutability import refuse_mutable_fields
+from .names import check_name, wire_name
+from .read_only import freezing, read_only
 
 
 class ImmutableMeta(msgspec.StructMeta):
-    """Makes frozen structs, notes their wire name, and lets a class check its own declaration."""
+    """Makes frozen structs with read-only mappings, notes their wire name, and lets a class check its declaration."""
 
     def __new__(mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **config: Any) -> Any:
         wire_name = config.pop("wire_name", None) or name
+        if (freeze := freezing(namespace, bases)) is not None:
+            fields = namespace.get("__annotations__", ())
+            defaults = {key: read_only(value) for key, value in namespace.items() if key in fields and value != {}}
+            namespace = {**namespace, **defaults, "__post_init__": freeze}
         cls: Any = super().__new__(mcls, name, bases, namespace, **config)
         cls.__wire_name__ = wire_name
         if not cls.__struct_config__.frozen:
@@ -37,7 +38,11 @@ class ImmutableMeta(msgspec.StructMeta):
 # Here and not at the metaclass: mypy asks the bases first, and `msgspec.Struct` says that its fields can be assigned.
 @dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class Immutable(msgspec.Struct, metaclass=ImmutableMeta, frozen=True, gc=False):
-    """A frozen value. `gc=False`: immutable values form no cycles, and millions of states stay out of the collector."""
+    """A frozen value: the base of value objects such as an amount of money, which messages and states may have.
+
+    Mappings are copied and made read-only, whoever makes the value. `gc=False`: immutable values form no cycles, and
+    millions of states stay out of the collector.
+    """
 
     def replace(self, **changes: Any) -> Self:
         """A copy of this value with some fields changed. Types are not checked here; the test kit checks them."""
@@ -46,16 +51,20 @@ class Immutable(msgspec.Struct, metaclass=ImmutableMeta, frozen=True, gc=False):
     @classmethod
     def __declared__(cls) -> None:
         """Called when a subclass has been declared; raises DeclarationError if it cannot mean anything."""
-
-
-class Message(Immutable):
-    """What commands, events and rejections have in common: a name on the wire."""
-
-    @classmethod
-    def __declared__(cls) -> None:
         check_name(wire_name(cls), of=f"class {cls.__qualname__}")
         for field in cls.__struct_encode_fields__:
             check_name(field, of=f"field {cls.__qualname__}.{field}")
+        refuse_mutable_fields(cls)
+
+
+class Message(Immutable):
+    """What commands, events and rejections have in common: a name on the wire, and a type there for each field."""
+
+    @classmethod
+    def __declared__(cls) -> None:
+        super().__declared__()
+        if is_resolvable(cls):  # an annotation may name what is declared further down: an aggregate looks again
+            record_of(cls)
 
 
 class Command(Message):
@@ -72,12 +81,6 @@ class Rejection(Message):
 
 class State(Immutable, tag=True):
     """One stage of an aggregate's life; a union of them makes illegal states impossible to write."""
-
-    @classmethod
-    def __declared__(cls) -> None:
-        for name, annotation in cls.__annotations__.items():
-            if not isinstance(annotation, str):
-                refuse_mutable(annotation, where=f"{cls.__qualname__}.{name}")
 
 
 class Meta(Immutable):

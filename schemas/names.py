@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from .errors import DeclarationError
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}", re.ASCII)
 _CONTEXT = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
+
+
+def wire_name(cls: type[Any]) -> str:
+    """The name that stands for the class in the log; `class Gone(Event, wire_name="Departed")` keeps an old one."""
+    name: str = cls.__wire_name__
+    return name
 
 
 def check_name(name: str, *, of: str) -> None:
