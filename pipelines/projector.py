@@ -20,7 +20,7 @@ from magnetar.projections.range_loop import Feed, RangeLoop
 from magnetar.projections.sql_views import create_view
 from magnetar.projections.store import Store, embedded_dsn
 from magnetar.projections.views import RESERVED, views
-from magnetar.schemas import LeaseLost, LogUnavailable, MessageId, StoreUnavailable, Topic, TopicKind
+from magnetar.schemas import LeaseLost, LogUnavailable, MessageId, PartitionRefused, StoreUnavailable, Topic, TopicKind
 
 from .clock import Clock, SystemClock
 from .log import Log, Message, Reader
@@ -131,7 +131,7 @@ class Projector:
             if loop is None:
                 return self._open_again(of)
             count = loop.step()
-        except (LeaseLost, StoreUnavailable, LogUnavailable) as error:
+        except (LeaseLost, StoreUnavailable, LogUnavailable, PartitionRefused) as error:
             self._logger.warning("partition lost", aggregate=aggregate, partition=partition, what=error.what)
             self._loops[of] = None
             self._open_at[of] = self._clock.monotonic() + RETRY_SECONDS * (1 + random.SystemRandom().random())

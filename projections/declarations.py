@@ -10,6 +10,10 @@ from magnetar.schemas import Immutable
 class Row(Immutable):
     """One row of a table that users query: its fields are the columns."""
 
+    @classmethod
+    def __declared__(cls) -> None:
+        """The columns are checked against the query, which may give what no message could have."""
+
 
 class Sql(Row):
     """A query over the event views."""

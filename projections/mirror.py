@@ -62,8 +62,11 @@ class Mirror:
         self._folder = folder
 
     def prepare(self) -> None:
-        """Create what is missing of the tables. Repeatable."""
+        """Create what is missing of the tables, and widen what has grown. Repeatable."""
         for statement in self.tables.definitions():
+            self._store.command(statement)
+        columns = self._store.query(f"DESCRIBE TABLE {self.tables.events}")
+        for statement in self.tables.widenings({row[0]: row[1] for row in columns}):
             self._store.command(statement)
 
     def take_lease(self, partition: int, nonce: str) -> Lease:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import inspect
 import re
 import types
-from datetime import date, datetime
-from typing import Any, Final, Union, get_args, get_origin
+from collections.abc import Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+from uuid import UUID
 
-from magnetar.schemas import DeclarationError, QueryRefused, StoreUnavailable
+from magnetar.schemas import DeclarationError, Immutable, QueryRefused, StoreUnavailable
 from magnetar.schemas.derivation import hints_of
 from magnetar.schemas.names import kebab
 
@@ -16,7 +20,7 @@ from .columns import literal, quoted
 from .declarations import Sql
 from .store import Store
 
-_FITTING: Final[dict[type, str]] = {
+_FITTING: Final[dict[Any, str]] = {
     bool: r"Bool",
     int: r"U?Int\d+",
     float: r"Float\d+",
@@ -24,6 +28,15 @@ _FITTING: Final[dict[type, str]] = {
     bytes: r"String|FixedString\(\d+\)",
     date: r"Date(32)?",
     datetime: r"DateTime(64)?(\(.*\))?",
+    Decimal: r"Decimal(\d+)?\(.*\)",
+    UUID: r"UUID",
+    time: r"Int64",
+    timedelta: r"Int64",
+    tuple: r"(Array|Tuple)\(.*\)",
+    frozenset: r"Array\(.*\)",
+    Mapping: r"Map\(.*\)",
+    Enum: r"String|Enum\d+\(.*\)",
+    Immutable: r"Tuple\(.*\)",
 }
 """By a field's type, the ClickHouse types that it takes."""
 
@@ -88,4 +101,19 @@ def _fits(annotation: Any, column: str) -> bool:
     inner = re.sub(r"^Nullable\((.*)\)$", r"\1", column)
     if inner != column and not is_nullable:
         return False
-    return annotation in _FITTING and re.fullmatch(_FITTING[annotation], inner) is not None
+    kind = _kind(annotation)
+    return kind in _FITTING and re.fullmatch(_FITTING[kind], " ".join(inner.split())) is not None
+
+
+def _kind(annotation: Any) -> Any:
+    """The key of an annotation in the table above."""
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) is Literal:
+        return type(get_args(annotation)[0])
+    annotation = get_origin(annotation) or annotation
+    return next((kind for kind in (Enum, Immutable) if _derives(annotation, kind)), annotation)
+
+
+def _derives(annotation: Any, kind: type[Any]) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, kind)

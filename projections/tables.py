@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any, Final
 
+from magnetar.schemas import PartitionRefused, StoreUnavailable
 from magnetar.schemas.aggregate_schema import AggregateSchema
 from magnetar.schemas.names import kebab
 
 from .columns import column_type, literal, quoted
+from .values import as_of_today, definition, is_empty, lacking, nested_fields, record_names
 
 DEDUPLICATION_WINDOW_PER_PARTITION: Final = 100
 """How many inserts per partition a table remembers the tokens of. A retry is always among the last two."""
 
-_ENVELOPE: Final = {
+ENVELOPE: Final = {
     "partition": "UInt16 COMMENT 'of the event topic'",
     "number": "Int64 COMMENT 'of the commit within its partition, from 1'",
     "aggregate_id": "String",
@@ -51,6 +54,7 @@ class MirrorTables:
 
     def __init__(self, schema: AggregateSchema, *, partitions: int) -> None:
         self.schema = schema
+        self.records = {name: schema.record(cls) for name, cls in schema.events.items()}
         self._partitions = partitions
         base = kebab(schema.aggregate).replace("-", "_")
         self.database = quoted(schema.context)
@@ -63,7 +67,7 @@ class MirrorTables:
         order = "type, aggregate_id, version"
         return [
             self._table(self.events, self._event_columns(), order, f"the events of {aggregate}, one row each"),
-            self._table(self.commits, {**_ENVELOPE, **_COMMITS}, "number", f"the commits of {aggregate}, one row each"),
+            self._table(self.commits, {**ENVELOPE, **_COMMITS}, "number", f"the commits of {aggregate}, one row each"),
             *(
                 f"ALTER TABLE {self.events} ADD COLUMN IF NOT EXISTS {quoted(name)} {definition}"
                 for name, definition in self._event_columns().items()
@@ -71,18 +75,45 @@ class MirrorTables:
         ]
 
     def _event_columns(self) -> dict[str, str]:
-        columns = {**_ENVELOPE, "type": "LowCardinality(String)"}
-        for name, cls in self.schema.events.items():
-            for field in self.schema.record(cls)["fields"]:
-                columns[f"{name}.{field['name']}"] = column_type(field["type"])
+        columns = {**ENVELOPE, "type": "LowCardinality(String)"}
+        columns.update({name: definition(field) for name, field in self._fields().items()})
         return columns
+
+    def _fields(self) -> dict[str, Any]:
+        return {f"{name}.{f['name']}": f for name, record in self.records.items() for f in record["fields"]}
+
+    def widenings(self, columns: dict[str, str]) -> list[str]:
+        """The statements that give columns of nested records the fields that those have got since.
+
+        `columns` are the types that the table of events has. Rows that stand there get the new field's empty value;
+        raises StoreUnavailable if its default is another one.
+        """
+        made: list[str] = []
+        for name, field in self._fields().items():
+            ours, theirs = record_names(column_type(field["type"])), record_names(columns.get(name, ""))
+            added = Counter(ours) - Counter(theirs)
+            if name not in columns or not added or Counter(theirs) - Counter(ours):
+                continue  # what has more fields than ours is of newer code
+            if defaults := [
+                f["name"] for f in nested_fields(field["type"]) if f["name"] in added and not is_empty(f.get("default"))
+            ]:
+                raise StoreUnavailable(
+                    f"The mirror of {self.schema.aggregate} has rows with {name}, and cannot give them the default of "
+                    f"its new field {defaults[0]}.",
+                    cure=f"Make the default None or empty, or drop the tables {self.events} and {self.commits} and "
+                    "their rows in magnetar.pending, so that they are filled anew from the log.",
+                )
+            made.append(f"ALTER TABLE {self.events} MODIFY COLUMN {quoted(name)} {column_type(field['type'])}")
+        return made
 
     def _table(self, name: str, columns: dict[str, str], order: str, comment: str) -> str:
         window = DEDUPLICATION_WINDOW_PER_PARTITION * self._partitions
         lines = ",\n  ".join(f"{quoted(column)} {definition}" for column, definition in columns.items())
+        # Without share_nested_offsets = 0 `Bought.tags` and `Bought.prices` would be of one Nested, of equal length.
         return (
             f"CREATE TABLE IF NOT EXISTS {name} (\n  {lines}\n) ENGINE = MergeTree PARTITION BY partition "
-            f"ORDER BY ({order}) SETTINGS non_replicated_deduplication_window = {window} COMMENT {literal(comment)}"
+            f"ORDER BY ({order}) SETTINGS non_replicated_deduplication_window = {window}, share_nested_offsets = 0 "
+            f"COMMENT {literal(comment)}"
         )
 
     # --- one range --------------------------------------------------------------------------------------------------
@@ -91,6 +122,7 @@ class MirrorTables:
         """By table, the statement that puts a block of this schema into it, without its settings.
 
         `source` is the FROM clause that reads the block, `guard` the condition that stops a writer without the lease.
+        Raises PartitionRefused if the schema has an event or a field that this code lacks: it would not be mirrored.
         """
         writer = json.loads(commit_schema_json)
         return {
@@ -119,20 +151,26 @@ class MirrorTables:
 
     def _insert_events(self, writer: Any, source: str, partition: int, guard: str) -> str:
         values = {**_envelope_values(partition), "version": "version + i", "type": "e.type"}
-        known = self._event_columns()
         for name, record in _event_records(writer):
+            ours = self.records.get(name)
+            path = None if ours is None else lacking(record, ours)
+            if ours is None or path is not None:
+                what = name if path is None else f"{name}.{path}"
+                raise PartitionRefused(
+                    f"Commits of {self.schema.aggregate} carry {what}, which this code lacks.",
+                    cure="Deploy the code that declares it: what it carries would be missing from the mirror.",
+                )
+            fields = {field["name"]: field["type"] for field in ours["fields"]}
             for field in record["fields"]:
-                column = f"{name}.{field['name']}"
-                if column in known:
-                    path = f"tupleElement(e.{quoted(name)}, {literal(field['name'])})"
-                    values[column] = path if isinstance(field["type"], list) else f"assumeNotNull({path})"
+                path = f"tupleElement(assumeNotNull(e.{quoted(name)}), {literal(field['name'])})"
+                values[f"{name}.{field['name']}"] = as_of_today(field["type"], fields[field["name"]], path)
         return _insert(
             self.events, values, f"{source} ARRAY JOIN events AS e, arrayEnumerate(events) AS i WHERE {guard}"
         )
 
 
 def _envelope_values(partition: int) -> dict[str, str]:
-    return {name: str(partition) if name == "partition" else name for name in _ENVELOPE}
+    return {name: str(partition) if name == "partition" else name for name in ENVELOPE}
 
 
 def _insert(table: str, values: dict[str, str], source: str) -> str:

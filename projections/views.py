@@ -8,8 +8,8 @@ from typing import Final
 from magnetar.schemas import DeclarationError
 from magnetar.schemas.derivation import Json
 
-from .columns import literal, quoted
-from .tables import MirrorTables
+from .columns import column_type, comment, literal, quoted
+from .tables import ENVELOPE, MirrorTables
 
 _ENVELOPE: Final = (
     ("aggregate_id", "_id"),
@@ -48,13 +48,13 @@ def views(tables: Sequence[MirrorTables]) -> dict[str, str]:
     """By name, the statement that creates each view of a context. Raises DeclarationError for names that clash."""
     made: dict[str, str] = {}
     for each in tables:
-        for name, cls in each.schema.events.items():
+        for name in each.schema.events:
             if name.lower() in RESERVED or name in made:
                 raise DeclarationError(
                     f"The event {name!r} of {each.schema.aggregate} would need a view whose name is taken.",
                     cure="Give it another name.",
                 )
-            made[name] = _event_view(each, name, each.schema.record(cls))
+            made[name] = _event_view(each, name, each.records[name])
     database = tables[0].database
     envelope = ", ".join(f"{quoted(column)} AS {quoted(name)}" for column, name in _ENVELOPE)
     columns = ", ".join(quoted(column) for column in _COMMITS)
@@ -80,8 +80,18 @@ def _event_view(tables: MirrorTables, name: str, record: Json) -> str:
     query = (
         f"SELECT {', '.join([*fields, *envelope])} FROM {tables.events} AS events WHERE events.type = {literal(name)}"
     )
-    return _view(tables.database, name, query, record.get("doc", f"the event {name} of {tables.schema.aggregate}"))
+    said = record.get("doc", f"the event {name} of {tables.schema.aggregate}")
+    return _view(tables.database, name, query, said, columns=_columns(record))
 
 
-def _view(database: str, name: str, query: str, comment: str) -> str:
-    return f"CREATE OR REPLACE VIEW {database}.{quoted(name)} AS {query} COMMENT {literal(comment)}"
+def _columns(record: Json) -> str:
+    """The columns with their comments, which a view does not take over from its table."""
+    fields = [
+        f"{quoted(field['name'])} {column_type(field['type'])} COMMENT {literal(comment(field))}"
+        for field in record["fields"]
+    ]
+    return f" ({', '.join([*fields, *(f'{quoted(alias)} {ENVELOPE[column]}' for column, alias in _ENVELOPE)])})"
+
+
+def _view(database: str, name: str, query: str, said: str, columns: str = "") -> str:
+    return f"CREATE OR REPLACE VIEW {database}.{quoted(name)}{columns} AS {query} COMMENT {literal(said)}"

@@ -74,11 +74,11 @@ class FakeFeed:
 class Context:
     """A context of its own, with one aggregate and its log of one partition."""
 
-    def __init__(self, store: Store, folder: Path) -> None:
+    def __init__(self, store: Store, folder: Path, events: Sequence[type[Event]] = (Opened, Closed)) -> None:
         self.name = f"c{uuid.uuid4().hex[:10]}"
         self.store = store
         self.folder = folder
-        self.schemas = [self.schema([Opened, Closed])]
+        self.schemas = [self.schema(list(events))]
         self.messages: list[Stored] = []
         self.mirror = self.open()
         self.claim()
