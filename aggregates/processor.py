@@ -183,11 +183,13 @@ class PartitionProcessor:
 
     # --- deciding ---------------------------------------------------------------------------------------------------
 
-    def decide(self, id: MessageId, key: str, payload: bytes, published_at_ms: int) -> Decision:
-        """Decide one command message, in the order of the command topic."""
+    def decide(
+        self, id: MessageId, key: str, payload: bytes, published_at_ms: int, codec: CommandCodec | None = None
+    ) -> Decision:
+        """Decide one command message, in the order of the command topic. `codec` is that of the message's schema."""
         envelope: CommandEnvelope | None = None
         try:
-            message = self._commands.decode(payload)
+            message = (codec or self._commands).decode(payload)
             envelope = message.envelope
             known_as = _known_as(envelope)
             if (repeat := self._find_repeat(id, envelope, known_as)) is not None:

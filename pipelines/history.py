@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from typing import Final, Generic, Protocol, Self, TypeVar
 
 from magnetar.schemas import ReadRule, Topic, Verdict
-from magnetar.schemas.commit import CommitCodec, read_head
+from magnetar.schemas.commit import read_head
 from magnetar.schemas.read_rule import START, Mark
 
 from .log import Log, Message
 
 _MARKS_MAX: Final = 20_000
+WITHOUT: Final = -1
+"""The number of the schema of a message that was written without one: it is taken for today's."""
 
 
 class Marks:
@@ -55,17 +57,28 @@ class Marks:
         return found
 
 
-class Codecs:
+class ForSchema(Protocol):
+    """A codec that gives one for what was written with another schema."""
+
+    def for_schema(self, written_with: str) -> Self:
+        """The codec for that schema's text."""
+        ...
+
+
+Codec = TypeVar("Codec", bound=ForSchema)
+
+
+class Codecs(Generic[Codec]):
     """The codec of each schema number that a topic's messages were written with."""
 
-    def __init__(self, log: Log, topic: Topic, own: CommitCodec) -> None:
+    def __init__(self, log: Log, topic: Topic, own: Codec) -> None:
         self._log = log
         self._topic = topic
         self._own = own
-        self._known: dict[int, CommitCodec] = {}
+        self._known: dict[int, Codec] = {WITHOUT: own}
 
-    def of(self, schema: int) -> CommitCodec:
-        """The codec for messages of this schema. Raises PartitionRefused for one that this code cannot read."""
+    def of(self, schema: int) -> Codec:
+        """The codec for messages of this schema. Raises PartitionRefused for commits that this code cannot read."""
         codec = self._known.get(schema)
         if codec is None:
             codec = self._known[schema] = self._own.for_schema(self._log.schema(self._topic, schema))

@@ -30,6 +30,7 @@ from magnetar.schemas import (
     Verdict,
 )
 from magnetar.schemas.aggregate_schema import AggregateSchema
+from magnetar.schemas.command_message import CommandCodec
 from magnetar.schemas.commit import CommitCodec, read_head
 from magnetar.schemas.read_rule import START, Mark
 
@@ -134,6 +135,7 @@ class Worker:
         commands = Topic(schema.context, schema.aggregate, TopicKind.COMMANDS)
         self._codec = CommitCodec(schema)
         self._codecs = Codecs(log, self._events, self._codec)
+        self._commands = Codecs(log, commands, CommandCodec(schema))
         self._states = StateCodec(aggregate)
         self._incarnation = log.describe(commands).incarnation
         self._consumer = log.consumer(commands, name=name)
@@ -289,7 +291,11 @@ class Worker:
 
     def _carry_through(self, owned: _Owned, batch: Batch) -> None:
         first = owned.processor.next_number
-        decisions = [owned.processor.decide(m.id, m.key, m.payload, m.published_at_ms) for m in batch.messages]
+        codecs = [self._commands.of(message.schema) for message in batch.messages]
+        decisions = [
+            owned.processor.decide(m.id, m.key, m.payload, m.published_at_ms, codec)
+            for m, codec in zip(batch.messages, codecs, strict=True)
+        ]
         self._failpoint("after_decide")
         self._append(owned, batch.partition, decisions, first)
         self._failpoint("before_reply")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ import msgspec
 from .aggregate_schema import AggregateSchema
 from .derivation import RecordCodec
 from .errors import MagnetarError, Undecodable
+from .field_type import Json
 from .framing import (
     NULL,
     read_bytes,
@@ -23,7 +25,8 @@ from .framing import (
     write_optional_string,
     write_string,
 )
-from .messages import Command, wire_name
+from .messages import Command
+from .names import wire_name
 
 
 class CommandEnvelope(msgspec.Struct, frozen=True, gc=False):
@@ -68,17 +71,30 @@ def encode_ids_to_time(envelope: CommandEnvelope) -> bytes:
 
 
 class CommandCodec:
-    """Encodes and decodes the messages of one command topic."""
+    """Encodes the messages of one command topic, and decodes those of the same, an older or a newer schema.
 
-    def __init__(self, schema: AggregateSchema) -> None:
+    The codec of a message is that of the schema it was written with: `for_schema` gives it.
+    """
+
+    def __init__(self, schema: AggregateSchema, *, written_with: str | None = None) -> None:
+        self.schema = schema
         self._aggregate = schema.aggregate
         self._by_class: dict[type[Command], tuple[bytes, RecordCodec, bytes]] = {}
-        self._by_index: list[tuple[bytes, RecordCodec, bytes]] = []
-        for index, cls in enumerate(schema.commands.values()):
-            before, after = around(index, len(schema.commands))
-            parts = (before, RecordCodec(cls, schema.record(cls)), after)
-            self._by_class[cls] = parts
-            self._by_index.append(parts)
+        self._by_index: list[tuple[bytes, RecordCodec, bytes] | str] = []
+        envelope, written = _parts(schema.command_schema if written_with is None else _loaded(written_with))
+        self._is_foreign = envelope != _parts(schema.command_schema)[0]
+        for index, (name, record) in enumerate([] if self._is_foreign else written):
+            if (cls := schema.commands.get(name)) is None:
+                self._by_index.append(f"{name}, which {self._aggregate} does not declare")
+                continue
+            before, after = around(index, len(written))
+            codec = RecordCodec(cls, schema.record(cls), written_with=record)
+            self._by_class[cls] = before, codec, after
+            self._by_index.append(f"{name}{codec.misfit}" if codec.misfit else (before, codec, after))
+
+    def for_schema(self, written_with: str) -> CommandCodec:
+        """A codec that reads what was written with another schema of the same topic."""
+        return CommandCodec(self.schema, written_with=written_with)
 
     def encode(self, envelope: CommandEnvelope, command: Command) -> bytes:
         """The message's bytes. Raises TypeError or ValueError for a field of another type than its annotation's."""
@@ -112,6 +128,8 @@ class CommandCodec:
             raise Undecodable(f"The bytes are not a command of {self._aggregate}: {error}.") from error
 
     def _decode(self, payload: bytes) -> CommandMessage:
+        if self._is_foreign:
+            raise Undecodable(f"Its schema is not one of commands of {self._aggregate}.")
         envelope, ids_to_time, at = read_envelope(payload)
         index, _ = read_long(payload, at)
         if not 1 <= index <= len(self._by_index):
@@ -119,7 +137,10 @@ class CommandCodec:
                 f"The command is of type number {index}, and {self._aggregate} has {len(self._by_index)}.",
                 envelope=envelope,
             )
-        before, codec, after = self._by_index[index - 1]
+        parts = self._by_index[index - 1]
+        if isinstance(parts, str):
+            raise UnknownCommandType(f"The command is {parts}.", envelope=envelope)
+        before, codec, after = parts
         if not payload.startswith(before, at):
             raise UnknownCommandType(
                 f"Another field than {wire_name(codec.cls)} is set in a command of that type.", envelope=envelope
@@ -130,6 +151,33 @@ class CommandCodec:
         if payload[stream.tell() :] != after:
             raise Undecodable(f"Something stands behind the {wire_name(codec.cls)} that does not belong to it.")
         return CommandMessage(envelope, command, ids_to_time)
+
+
+def _loaded(text: str) -> Json:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def _parts(schema: Json) -> tuple[Any, list[tuple[str, Json]]]:
+    """What stands around the commands in the schema of a command topic, and the name and record of each of them.
+    Nothing at all for a schema that is none."""
+    try:
+        fields = [(field["name"], field["type"]) for field in schema["fields"]]
+        at = next(i for i, (name, _) in enumerate(fields) if name == "type")
+        return [(name, _bare(avro)) for name, avro in fields[: at + 1]], [(n, avro[1]) for n, avro in fields[at + 1 :]]
+    except (TypeError, KeyError, IndexError, StopIteration):
+        return None, []
+
+
+def _bare(avro: Json) -> Json:
+    """What decides the bytes of a type: not the properties that another language's tools add."""
+    if isinstance(avro, list):
+        return [_bare(branch) for branch in avro]
+    if isinstance(avro, dict):
+        return [avro["type"], _bare(avro["values"])] if avro["type"] == "map" else _bare(avro["type"])
+    return avro
 
 
 def read_envelope(payload: bytes) -> tuple[CommandEnvelope, bytes, int]:
