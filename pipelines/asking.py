@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from magnetar.schemas import Rejection, wire_name
 
-from .client import Receipt
+from .receipt import Receipt
 
 
 def describe(receipt: Receipt[Any]) -> tuple[dict[str, Any], str]:

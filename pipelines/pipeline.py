@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from magnetar.aggregates import Aggregate, contract_of
 from magnetar.projections import Row
 from magnetar.schemas import DeclarationError, SettingsError, Topic, TopicKind, wire_name
 from magnetar.schemas.aggregate_schema import AggregateSchema
 from magnetar.schemas.names import check_context
+
+if TYPE_CHECKING:
+    from .settings import Settings
 
 PARTITIONS_MAX: Final = 1024
 
@@ -42,6 +45,7 @@ class Pipeline:
             )
         self.projections = tuple(projections)
         self._check_projections()
+        self.embedded_settings: Settings | None = None
 
     def _add(self, aggregate: Any) -> None:
         if not _derives_from(Aggregate, aggregate):

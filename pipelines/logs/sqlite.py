@@ -151,32 +151,68 @@ class Closing(Protocol):
 
 
 class SqlitePublisher:
-    """Puts commands into partition files. Safe to share between threads."""
+    """Puts commands into partition files. Safe to share between threads, which wait for each other per partition."""
 
     def __init__(self, log: SqliteLog, topic: Topic, schema: int) -> None:
         self._log = log
         self._topic = topic
         self._schema = schema
         self._lock = threading.Lock()
-        self._connections: dict[int, sqlite3.Connection] = {}
+        self._files: dict[int, _PublisherFile] = {}
 
     def publish(self, partition: int, entries: Sequence[Entry], *, timeout_seconds: float) -> None:
         """Store the entries in one transaction."""
         self._log.check_sizes(entries)
         with self._lock:
-            connection = self._connections.get(partition)
-            if connection is None:
-                connection = connect(self._log.partition_file(self._topic, partition))
-                self._connections[partition] = connection
-            with transaction(connection, self._log.partition_file(self._topic, partition), timeout_seconds):
+            file = self._files.get(partition)
+            if file is None:
+                file = self._files[partition] = _PublisherFile(self._log.partition_file(self._topic, partition))
+        with file.lock:
+            connection = file.connection()
+            with transaction(connection, file.path, timeout_seconds):
                 self._log.store(connection, self._schema, entries)
 
     def close(self) -> None:
         """Close the files."""
         with self._lock:
-            for connection in self._connections.values():
-                connection.close()
-            self._connections.clear()
+            files = list(self._files.values())
+            self._files.clear()
+        for file in files:
+            with file.lock:
+                file.close()
+
+
+class _PublisherFile:
+    """One partition's file, opened when it is used; `lock` is held around every use."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._inode = 0
+
+    def connection(self) -> sqlite3.Connection:
+        """The open file. A deleted one would take in everything, and lose it: it is opened anew. Raises
+        DataFolderError if it is gone."""
+        if self._connection is not None and _inode_of(self.path) != self._inode:
+            self.close()
+        if self._connection is None:
+            self._connection = connect(self.path)
+            self._inode = _inode_of(self.path)
+        return self._connection
+
+    def close(self) -> None:
+        """Close the file, if it is open."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _inode_of(path: Path) -> int:
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return -1
 
 
 class SqliteAppender:

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from magnetar.schemas import DataFolderError
+
 from ..clock import Clock
-from .sqlite_files import polling
+from .sqlite_files import failure, polling
 
 _ADDRESS: Final = re.compile(r"([0-9]{1,10})-[0-9a-f]{32}", re.ASCII)
 
@@ -25,18 +27,26 @@ class SqliteInbox:
         self.address = f"{os.getpid()}-{secrets.token_hex(16)}"
         self._clock = clock
         self._path = folder / f"{self.address}.sqlite"
-        self._connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-        self._connection.execute("PRAGMA journal_mode=WAL")
-        self._connection.execute("PRAGMA synchronous=OFF")
-        self._connection.execute("CREATE TABLE replies (id INTEGER PRIMARY KEY, payload BLOB NOT NULL) STRICT")
+        try:
+            self._connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=OFF")
+            self._connection.execute("CREATE TABLE replies (id INTEGER PRIMARY KEY, payload BLOB NOT NULL) STRICT")
+        except sqlite3.Error as error:
+            raise failure(error, self._path) from error
 
     def receive(self, *, timeout_seconds: float) -> Sequence[bytes]:
-        """Take out what is there."""
-        for _ in polling(self._clock, timeout_seconds):
-            rows = self._connection.execute("SELECT id, payload FROM replies ORDER BY id LIMIT 10000").fetchall()
-            if rows:
-                self._connection.execute("DELETE FROM replies WHERE id <= ?", (rows[-1][0],))
-                return [payload for _, payload in rows]
+        """Take out what is there. Raises DataFolderError or LogUnavailable if the file is gone or cannot be read."""
+        if not self._path.exists():
+            raise DataFolderError(f"The inbox {self._path} is gone.", cure="Is the data folder still there?")
+        try:
+            for _ in polling(self._clock, timeout_seconds):
+                rows = self._connection.execute("SELECT id, payload FROM replies ORDER BY id LIMIT 10000").fetchall()
+                if rows:
+                    self._connection.execute("DELETE FROM replies WHERE id <= ?", (rows[-1][0],))
+                    return [payload for _, payload in rows]
+        except sqlite3.Error as error:
+            raise failure(error, self._path) from error
         return []
 
     def close(self) -> None:

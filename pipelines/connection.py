@@ -1,0 +1,199 @@
+"""The common ground of both clients: commands go out, replies come in, and no call here waits for either."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from functools import partial
+from typing import Any, Final
+
+from magnetar.schemas import Command, MagnetarError, OutcomeUnknown, SettingsError, wire_name
+
+from .clock import Clock, SystemClock
+from .log import Entry, Log
+from .outbox import Outbox, Parcel
+from .outgoing import NO_DETAILS, Details, Outgoing, Route, envelope_of
+from .pipeline import Pipeline
+from .receipt import Receipt, unknown
+from .replies import Ask, Replies
+from .settings import Settings, load_settings, open_log
+
+ASKS_MAX: Final = 10_000
+"""Asks under way at once; more of them wait for their turn. Replies to more than 20,000 could be lost: that is what an
+inbox on Pulsar holds."""
+
+_CHUNK_MAX: Final = 5000
+
+
+def connect(pipeline: Pipeline, settings: Settings | None = None, clock: Clock | None = None) -> Connection:
+    """Open the log that the settings name, for one pipeline."""
+    settings, clock = settings or pipeline.embedded_settings or load_settings(), clock or SystemClock()
+    return Connection(pipeline, open_log(settings, clock), clock=clock)
+
+
+class Connection:
+    """One client's way to the log. Safe to share between threads and event loops, not between processes."""
+
+    def __init__(self, pipeline: Pipeline, log: Log, *, clock: Clock) -> None:
+        self._pipeline = pipeline
+        self._log = log
+        self._clock = clock
+        self._pid = os.getpid()
+        self._closed = False
+        self._lock = threading.Lock()
+        self._routes: dict[str, Route] = {}
+        self._outbox = Outbox(clock)
+        self._replies = Replies(log)
+        self._turns: deque[tuple[Ask, int, Parcel]] = deque()
+        self._under_way = 0
+
+    def is_ready(self, aggregate: type[Any], *, asking: bool) -> bool:
+        """Whether `send` or `ask` to this aggregate would return at once."""
+        return wire_name(aggregate) in self._routes and (not asking or self._replies.is_open)
+
+    def prepare(self, aggregate: type[Any], *, asking: bool) -> None:
+        """Do what the first command to an aggregate has to wait for: find its topics, open the inbox."""
+        self._check_usable()
+        self._route(aggregate)
+        if asking:
+            self._replies.address()
+
+    def send(
+        self, aggregate: type[Any], id: str, command: Command, details: Details, timeout_seconds: float
+    ) -> tuple[str, Future[None]]:
+        """Put a command on its way; returns its id, and a future that ends when it is durable, or with the error."""
+        self._check_usable()
+        route = self._route(aggregate)
+        envelope = envelope_of(id, details, now_ms=self._clock.now_ms())
+        stored: Future[None] = Future()
+        parcel = Parcel(route.entry(envelope, command), self._clock.monotonic() + timeout_seconds, stored)
+        self._outbox.put(route.publisher, route.partition_of(id), parcel)
+        return envelope.command_id, stored
+
+    def ask(
+        self, aggregate: type[Any], id: str, command: Command, details: Details, timeout_seconds: float
+    ) -> tuple[str, Future[Receipt[Any]]]:
+        """Put a command on its way whose reply comes back here; returns its id, and its receipt or the error.
+
+        Whoever waits no longer cancels the future: what was not written yet is not written then.
+        """
+        self._check_usable()
+        route = self._route(aggregate)
+        envelope = envelope_of(id, details, now_ms=self._clock.now_ms(), reply_to=self._replies.address())
+        entry = route.entry(envelope, command)
+        ask = Ask(route, id, envelope.command_id)
+        parcel = Parcel(entry, self._clock.monotonic() + timeout_seconds, Future())
+        self._replies.expect(ask)
+        parcel.stored.add_done_callback(partial(self._was_written, ask))
+        ask.receipt.add_done_callback(partial(self._is_over, ask, parcel))
+        self._take_turn(ask, route.partition_of(id), parcel)
+        return envelope.command_id, ask.receipt
+
+    def publish_many(self, commands: Iterable[Outgoing], timeout_seconds: float) -> Iterator[int]:
+        """Put many commands on their topics, in order per aggregate; yields how many are durable, by the chunk."""
+        chunks: dict[tuple[Route, int], list[Entry]] = {}
+        size = 0
+        for aggregate, id, command, command_id in commands:
+            self._check_usable()
+            route = self._route(aggregate)
+            details = NO_DETAILS if command_id is None else Details(command_id)
+            entry = route.entry(envelope_of(id, details, now_ms=self._clock.now_ms()), command)
+            chunks.setdefault((route, route.partition_of(id)), []).append(entry)
+            size += 1
+            if size == _CHUNK_MAX:
+                yield _flush(chunks, timeout_seconds)
+                chunks, size = {}, 0
+        if size:
+            yield _flush(chunks, timeout_seconds)
+
+    def close(self) -> None:
+        """End the asks under way with OutcomeUnknown, finish what is being written, and close the log. Repeatable.
+
+        In a process that was forked off, it does nothing: the files are its parent's.
+        """
+        if os.getpid() != self._pid:
+            return
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._turns.clear()
+        self._replies.close()
+        self._outbox.close()
+        for route in self._routes.values():
+            route.publisher.close()
+        self._log.close()
+
+    def _check_usable(self) -> None:
+        if os.getpid() != self._pid:
+            raise SettingsError(
+                f"The client was opened by process {self._pid} and cannot be used in process {os.getpid()}, which was "
+                "forked from it: neither its threads nor its files come along.",
+                cure="Open a client in each process, after the fork.",
+            )
+        if self._closed:
+            raise SettingsError("The client is closed.", cure="Open another one.")
+
+    def _route(self, aggregate: type[Any]) -> Route:
+        name = wire_name(aggregate)
+        route = self._routes.get(name)
+        if route is None:
+            with self._lock:
+                if name not in self._routes:
+                    self._routes[name] = Route(self._log, self._pipeline, name)
+                route = self._routes[name]
+        return route
+
+    # --- the course of an ask ---------------------------------------------------------------------------------------
+
+    def _take_turn(self, ask: Ask, partition: int, parcel: Parcel) -> None:
+        with self._lock:
+            if self._under_way >= ASKS_MAX:
+                self._turns.append((ask, partition, parcel))
+                return
+            ask.has_turn = True
+            self._under_way += 1
+        self._outbox.put(ask.route.publisher, partition, parcel)
+
+    def _was_written(self, ask: Ask, stored: Future[None]) -> None:
+        """Called when the command is durable, or will not be: then nobody need wait for a reply."""
+        if not stored.cancelled() and (error := stored.exception()) is not None:
+            self._replies.fail(ask, explained(ask.command_id, error))
+
+    def _is_over(self, ask: Ask, parcel: Parcel, _: Future[Receipt[Any]]) -> None:
+        """Called when an ask has its receipt, or an error, or was given up: the next one has its turn."""
+        self._replies.forget(ask)
+        parcel.stored.cancel()
+        with self._lock:
+            if not ask.has_turn:
+                return
+            self._under_way -= 1
+            following = next((turn for turn in self._waiting_for_turns() if not turn[0].receipt.done()), None)
+            if following is None:
+                return
+            following[0].has_turn = True
+            self._under_way += 1
+        next_ask, partition, next_parcel = following
+        self._outbox.put(next_ask.route.publisher, partition, next_parcel)
+
+    def _waiting_for_turns(self) -> Iterator[tuple[Ask, int, Parcel]]:
+        while self._turns:
+            yield self._turns.popleft()
+
+
+def explained(command_id: str, error: BaseException) -> BaseException:
+    """The error of a log that did not confirm a command, with the command's id: what is needed to repeat it."""
+    if isinstance(error, OutcomeUnknown):
+        return unknown(command_id, error.what.rstrip("."))
+    if isinstance(error, MagnetarError):
+        error.fields["command_id"] = command_id
+    return error
+
+
+def _flush(chunks: dict[tuple[Route, int], list[Entry]], timeout_seconds: float) -> int:
+    for (route, partition), entries in chunks.items():
+        route.publisher.publish(partition, entries, timeout_seconds=timeout_seconds)
+    return sum(len(entries) for entries in chunks.values())

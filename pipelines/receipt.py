@@ -1,0 +1,65 @@
+"""What a client learns of its command: a receipt, that it was parked, or that nobody knows yet."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+from magnetar.schemas import MagnetarError, OutcomeUnknown, Position
+from magnetar.schemas.commit import PARKED, Commit, Parked
+from magnetar.schemas.errors import Fault
+
+O = TypeVar("O")  # noqa: E741 - the outcome, as in Brain[C, E, O]
+
+
+class Receipt(Generic[O]):
+    """What became of a command: its outcome, the aggregate's version after it, and where its commit stands."""
+
+    __slots__ = ("outcome", "position", "version")
+
+    def __init__(self, outcome: O, version: int, position: Position) -> None:
+        self.outcome = outcome
+        self.version = version
+        self.position = position
+
+    def __repr__(self) -> str:
+        return f"Receipt(outcome={self.outcome!r}, version={self.version}, position={self.position!r})"
+
+
+class CommandParked(MagnetarError):
+    """The command could not be decided. It stands in the log with its reason; the same id gets the same answer."""
+
+    fault = Fault.YOURS
+
+    def __init__(self, parked: Parked, position: Position, command_id: str) -> None:
+        super().__init__(
+            f"The command was parked at {position}: {parked.reason} ({parked.detail}).",
+            cure="Mend the reason, and send the command again under a new id.",
+            reason=parked.reason,
+            detail=parked.detail,
+            position=position,
+            command_id=command_id,
+        )
+        self.reason = parked.reason
+        self.detail = parked.detail
+        self.position = position
+        self.command_id = command_id
+
+
+def receipt_of(context: str, aggregate: str, partition: int, commit: Commit) -> Receipt[Any]:
+    """What a commit says to whoever sent its command. Raises CommandParked for a parked one."""
+    position = Position.of(context, aggregate, partition, commit.number)
+    if commit.outcome == PARKED and commit.parked is not None:
+        raise CommandParked(commit.parked, position, commit.command_id)
+    outcome: Any = commit.rejection
+    if commit.events:
+        outcome = commit.events[0] if len(commit.events) == 1 else commit.events
+    return Receipt(outcome, commit.version + len(commit.events), position)
+
+
+def unknown(command_id: str, why: str) -> OutcomeUnknown:
+    """The error for a command of which nobody has said what became of it."""
+    return OutcomeUnknown(
+        f"What became of command {command_id} is unknown: {why}.",
+        cure="Repeating it with the same command id is safe: an id is decided once.",
+        command_id=command_id,
+    )
