@@ -8,7 +8,7 @@ import random
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import quantiles
@@ -40,7 +40,7 @@ class Answered(NamedTuple):
 
 
 @contextmanager
-def working(settings: Settings) -> Iterator[None]:
+def working(settings: Settings) -> Generator[None]:
     """A worker in a process of its own."""
     prepare(boxes, settings, SystemClock())
     arguments = [*part_arguments("worker", "benchmarks.worker:boxes"), "--log-level", "error"]

@@ -11,7 +11,7 @@ from magnetar.aggregates import Brain
 from magnetar.schemas import Command, Event
 
 from .clock import Clock
-from .connection import connect, explained
+from .connection import connect
 from .outgoing import Details, Outgoing
 from .pipeline import Pipeline
 from .receipt import CommandParked, Receipt, unknown
@@ -57,10 +57,7 @@ class SyncClient:
         """
         details = Details(command_id, actor, expected_version, correlation_id, causation_id, metadata)
         id_sent, stored = self._connection.send(aggregate, id, command, details, timeout_seconds)
-        try:
-            _wait(id_sent, stored, timeout_seconds, f"the log did not confirm it within {timeout_seconds:g} s")
-        except Exception as error:
-            raise explained(id_sent, error) from error.__cause__
+        _wait(id_sent, stored, timeout_seconds, f"the log did not confirm it within {timeout_seconds:g} s")
         return id_sent
 
     def send_many(self, commands: Iterable[Outgoing], *, timeout_seconds: float = ASK_TIMEOUT_SECONDS) -> Iterable[int]:
@@ -141,12 +138,7 @@ class Client:
         details = Details(command_id, actor, expected_version, correlation_id, causation_id, metadata)
         await self._prepare(aggregate, asking=False)
         id_sent, stored = self._connection.send(aggregate, id, command, details, timeout_seconds)
-        try:
-            await _wait_async(
-                id_sent, stored, timeout_seconds, f"the log did not confirm it within {timeout_seconds:g} s"
-            )
-        except Exception as error:
-            raise explained(id_sent, error) from error.__cause__
+        await _wait_async(id_sent, stored, timeout_seconds, f"the log did not confirm it within {timeout_seconds:g} s")
         return id_sent
 
     async def ask(

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
+import secrets
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from functools import partial
+from random import Random
 from typing import Any, Final
 
-from magnetar.schemas import Command, MagnetarError, OutcomeUnknown, SettingsError, wire_name
+from magnetar.schemas import Command, SettingsError, wire_name
+from magnetar.schemas.command_message import CommandEnvelope
 
 from .clock import Clock, SystemClock
 from .log import Entry, Log
 from .outbox import Outbox, Parcel
 from .outgoing import NO_DETAILS, Details, Outgoing, Route, envelope_of
 from .pipeline import Pipeline
-from .receipt import Receipt, unknown
+from .receipt import Receipt
 from .replies import Ask, Replies
 from .settings import Settings, load_settings, open_log
 
@@ -43,6 +46,7 @@ class Connection:
         self._clock = clock
         self._pid = os.getpid()
         self._closed = False
+        self._random = Random(secrets.randbits(256))  # noqa: S311 - ids have to be different, not secret
         self._lock = threading.Lock()
         self._routes: dict[str, Route] = {}
         self._outbox = Outbox(clock)
@@ -67,9 +71,10 @@ class Connection:
         """Put a command on its way; returns its id, and a future that ends when it is durable, or with the error."""
         self._check_usable()
         route = self._route(aggregate)
-        envelope = envelope_of(id, details, now_ms=self._clock.now_ms())
+        envelope = self._envelope(id, details)
         stored: Future[None] = Future()
-        parcel = Parcel(route.entry(envelope, command), self._clock.monotonic() + timeout_seconds, stored)
+        deadline = self._clock.monotonic() + timeout_seconds
+        parcel = Parcel(route.entry(envelope, command), envelope.command_id, deadline, stored)
         self._outbox.put(route.publisher, route.partition_of(id), parcel)
         return envelope.command_id, stored
 
@@ -82,10 +87,10 @@ class Connection:
         """
         self._check_usable()
         route = self._route(aggregate)
-        envelope = envelope_of(id, details, now_ms=self._clock.now_ms(), reply_to=self._replies.address())
-        entry = route.entry(envelope, command)
+        envelope = self._envelope(id, details, reply_to=self._replies.address())
+        deadline = self._clock.monotonic() + timeout_seconds
+        parcel = Parcel(route.entry(envelope, command), envelope.command_id, deadline, Future())
         ask = Ask(route, id, envelope.command_id)
-        parcel = Parcel(entry, self._clock.monotonic() + timeout_seconds, Future())
         self._replies.expect(ask)
         parcel.stored.add_done_callback(partial(self._was_written, ask))
         ask.receipt.add_done_callback(partial(self._is_over, ask, parcel))
@@ -100,7 +105,7 @@ class Connection:
             self._check_usable()
             route = self._route(aggregate)
             details = NO_DETAILS if command_id is None else Details(command_id)
-            entry = route.entry(envelope_of(id, details, now_ms=self._clock.now_ms()), command)
+            entry = route.entry(self._envelope(id, details), command)
             chunks.setdefault((route, route.partition_of(id)), []).append(entry)
             size += 1
             if size == _CHUNK_MAX:
@@ -126,6 +131,10 @@ class Connection:
         for route in self._routes.values():
             route.publisher.close()
         self._log.close()
+
+    def _envelope(self, id: str, details: Details, reply_to: str | None = None) -> CommandEnvelope:
+        now_ms, randomness = self._clock.now_ms(), self._random.getrandbits(74)
+        return envelope_of(id, details, now_ms=now_ms, randomness=randomness, reply_to=reply_to)
 
     def _check_usable(self) -> None:
         if os.getpid() != self._pid:
@@ -161,7 +170,7 @@ class Connection:
     def _was_written(self, ask: Ask, stored: Future[None]) -> None:
         """Called when the command is durable, or will not be: then nobody need wait for a reply."""
         if not stored.cancelled() and (error := stored.exception()) is not None:
-            self._replies.fail(ask, explained(ask.command_id, error))
+            self._replies.fail(ask, error)
 
     def _is_over(self, ask: Ask, parcel: Parcel, _: Future[Receipt[Any]]) -> None:
         """Called when an ask has its receipt, or an error, or was given up: the next one has its turn."""
@@ -182,15 +191,6 @@ class Connection:
     def _waiting_for_turns(self) -> Iterator[tuple[Ask, int, Parcel]]:
         while self._turns:
             yield self._turns.popleft()
-
-
-def explained(command_id: str, error: BaseException) -> BaseException:
-    """The error of a log that did not confirm a command, with the command's id: what is needed to repeat it."""
-    if isinstance(error, OutcomeUnknown):
-        return unknown(command_id, error.what.rstrip("."))
-    if isinstance(error, MagnetarError):
-        error.fields["command_id"] = command_id
-    return error
 
 
 def _flush(chunks: dict[tuple[Route, int], list[Entry]], timeout_seconds: float) -> int:

@@ -1,7 +1,7 @@
 """The outbox: commands that are sent at the same time go onto their partition together, in one transaction.
 
-On the embedded log each transaction waits for the disk, and on Pulsar for the broker: one by one, a thousand commands at
-once would wait a thousand times.
+On the embedded log each transaction waits for the disk, and on Pulsar for the broker: one by one, a thousand commands
+would wait a thousand times.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from magnetar.schemas import MagnetarError, OutcomeUnknown
 
 from .clock import Clock
 from .log import Entry, Publisher
+from .receipt import unknown
 
 THREADS_MAX: Final = 32
 """Partitions that are written at once. One that does not answer holds a thread, and the others go on."""
@@ -29,6 +30,7 @@ class Parcel(NamedTuple):
     """A message, until when it may be written (monotonic seconds), and what tells who waits that it is durable."""
 
     entry: Entry
+    command_id: str
     deadline: float
     stored: Future[None]
 
@@ -45,7 +47,7 @@ class Outbox:
         self._closed = False
 
     def put(self, publisher: Publisher, partition: int, parcel: Parcel) -> None:
-        """Take a parcel. Its future ends when it is durable, or with the error. Cancelled in time, it is not written."""
+        """Take a parcel. Its future ends when it is durable, or with the error. Cancelled in time, it stays here."""
         with self._lock:
             if not self._closed:
                 lane = self._lanes.get((publisher, partition))
@@ -92,9 +94,9 @@ class Outbox:
         seconds = max(parcel.deadline for parcel in parcels) - self._clock.monotonic()
         try:
             publisher.publish(partition, [parcel.entry for parcel in parcels], timeout_seconds=max(seconds, 0.0))
-        except Exception as error:  # whatever it is, nobody may be left waiting
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody may be left waiting
             for parcel in parcels:
-                parcel.stored.set_exception(_own(error))
+                parcel.stored.set_exception(_explained(parcel.command_id, error))
         else:
             for parcel in parcels:
                 parcel.stored.set_result(None)
@@ -102,13 +104,19 @@ class Outbox:
 
 def _drop(parcel: Parcel) -> None:
     if parcel.stored.set_running_or_notify_cancel():
-        parcel.stored.set_exception(OutcomeUnknown("the client was closed"))
+        parcel.stored.set_exception(unknown(parcel.command_id, "the client was closed"))
 
 
-def _own(error: Exception) -> Exception:
-    """An error for one waiter: raised in many threads at once, a shared one would collect all their tracebacks."""
-    if not isinstance(error, MagnetarError):
-        return error
-    own = type(error)(error.what, cure=error.cure, **error.fields)
+def _explained(command_id: str, error: Exception) -> Exception:
+    """The log's error for one of those who wait, with the id that is needed to repeat the command.
+
+    Each gets its own: raised in many threads, a shared one would collect all their tracebacks.
+    """
+    if isinstance(error, OutcomeUnknown):
+        own: Exception = unknown(command_id, error.what.rstrip("."))
+    elif isinstance(error, MagnetarError):
+        own = type(error)(error.what, cure=error.cure, **{**error.fields, "command_id": command_id})
+    else:
+        own = unknown(command_id, repr(error))
     own.__cause__ = error
     return own

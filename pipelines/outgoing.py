@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -49,12 +48,17 @@ class Details(NamedTuple):
 NO_DETAILS = Details()
 
 
-def envelope_of(id: str, details: Details, *, now_ms: int, reply_to: str | None = None) -> CommandEnvelope:
-    """Fill in what is left out. Raises MessageRefused naming what cannot be, before a worker would have to park it."""
+def envelope_of(
+    id: str, details: Details, *, now_ms: int, randomness: int, reply_to: str | None = None
+) -> CommandEnvelope:
+    """Fill in what is left out; `randomness` (74 bits) is for the command's id.
+
+    Raises MessageRefused naming what cannot be, before a worker would have to park it.
+    """
     if (why := _why_not(id, details)) is not None:
         what, cure = why
         raise MessageRefused(f"The command was not sent: {what}.", cure=cure)
-    command_id = details.command_id or uuid7(now_ms, secrets.randbits(74))
+    command_id = details.command_id or uuid7(now_ms, randomness)
     return CommandEnvelope(
         id,
         command_id,
@@ -87,7 +91,8 @@ def _why_not(id: str, details: Details) -> tuple[str, str] | None:
     version = details.expected_version
     if version is not None and (type(version) is not int or version < 0):
         return f"the expected version is {version!r}", "A version is a number from 0 on: a receipt has one."
-    for key, value in (details.metadata or {}).items():
+    metadata: Mapping[Any, Any] = details.metadata or {}
+    for key, value in metadata.items():
         if not (isinstance(key, str) and isinstance(value, str)):
             return f"the metadata {key!r}: {value!r} is not text", "Metadata are texts by text."
     return None

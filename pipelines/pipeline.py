@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from magnetar.aggregates import Aggregate, contract_of
@@ -11,7 +13,11 @@ from magnetar.schemas import DeclarationError, SettingsError, Topic, TopicKind, 
 from magnetar.schemas.aggregate_schema import AggregateSchema
 from magnetar.schemas.names import check_context
 
+from .serving import Serving
+
 if TYPE_CHECKING:
+    from .client import Client
+    from .embedded import Embedded
     from .settings import Settings
 
 PARTITIONS_MAX: Final = 1024
@@ -46,6 +52,8 @@ class Pipeline:
         self.projections = tuple(projections)
         self._check_projections()
         self.embedded_settings: Settings | None = None
+        """Where clients of this process go while `embedded()` runs, if they are given no settings."""
+        self._serving = Serving(self)
 
     def _add(self, aggregate: Any) -> None:
         if not _derives_from(Aggregate, aggregate):
@@ -89,6 +97,42 @@ class Pipeline:
             known = ", ".join(self.schemas)
             raise SettingsError(f"The pipeline {self.name!r} has no aggregate {aggregate!r}.", cure=f"It has: {known}.")
         return self.schemas[aggregate]
+
+    @property
+    def client(self) -> Client:
+        """The asyncio client of the running application: what its handlers ask with.
+
+        Raises SettingsError outside of `lifespan`.
+        """
+        return self._serving.client
+
+    @asynccontextmanager
+    async def lifespan(self, _application: object = None, /) -> AsyncGenerator[None]:
+        """Give a Starlette or FastAPI application a client: `FastAPI(lifespan=accounts.lifespan)`.
+
+        1. Opens `client`, with the settings from the environment. 2. Closes it when the application ends: asks under
+        way end with OutcomeUnknown. Nothing else is started: workers and projectors are processes of their own.
+        """
+        await asyncio.to_thread(self._serving.start)
+        try:
+            yield
+        finally:
+            client = self._serving.end()
+            if client is not None:
+                await client.close()
+
+    @contextmanager
+    def embedded(self) -> Generator[Embedded]:
+        """Run the whole pipeline in this process, in a temporary folder that is removed at the end: for tests.
+
+        1. Makes the log and starts a worker on a thread. 2. Points `Client`, `SyncClient` and `lifespan` of this
+        pipeline at it, where they are given no settings. 3. ClickHouse is opened at the first query, which takes a
+        second or two. Raises SettingsError if the pipeline runs embedded already.
+        """
+        from .embedded import Embedded
+
+        with Embedded(self) as running:
+            yield running
 
     def __repr__(self) -> str:
         return f"Pipeline({self.name!r}, aggregates={list(self.aggregates)}, partitions={self.partitions})"

@@ -105,6 +105,15 @@ class Projector:
             for partition in range(self._pipeline.partitions):
                 self._open_one((aggregate, partition))
 
+    def open_used(self) -> None:
+        """The same for the partitions that are not open yet and have something: in tests they are few."""
+        for aggregate in self._mirrors:
+            topic = self._pipeline.topic(aggregate, TopicKind.EVENTS)
+            for partition in range(self._pipeline.partitions):
+                of = (aggregate, partition)
+                if of not in self._loops and self._log.end(topic, partition) is not None:
+                    self._open_one(of)
+
     def _open_one(self, of: tuple[str, int]) -> None:
         aggregate, partition = of
         opener = self._opener(self._pipeline.topic(aggregate, TopicKind.EVENTS), partition)
@@ -141,6 +150,11 @@ class Projector:
         if count:
             self._logger.debug("mirrored", aggregate=aggregate, partition=partition, number=loop.number)
         return count
+
+    @property
+    def lost(self) -> list[str]:
+        """The partitions that were lost, and are left alone for a while."""
+        return [f"{aggregate}/{partition}" for (aggregate, partition), loop in self._loops.items() if loop is None]
 
     def close(self) -> None:
         """Let go of the log."""

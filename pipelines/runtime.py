@@ -9,20 +9,17 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
-from typing import Final
 
 import structlog
 from magnetar.schemas import LogUnavailable, TopicKind
 from magnetar.schemas.checkpoint_block import CHECKPOINT_JSON
 
 from .clock import Clock, SystemClock
+from .deciding import decide_until, workers_of
 from .log import Log
 from .pipeline import Pipeline
 from .settings import Settings, open_log
 from .worker import Worker
-
-IDLE_SECONDS: Final = 0.2
-"""How long a worker waits for commands before it looks whether it should stop."""
 
 
 def provision(pipeline: Pipeline, log: Log) -> None:
@@ -57,31 +54,26 @@ def collect_rarely() -> None:
     gc.set_threshold(200_000, 20, 20)
 
 
-def run_worker(pipeline: Pipeline, settings: Settings, *, stopped: Callable[[], bool], name: str | None = None) -> None:
-    """Decide the commands of all aggregates of the pipeline, in one process, until `stopped`."""
+def run_worker(
+    pipeline: Pipeline,
+    settings: Settings,
+    *,
+    stopped: Callable[[], bool],
+    name: str | None = None,
+    failpoint: Callable[[str], None] | None = None,
+) -> None:
+    """Decide the commands of all aggregates of the pipeline, in one process, until `stopped`.
+
+    Tests crash or freeze the process with `failpoint`.
+    """
     collect_rarely()
     clock: Clock = SystemClock()
     log = open_log(settings, clock)
     workers: list[Worker] = []
     try:
         provision(pipeline, log)
-        name = name or worker_name()
-        workers = [
-            Worker(
-                log,
-                cls,
-                pipeline.schemas[aggregate],
-                partitions=pipeline.partitions,
-                name=name,
-                clock=clock,
-                random=random.SystemRandom(),
-            )
-            for aggregate, cls in pipeline.aggregates.items()
-        ]
-        while not stopped():
-            for worker in workers:
-                while worker.step(timeout_seconds=IDLE_SECONDS / len(workers)) and len(workers) == 1 and not stopped():
-                    pass
+        workers = workers_of(pipeline, log, name=name or worker_name(), clock=clock, failpoint=failpoint)
+        decide_until(stopped, workers, clock)
     finally:
         for worker in workers:
             worker.close()

@@ -122,7 +122,7 @@ class Mirror:
     def insert(self, partition: int, lease: Lease, inserted: Range, schema: int, payloads: Sequence[bytes]) -> None:
         """Let ClickHouse decode the payloads into both tables, each under its token and behind the lease."""
         text = self._schema_text(schema)
-        path = self._folder / f"{os.getpid()}-{partition}.avro"
+        path = self._folder / f"{os.getpid()}-{self.tables.schema.aggregate}-{partition}.avro"
         with path.open("wb") as file:
             file.writelines(container(text, payloads))
         try:

@@ -32,6 +32,11 @@ class Store:
                 "The embedded ClickHouse is not installed.", cure="pip install 'magnetar[embedded]'"
             ) from error
         except (ClickHouseError, RuntimeError, QueryRefused) as error:
+            if "already initialized with path" in str(error):
+                raise StoreUnavailable(
+                    f"This process has ClickHouse open on another folder: {first_line(error)}",
+                    cure="One at a time: close the other one first, or use another process.",
+                ) from error
             if "lock" in str(error).lower():
                 raise DataFolderError(
                     "Another process has the embedded ClickHouse of this data folder open.",
@@ -59,6 +64,17 @@ class Store:
     def reader(self, limits: QueryLimits | None = None) -> EngineReader:
         """Who answers others' questions to the embedded engine."""
         return EngineReader(self._dsn.removeprefix("chdb://"), limits)
+
+    def rows(self, sql: str) -> list[dict[str, Any]]:
+        """The rows of a user's query by column, as Python values, without writing. Raises QueryRefused."""
+        handle = clickhouse_connect.get_client(dsn=self._dsn)  # of its own: it would stay read-only
+        try:
+            found = handle.query(sql, settings={"readonly": 1}, tz_mode="aware")
+            return list(found.named_results())
+        except (ClickHouseError, RuntimeError) as error:
+            raise QueryRefused(f"The query was refused: {first_line(error)}") from error
+        finally:
+            handle.close()
 
     def read_only(self, sql: str, *, fmt: str) -> bytes:
         """The answer of a user's query as bytes, in one of ClickHouse's formats, without writing.

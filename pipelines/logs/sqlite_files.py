@@ -27,8 +27,9 @@ _MARKER: Final = "magnetar.json"
 _OTHERS: Final = ("dev.lock",)
 """What may stand in a new data folder before the marker does."""
 
-_POLL_SECONDS: Final = (0.001, 0.001, 0.002, 0.002, 0.004, 0.004, 0.008)
-"""Pauses between looks at a file: short when something was just there, at most 8 ms when nothing comes."""
+_POLL_SECONDS: Final = (0.001, 0.001, 0.002, 0.002, 0.004)
+"""Pauses between looks at a file: short when something was just there, at most 4 ms when nothing comes. A worker's look
+at 16 partitions takes 0.1 ms: an idle one uses 2 % of a core, and a command waits for 2 ms on average."""
 
 _PARTITION_SQL: Final = """
 CREATE TABLE messages (
@@ -162,8 +163,10 @@ class Folder:
         making = final.with_name(f".{final.name}.making")
         shutil.rmtree(making, ignore_errors=True)
         making.mkdir(parents=True)
-        for partition in range(partitions):
-            _make(making / f"{partition}.sqlite", _PARTITION_SQL)
+        first = making / "0.sqlite"
+        _make(first, _PARTITION_SQL)
+        for partition in range(1, partitions):
+            _copy(first, making / f"{partition}.sqlite")  # SQLite would take ten times as long for each
         _make(making / "consumers.sqlite", _CONSUMERS_SQL)
         described = {"partitions": partitions, "incarnation": str(uuid.uuid4()), "schemas": []}
         _write_atomically(making / "topic.json", json.dumps(described))
@@ -202,6 +205,13 @@ def _make(path: Path, sql: str) -> None:
         connection.executescript(sql)
     finally:
         connection.close()
+
+
+def _copy(path: Path, to: Path) -> None:
+    with to.open("wb") as file:
+        file.write(path.read_bytes())
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextmanager

@@ -1,0 +1,160 @@
+"""A whole pipeline in this process and a temporary folder, for tests: what `Pipeline.embedded` gives."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any, Final, Self
+
+from magnetar.schemas import LogUnavailable, SettingsError, StoreUnavailable
+
+from .client import SyncClient
+from .clock import SystemClock
+from .deciding import decide_until, workers_of
+from .logs.sqlite import SqliteLog
+from .pipeline import Pipeline
+from .runtime import provision, worker_name
+from .settings import Settings
+
+SETTLE_SECONDS_MAX: Final = 30.0
+IDLE_SECONDS: Final = 0.01
+"""A query waits for two rounds of an idle worker, so they are short."""
+
+
+class Embedded:
+    """A running pipeline. `client` sends and asks; `query` asks ClickHouse, and sees all that was sent before."""
+
+    client: SyncClient
+    settings: Settings
+    """For further clients: `Client(accounts, settings=running.settings)`."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._clock = SystemClock()
+        self._closing = contextlib.ExitStack()
+        self._deciding: _Deciding | None = None
+        self._tables: _Tables | None = None
+        self._lock = threading.Lock()
+
+    def query(self, sql: str) -> list[dict[str, Any]]:
+        """The rows of a SELECT over the pipeline's views, as dictionaries by column.
+
+        1. Waits until what was sent before is decided. 2. Brings it into ClickHouse, which the first call opens.
+        3. Asks. Raises QueryRefused with ClickHouse's own words, and DeclarationError for a projection that is wrong.
+        """
+        if self._deciding is None:
+            raise SettingsError(
+                "The embedded pipeline does not run.", cure=f"with {self._pipeline.name}.embedded() as it"
+            )
+        with self._lock:
+            self._deciding.wait_until_at_rest(SETTLE_SECONDS_MAX)
+            if self._tables is None:
+                self._tables = self._closing.enter_context(_Tables(self._pipeline, self._log, self.settings))
+            return self._tables.query(sql)
+
+    def __enter__(self) -> Self:
+        if self._pipeline.embedded_settings is not None:
+            raise SettingsError(
+                f"The pipeline {self._pipeline.name!r} runs embedded already.",
+                cure="Use that one: a fixture of a wider scope gives it to all tests.",
+            )
+        with contextlib.ExitStack() as closing:
+            folder = closing.enter_context(tempfile.TemporaryDirectory(prefix="magnetar-", ignore_cleanup_errors=True))
+            self.settings = Settings(data=Path(folder) / "data", broker="embedded")
+            self._log = SqliteLog(self.settings.data, self._clock)
+            closing.callback(self._log.close)
+            provision(self._pipeline, self._log)
+            self._deciding = closing.enter_context(_Deciding(self._pipeline, self._log))
+            self.client = closing.enter_context(SyncClient(self._pipeline, settings=self.settings))
+            self._pipeline.embedded_settings = self.settings
+            self._closing = closing.pop_all()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._pipeline.embedded_settings = None
+        with self._lock:
+            self._deciding = self._tables = None
+            self._closing.close()
+
+
+class _Deciding:
+    """The workers, on a thread of their own."""
+
+    def __init__(self, pipeline: Pipeline, log: SqliteLog) -> None:
+        self._clock = SystemClock()
+        self._workers = workers_of(pipeline, log, name=worker_name(), clock=self._clock)
+        self._stop = threading.Event()
+        self._rests = 0
+        self._rested = threading.Condition()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="magnetar-worker", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        for worker in self._workers:
+            worker.close()
+
+    def wait_until_at_rest(self, timeout_seconds: float) -> None:
+        """Return when all that stands on the command topics now is decided. Raises what ended or held up a worker."""
+        with self._rested:
+            wanted = self._rests + 2  # the round that is under way may have looked before the last command came
+            arrived = self._rested.wait_for(lambda: self._rests >= wanted or self._error is not None, timeout_seconds)
+        if self._error is not None:
+            raise self._error
+        for worker in self._workers:
+            for error in worker.refused.values():
+                raise error
+        if not arrived:
+            raise LogUnavailable(f"The worker did not come to rest within {timeout_seconds:g} s.")
+
+    def _run(self) -> None:
+        try:
+            decide_until(self._stop.is_set, self._workers, self._clock, idle_seconds=IDLE_SECONDS, at_rest=self._rest)
+        except BaseException as error:  # noqa: BLE001 - it is raised where a test waits
+            with self._rested:
+                self._error = error
+                self._rested.notify_all()
+
+    def _rest(self) -> None:
+        with self._rested:
+            self._rests += 1
+            self._rested.notify_all()
+
+
+class _Tables:
+    """ClickHouse, brought up to date when it is asked. One per process: ClickHouse cannot open two folders in one."""
+
+    def __init__(self, pipeline: Pipeline, log: SqliteLog, settings: Settings) -> None:
+        from magnetar.projections.store import Store, embedded_dsn
+
+        from .projector import Projector
+
+        self._store = Store(embedded_dsn(settings.data))
+        self._projector = Projector(pipeline, log, self._store, settings, clock=SystemClock())
+
+    def __enter__(self) -> Self:
+        try:
+            self._projector.prepare()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._projector.close()
+        self._store.close()
+
+    def query(self, sql: str) -> list[dict[str, Any]]:
+        self._projector.open_used()
+        while self._projector.step():
+            pass
+        if self._projector.lost:
+            raise StoreUnavailable(f"ClickHouse did not take in all partitions: {self._projector.lost}.")
+        return self._store.rows(sql)
