@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any, Final, Self, TypeVar
 
 from magnetar.aggregates import Brain
-from magnetar.schemas import Command, Event
+from magnetar.schemas import Command, Event, LogUnavailable
 
 from .clock import Clock
 from .connection import connect
@@ -136,7 +137,7 @@ class Client:
     ) -> str:
         """As `SyncClient.send`."""
         details = Details(command_id, actor, expected_version, correlation_id, causation_id, metadata)
-        await self._prepare(aggregate, asking=False)
+        await self._prepare(aggregate, timeout_seconds, asking=False)
         id_sent, stored = self._connection.send(aggregate, id, command, details, timeout_seconds)
         await _wait_async(id_sent, stored, timeout_seconds, f"the log did not confirm it within {timeout_seconds:g} s")
         return id_sent
@@ -158,13 +159,15 @@ class Client:
     ) -> Receipt[O]:
         """As `SyncClient.ask`. Cancelled, it waits no longer; the command may have been sent."""
         details = Details(command_id, actor, expected_version, correlation_id, causation_id, metadata)
-        await self._prepare(aggregate, asking=True)
+        await self._prepare(aggregate, timeout_seconds, asking=True)
         id_asked, receipt = self._connection.ask(aggregate, id, command, details, timeout_seconds)
         return await _wait_async(id_asked, receipt, timeout_seconds, f"no answer came within {timeout_seconds:g} s")
 
     async def close(self) -> None:
         """Close the connection. Asks under way end with OutcomeUnknown."""
-        await asyncio.to_thread(self._connection.close)
+        closed: Future[None] = Future()
+        threading.Thread(target=_run, args=(self._connection.close, closed), name="magnetar-close").start()
+        await asyncio.wrap_future(closed)
 
     async def __aenter__(self) -> Self:
         return self
@@ -172,9 +175,26 @@ class Client:
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
 
-    async def _prepare(self, aggregate: type[Any], *, asking: bool) -> None:
-        if not self._connection.is_ready(aggregate, asking=asking):
-            await asyncio.to_thread(self._connection.prepare, aggregate, asking=asking)
+    async def _prepare(self, aggregate: type[Any], timeout_seconds: float, *, asking: bool) -> None:
+        preparing = self._connection.preparing(aggregate, asking=asking)
+        if preparing is None:
+            return
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await asyncio.wrap_future(preparing)
+        except TimeoutError:
+            raise LogUnavailable(f"The log did not answer within {timeout_seconds:g} s: nothing was sent.") from None
+
+
+def _run(work: Callable[[], None], done: Future[None]) -> None:
+    """Not on the loop's own threads: all of them may be busy with something that never ends."""
+    done.set_running_or_notify_cancel()
+    try:
+        work()
+    except BaseException as error:  # noqa: BLE001 - theirs who wait
+        done.set_exception(error)
+    else:
+        done.set_result(None)
 
 
 def _wait(command_id: str, future: Future[T], timeout_seconds: float, late: str) -> T:

@@ -28,6 +28,10 @@ ASKS_MAX: Final = 10_000
 """Asks under way at once; more of them wait for their turn. Replies to more than 20,000 could be lost: that is what an
 inbox on Pulsar holds."""
 
+WRITING_SHARE: Final = 0.5
+"""Of a call's time, what the log may take to store the command. Past it, the log's own error arrives in time: that a
+partition is locked, and by which process."""
+
 _CHUNK_MAX: Final = 5000
 
 
@@ -47,23 +51,42 @@ class Connection:
         self._pid = os.getpid()
         self._closed = False
         self._random = Random(secrets.randbits(256))  # noqa: S311 - ids have to be different, not secret
-        self._lock = threading.Lock()
+        self._lock, self._opening = threading.Lock(), threading.Lock()
         self._routes: dict[str, Route] = {}
+        self._preparing: dict[tuple[type[Any], bool], Future[None]] = {}
         self._outbox = Outbox(clock)
         self._replies = Replies(log)
         self._turns: deque[tuple[Ask, int, Parcel]] = deque()
         self._under_way = 0
 
-    def is_ready(self, aggregate: type[Any], *, asking: bool) -> bool:
-        """Whether `send` or `ask` to this aggregate would return at once."""
-        return wire_name(aggregate) in self._routes and (not asking or self._replies.is_open)
-
-    def prepare(self, aggregate: type[Any], *, asking: bool) -> None:
-        """Do what the first command to an aggregate has to wait for: find its topics, open the inbox."""
+    def preparing(self, aggregate: type[Any], *, asking: bool) -> Future[None] | None:
+        """What the first command to an aggregate has to wait for, done on a thread: its topics are found, the inbox is
+        opened. None if `send` or `ask` would return at once. All who come meanwhile get the same future."""
         self._check_usable()
-        self._route(aggregate)
-        if asking:
-            self._replies.address()
+        if wire_name(aggregate) in self._routes and (not asking or self._replies.is_open):
+            return None
+        with self._lock:
+            key = (aggregate, asking)
+            future = self._preparing.get(key)
+            if future is None:
+                future = self._preparing[key] = Future()
+                future.set_running_or_notify_cancel()  # who waits no longer does not end it for the others
+                threading.Thread(target=self._prepare, args=(key, future), name="magnetar-prepare", daemon=True).start()
+        return future
+
+    def _prepare(self, key: tuple[type[Any], bool], future: Future[None]) -> None:
+        aggregate, asking = key
+        try:
+            self._route(aggregate)
+            if asking:
+                self._replies.address()
+        except Exception as error:  # noqa: BLE001 - theirs who wait
+            future.set_exception(error)
+        else:
+            future.set_result(None)
+        finally:
+            with self._lock:
+                del self._preparing[key]
 
     def send(
         self, aggregate: type[Any], id: str, command: Command, details: Details, timeout_seconds: float
@@ -73,7 +96,7 @@ class Connection:
         route = self._route(aggregate)
         envelope = self._envelope(id, details)
         stored: Future[None] = Future()
-        deadline = self._clock.monotonic() + timeout_seconds
+        deadline = self._clock.monotonic() + WRITING_SHARE * timeout_seconds
         parcel = Parcel(route.entry(envelope, command), envelope.command_id, deadline, stored)
         self._outbox.put(route.publisher, route.partition_of(id), parcel)
         return envelope.command_id, stored
@@ -88,7 +111,7 @@ class Connection:
         self._check_usable()
         route = self._route(aggregate)
         envelope = self._envelope(id, details, reply_to=self._replies.address())
-        deadline = self._clock.monotonic() + timeout_seconds
+        deadline = self._clock.monotonic() + WRITING_SHARE * timeout_seconds
         parcel = Parcel(route.entry(envelope, command), envelope.command_id, deadline, Future())
         ask = Ask(route, id, envelope.command_id)
         self._replies.expect(ask)
@@ -150,10 +173,10 @@ class Connection:
         name = wire_name(aggregate)
         route = self._routes.get(name)
         if route is None:
-            with self._lock:
-                if name not in self._routes:
-                    self._routes[name] = Route(self._log, self._pipeline, name)
-                route = self._routes[name]
+            with self._opening:  # on Pulsar it takes a moment: asks under way need not wait for it
+                route = self._routes.get(name)
+                if route is None:
+                    route = self._routes[name] = Route(self._log, self._pipeline, name)
         return route
 
     # --- the course of an ask ---------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from .user import (
     UserRejection,
 )
 
+ANSWER_SECONDS = 10.0
 app = FastAPI(title="Accounts", lifespan=accounts.lifespan)
 
 Actor = Annotated[str, Header(alias="X-Actor", description="Who asks. A real application takes it from a session.")]
@@ -64,7 +65,13 @@ async def ask(
 ) -> JSONResponse:
     """Let the aggregate decide, and answer with what it decided."""
     receipt = await accounts.client.ask(
-        User, id, command, actor=actor, command_id=command_id, expected_version=expected_version, timeout_seconds=10
+        User,
+        id,
+        command,
+        actor=actor,
+        command_id=command_id,
+        expected_version=expected_version,
+        timeout_seconds=ANSWER_SECONDS,
     )
     return answer(receipt)
 

@@ -1,6 +1,5 @@
 """The worker on the embedded log: from a command to its reply, over restarts, and what it refuses."""
 
-import asyncio
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -9,7 +8,7 @@ from typing import Self
 
 import pytest
 from magnetar.aggregates import Aggregate
-from magnetar.pipelines import Client, CommandParked, Pipeline, Receipt, SyncClient
+from magnetar.pipelines import CommandParked, Pipeline, SyncClient
 from magnetar.pipelines.clock import SystemClock
 from magnetar.pipelines.log import Entry
 from magnetar.pipelines.logs.sqlite import SqliteLog
@@ -225,35 +224,3 @@ def test_asks_are_answered_by_a_running_worker(running: System) -> None:
         running.client.ask(Tally, "a", Add(13))
     again = running.client.ask(Tally, "a", Add(5), command_id=id)
     assert (again.outcome, again.position) == (Added(5), receipt.position)
-
-
-def test_many_asks_are_under_way_at_once_in_asyncio(running: System) -> None:
-    async def ask_all() -> list[Receipt[Added | None]]:
-        async with Client(tallies, settings=Settings(data=running.folder)) as client:
-            assert await client.send(Tally, "z", Add(1))
-            receipts = await asyncio.gather(*(client.ask(Tally, f"t{n}", Add(n)) for n in range(20, 60)))
-            with pytest.raises(CommandParked, match="unlucky"):
-                await client.ask(Tally, "z", Add(13))
-            with pytest.raises(OutcomeUnknown, match="same command id is safe"):
-                await client.ask(Tally, "z", Add(1), timeout_seconds=0)
-            return receipts
-
-    assert [receipt.outcome for receipt in asyncio.run(ask_all())] == [Added(n) for n in range(20, 60)]
-
-
-def test_closing_the_client_ends_its_asks_with_what_is_known(system: System) -> None:
-    errors: list[Exception] = []
-
-    def ask() -> None:
-        try:
-            system.client.ask(Tally, "a", Add(1))
-        except OutcomeUnknown as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    while not system.client._connection._waiting:
-        pass
-    system.client.close()
-    thread.join(10)
-    assert "the client was closed" in str(errors[0])
