@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 # Absolute imports: relative to this folder type checkers find no `.schemas`, and pyright makes every name an Any.
 if TYPE_CHECKING:
     from magnetar.aggregates import Aggregate
-    from magnetar.pipelines import Client, CommandParked, Pipeline, Receipt, SyncClient
+    from magnetar.pipelines import Client, CommandParked, Pipeline, Receipt, SyncClient, new_command_id
     from magnetar.projections import Sql
     from magnetar.schemas import (
         Command,
@@ -43,6 +43,7 @@ _HOME_OF = {
     "Sql": "projections",
     "State": "schemas",
     "SyncClient": "pipelines",
+    "new_command_id": "pipelines",
 }
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "Sql",
     "State",
     "SyncClient",
+    "new_command_id",
 ]
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from .pipeline import Pipeline
 
 if TYPE_CHECKING:
-    from .client import Client, CommandParked, Outgoing, Receipt, SyncClient
+    from .client import Client, CommandParked, Outgoing, Receipt, SyncClient, new_command_id
 
-__all__ = ["Client", "CommandParked", "Outgoing", "Pipeline", "Receipt", "SyncClient"]
+__all__ = ["Client", "CommandParked", "Outgoing", "Pipeline", "Receipt", "SyncClient", "new_command_id"]
 
 
 def __getattr__(name: str) -> Any:

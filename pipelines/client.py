@@ -13,12 +13,12 @@ from magnetar.schemas import Command, Event, LogUnavailable
 
 from .clock import Clock
 from .connection import connect
-from .outgoing import Details, Outgoing
+from .outgoing import Details, Outgoing, new_command_id
 from .pipeline import Pipeline
 from .receipt import CommandParked, Receipt, unknown
 from .settings import Settings
 
-__all__ = ["Client", "CommandParked", "Outgoing", "Receipt", "SyncClient"]
+__all__ = ["Client", "CommandParked", "Outgoing", "Receipt", "SyncClient", "new_command_id"]
 
 C = TypeVar("C", bound=Command)
 E = TypeVar("E", bound=Event)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from magnetar.schemas.command_message import CommandCodec, CommandEnvelope
 from magnetar.schemas.commit import CommitCodec
 from magnetar.schemas.ids import is_uuid
 
+from .clock import SystemClock
 from .history import Codecs
 from .log import Entry, Log, Publisher
 from .pipeline import Pipeline
@@ -32,6 +34,11 @@ class Outgoing(NamedTuple):
     id: str
     command: Command
     command_id: str | None = None
+
+
+def new_command_id() -> str:
+    """An id for a command (UUIDv7), made now: to be kept, so that the command can be repeated under it."""
+    return uuid7(SystemClock().now_ms(), secrets.randbits(74))
 
 
 class Details(NamedTuple):
@@ -80,7 +87,7 @@ def _why_not(id: str, details: Details) -> tuple[str, str] | None:
     if details.command_id is not None and not is_uuid7(details.command_id):
         return (
             f"{details.command_id!r} is not a UUID version 7 in lower case",
-            "Leave the id out, or make it with magnetar.schemas.uuid7.",
+            "Leave the id out, or make it with magnetar.new_command_id().",
         )
     for name in ("correlation_id", "causation_id"):
         value = getattr(details, name)

@@ -8,15 +8,15 @@ from magnetar.schemas import MagnetarError, OutcomeUnknown, Position
 from magnetar.schemas.commit import PARKED, Commit, Parked
 from magnetar.schemas.errors import Fault
 
-O = TypeVar("O")  # noqa: E741 - the outcome, as in Brain[C, E, O]
+O_co = TypeVar("O_co", covariant=True)
 
 
-class Receipt(Generic[O]):
+class Receipt(Generic[O_co]):
     """What became of a command: its outcome, the aggregate's version after it, and where its commit stands."""
 
     __slots__ = ("outcome", "position", "version")
 
-    def __init__(self, outcome: O, version: int, position: Position) -> None:
+    def __init__(self, outcome: O_co, version: int, position: Position) -> None:
         self.outcome = outcome
         self.version = version
         self.position = position

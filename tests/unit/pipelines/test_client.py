@@ -140,7 +140,7 @@ def test_what_could_not_be_decided_is_not_even_sent(
 
 def test_a_command_of_another_aggregate_is_refused(client: SyncClient) -> None:
     with pytest.raises(MessageRefused, match="Purse has no command Knock"):
-        client.ask(Purse, "a", Knock())  # type: ignore[arg-type] # what a type checker says, said at run time
+        client.ask(Purse, "a", Knock())  # type: ignore[misc] # what a type checker says, said at run time
 
 
 # --- repeating --------------------------------------------------------------------------------------------------------
