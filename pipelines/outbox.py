@@ -25,6 +25,9 @@ TOGETHER_MAX: Final = 1000
 BYTES_TOGETHER_MAX: Final = 16 * 1024 * 1024
 """More in one transaction would be no faster, and later for the first of them."""
 
+_SECONDS_MIN: Final = 1.0
+"""What waited long for its turn is tried all the same, and not at the first sight of another writer given up."""
+
 
 class Parcel(NamedTuple):
     """A message, until when it may be written (monotonic seconds), and what tells who waits that it is durable."""
@@ -91,9 +94,9 @@ class Outbox:
             return parcels
 
     def _write(self, publisher: Publisher, partition: int, parcels: Sequence[Parcel]) -> None:
-        seconds = max(parcel.deadline for parcel in parcels) - self._clock.monotonic()
+        seconds = max(_SECONDS_MIN, max(parcel.deadline for parcel in parcels) - self._clock.monotonic())
         try:
-            publisher.publish(partition, [parcel.entry for parcel in parcels], timeout_seconds=max(seconds, 0.0))
+            publisher.publish(partition, [parcel.entry for parcel in parcels], timeout_seconds=seconds)
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody may be left waiting
             for parcel in parcels:
                 parcel.stored.set_exception(_explained(parcel.command_id, error))

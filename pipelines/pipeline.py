@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -113,6 +112,8 @@ class Pipeline:
         1. Opens `client`, with the settings from the environment. 2. Closes it when the application ends: asks under
         way end with OutcomeUnknown. Nothing else is started: workers and projectors are processes of their own.
         """
+        import asyncio  # a module that declares a pipeline does not wait for it
+
         await asyncio.to_thread(self._serving.start)
         try:
             yield

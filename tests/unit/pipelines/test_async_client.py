@@ -190,6 +190,30 @@ def test_the_loop_is_not_held_up_by_a_partition_that_is(place: Place, monkeypatc
         with_client(place, use)
 
 
+def test_what_was_given_up_before_it_was_written_never_is(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on, publish = threading.Event(), threading.Event(), SqlitePublisher.publish
+
+    def slow(self: SqlitePublisher, partition: int, entries: Sequence[Entry], *, timeout_seconds: float) -> None:
+        begun.set()
+        go_on.wait(60)
+        publish(self, partition, entries, timeout_seconds=timeout_seconds)
+
+    monkeypatch.setattr(SqlitePublisher, "publish", slow)
+
+    async def use(client: Client) -> None:
+        first = asyncio.create_task(client.ask(Purse, "a", Pay(1), timeout_seconds=LONG))
+        await eventually(begun.is_set)
+        with pytest.raises(OutcomeUnknown):
+            await client.ask(Purse, "a", Pay(1), timeout_seconds=0.1)
+        go_on.set()
+        await first
+        assert (await client.ask(Purse, "a", Pay(1))).version == 2
+
+    with place.working():
+        with_client(place, use)
+    assert place.commands() == 2
+
+
 def test_a_callers_own_time_limit_is_the_callers(place: Place) -> None:
     async def use(client: Client) -> None:
         with pytest.raises(TimeoutError):
