@@ -14,6 +14,7 @@ ROOMS = ("schemas", "aggregates", "projections", "pipelines")
 DOCUMENTED = {
     "README.md": ("shop.py", "test_shop.py", "talk.py"),
     "docs/testing.md": ("library.py", "test_library.py"),
+    "docs/client.md": ("sending.py", "many.py", "outcomes.py", "repeating.py", "api.py", "test_api.py"),
 }
 """Pages, and the names of the modules that their Python blocks are."""
 
