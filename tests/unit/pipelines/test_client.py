@@ -286,7 +286,8 @@ def test_when_the_data_folder_goes_away_asks_end_and_when_it_is_back_they_go_on(
 ) -> None:
     client.send(Purse, "a", Pay(1))
     asking = Asking(client)
-    wait_for_ask(client)
+    while place.commands() < 2:
+        pass
     place.folder.rename(tmp_path / "away")
     asking.join(30)
     assert isinstance(asking.error, OutcomeUnknown)
