@@ -232,7 +232,7 @@ def test_clickhouse_reads_generated_events(store: Store, tmp_path: Path, typed: 
     values = data.draw(st.lists(typed.values, min_size=1, max_size=3))
     codec = RecordCodec(typed.annotation, schema)
     path = tmp_path / "block.avro"
-    path.write_bytes(container(json.dumps(schema), [codec.encode(value) for value in values]))
+    path.write_bytes(b"".join(container(json.dumps(schema), [codec.encode(value) for value in values])))
     if not schema["fields"]:
         return
     source = f"file({literal(str(path))}, 'Avro', {literal(structure(schema))})"
