@@ -60,11 +60,21 @@ class _InTurn:
 class Projector:
     """Mirrors all aggregates of a pipeline, one range of one partition after the other."""
 
-    def __init__(self, pipeline: Pipeline, log: Log, store: Store, settings: Settings, *, clock: Clock) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        log: Log,
+        store: Store,
+        settings: Settings,
+        *,
+        clock: Clock,
+        failpoint: Callable[[str], None] | None = None,
+    ) -> None:
         self._pipeline = pipeline
         self._log = log
         self._store = store
         self._clock = clock
+        self._failpoint = failpoint
         self._folder = settings.data.absolute() / "blocks"
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
@@ -83,6 +93,7 @@ class Projector:
             partitions=self._pipeline.partitions,
             schema_text=lambda number: self._log.schema(topic, number),
             folder=self._folder,
+            failpoint=self._failpoint,
         )
 
     def prepare(self) -> None:
@@ -118,7 +129,7 @@ class Projector:
         aggregate, partition = of
         opener = self._opener(self._pipeline.topic(aggregate, TopicKind.EVENTS), partition)
         nonce = random.SystemRandom().randbytes(16).hex()
-        self._loops[of] = RangeLoop(self._mirrors[aggregate], partition, opener, nonce=nonce)
+        self._loops[of] = RangeLoop(self._mirrors[aggregate], partition, opener, nonce=nonce, failpoint=self._failpoint)
 
     def _open_again(self, of: tuple[str, int]) -> int:
         """Take back a partition that was lost, after a pause: its new owner may be gone, or ClickHouse back."""
@@ -165,8 +176,17 @@ class Projector:
         self._loops.clear()
 
 
-def run_projector(pipeline: Pipeline, settings: Settings, *, stopped: Callable[[], bool]) -> None:
-    """Mirror the pipeline in one process, and answer queries on loopback, until `stopped`."""
+def run_projector(
+    pipeline: Pipeline,
+    settings: Settings,
+    *,
+    stopped: Callable[[], bool],
+    failpoint: Callable[[str], None] | None = None,
+) -> None:
+    """Mirror the pipeline in one process, and answer queries on loopback, until `stopped`.
+
+    Tests crash or freeze the process with `failpoint`.
+    """
     collect_rarely()
     clock = SystemClock()
     log = open_log(settings, clock)
@@ -175,7 +195,7 @@ def run_projector(pipeline: Pipeline, settings: Settings, *, stopped: Callable[[
         store = Store(embedded_dsn(settings.data))
         limits = QueryLimits(seconds_max=settings.query_seconds_max, memory_bytes_max=settings.query_memory_bytes_max)
         front = HttpFront(store.reader(limits), settings.data, port=settings.query_port)
-        projector = Projector(pipeline, log, store, settings, clock=clock)
+        projector = Projector(pipeline, log, store, settings, clock=clock, failpoint=failpoint)
         try:
             projector.prepare()
             url = front.start()

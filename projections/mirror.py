@@ -54,12 +54,14 @@ class Mirror:
         partitions: int,
         schema_text: Callable[[int], str],
         folder: Path,
+        failpoint: Callable[[str], None] | None = None,
     ) -> None:
         self._store = store
         self._name = f"{schema.context}/{schema.aggregate}"
         self.tables = MirrorTables(schema, partitions=partitions)
         self._schema_text = schema_text
         self._folder = folder
+        self._failpoint = failpoint or (lambda _: None)
 
     def prepare(self) -> None:
         """Create what is missing of the tables, and widen what has grown. Repeatable."""
@@ -128,7 +130,9 @@ class Mirror:
         try:
             source = f"FROM file({literal(str(path))}, 'Avro', {literal(structure(json.loads(text)))})"
             statements = self.tables.inserts(text, source, partition, self._guard(partition, lease))
-            for table, statement in statements.items():
+            for nth, (table, statement) in enumerate(statements.items()):
+                if nth:
+                    self._failpoint("between_tables")
                 token = f"mirror:1:{self._name}:{partition}:{inserted.first}-{inserted.last}:{table}"
                 self._run(partition, f"{statement} SETTINGS insert_deduplication_token = {literal(token)}")
         finally:

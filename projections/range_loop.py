@@ -9,6 +9,9 @@ import structlog
 from magnetar.schemas import MagnetarError, MessageId, ReadRule, Verdict
 from magnetar.schemas.commit import counting_run, read_head
 
+FAILPOINTS: Final = ("after_lease", "after_stop", "after_pending", "between_tables", "after_insert")
+"""Where tests may crash or freeze a projector. `between_tables` is the store's, within an insert."""
+
 RANGE_COMMITS_MAX: Final = 50_000
 """Commits in one range at most: one block, one insert. More would not be faster, and would hold more memory."""
 
@@ -105,15 +108,19 @@ class RangeLoop:
         *,
         nonce: str,
         range_commits_max: int = RANGE_COMMITS_MAX,
+        failpoint: Callable[[str], None] | None = None,
     ) -> None:
         """1. Takes the lease. 2. Stops older inserts. 3. Only then reads how far the table is, and 4. replays the last
         range. Raises LeaseLost if another owner has come in between."""
         self._store = store
         self._partition = partition
         self._range_commits_max = range_commits_max
+        self._failpoint = failpoint or (lambda _: None)
         self._logger = structlog.get_logger("magnetar.mirror").bind(partition=partition)
         self._lease = store.take_lease(partition, nonce)
+        self._failpoint("after_lease")
         store.stop_older_inserts(partition)
+        self._failpoint("after_stop")
         pending = store.read_pending(partition)
         after = None if pending is None else pending.after
         self._rule = ReadRule() if pending is None else ReadRule(pending.owner, pending.first)
@@ -135,12 +142,17 @@ class RangeLoop:
         if payloads:
             found = Range(first, first + len(payloads) - 1, after, owner)
             self._store.write_pending(self._partition, self._lease, found)
-            self._store.insert(self._partition, self._lease, found, schema, payloads)
+            self._insert(found, schema, payloads)
         return len(payloads)
 
     def close(self) -> None:
         """Let go of the log. The lease is simply overtaken by the next owner."""
         self._feed.close()
+
+    def _insert(self, inserted: Range, schema: int, payloads: Sequence[bytes]) -> None:
+        self._failpoint("after_pending")
+        self._store.insert(self._partition, self._lease, inserted, schema, payloads)
+        self._failpoint("after_insert")
 
     def _replay(self, pending: Range) -> None:
         """Insert the pending range again, whole and with the same cuts.
@@ -161,7 +173,7 @@ class RangeLoop:
                     cure="Was the log put back to an older copy than the tables? Restore both from one copy.",
                 )
             payloads += more
-        self._store.insert(self._partition, self._lease, pending, schema, payloads)
+        self._insert(pending, schema, payloads)
 
     def _collect(self, commits_max: int, timeout_seconds: float) -> tuple[int, list[bytes]]:
         """The next commits that count and were written with one schema, and that schema's number."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,10 +38,11 @@ class Store:
                     f"This process has ClickHouse open on another folder: {first_line(error)}",
                     cure="One at a time: close the other one first, or use another process.",
                 ) from error
-            if "lock" in str(error).lower():
+            if self.is_embedded and (pid := _holder(Path(dsn.removeprefix("chdb://")))) is not None:
                 raise DataFolderError(
-                    "Another process has the embedded ClickHouse of this data folder open.",
+                    f"Another process, {pid}, has the embedded ClickHouse of this data folder open.",
                     cure="Ask through that process: `magnetar query` does so while `magnetar dev` runs.",
+                    pid=pid,
                 ) from error
             raise StoreUnavailable(
                 f"ClickHouse cannot be opened: {first_line(error)}", cure="Version 26.9 is tested."
@@ -105,6 +107,22 @@ class Store:
             with self._lock:
                 self._handles.append(handle)
         return handle
+
+
+def _holder(engine: Path) -> str | None:
+    """The process that has the engine's folder open: it holds a lock on the file `status`, and its pid stands in it.
+
+    The engine's own error does not say so.
+    """
+    try:
+        with (engine / "status").open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.readline().removeprefix("PID:").strip() or "unknown"
+    except OSError:
+        pass
+    return None
 
 
 def embedded_dsn(folder: Path) -> str:

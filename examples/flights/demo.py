@@ -50,7 +50,7 @@ def main() -> int:
 
 def run(settings: Settings, *, all_months: bool) -> int:
     """1. Sums up the CSV. 2. Starts worker and mirror. 3. Sends what is not sent yet. 4. Waits. 5. Compares."""
-    want = expected(all_months=all_months)
+    want = expected(rows(all_months=all_months))
     clock = SystemClock()
     prepare(flights, settings, clock)
     with sole_supervisor(settings.data):

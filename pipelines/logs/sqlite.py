@@ -31,8 +31,9 @@ MESSAGE_BYTES_MAX: Final = 5 * 1024 * 1024 - 64 * 1024
 
 T = TypeVar("T", bound="Closing")
 
-FENCE_TIMEOUT_SECONDS: Final = 5.0
-TRIM_TIMEOUT_SECONDS: Final = 5.0
+OWNER_TIMEOUT_SECONDS: Final = 1.0
+"""How long an owner, or who wants to become it, waits for another one's transaction on the partition's file. Each takes
+milliseconds: when it takes longer, its process is frozen, and the worker has other partitions to look after meanwhile."""
 
 _INSERT = "INSERT INTO messages (key, payload, published_at_ms, schema) VALUES (?, ?, ?, ?)"
 
@@ -90,7 +91,7 @@ class SqliteLog:
     def trim(self, topic: Topic, partition: int, *, through: MessageId) -> None:
         """Delete what stands there, but never the last message: offsets go on from it."""
         path = self._folder.partition(topic, partition)
-        with closing(connect(path)) as connection, transaction(connection, path, TRIM_TIMEOUT_SECONDS):
+        with closing(connect(path)) as connection, transaction(connection, path, OWNER_TIMEOUT_SECONDS):
             connection.execute(
                 "DELETE FROM messages WHERE offset <= ? AND offset < (SELECT max(offset) FROM messages)",
                 (through.ledger,),
@@ -163,6 +164,7 @@ class SqlitePublisher:
     def publish(self, partition: int, entries: Sequence[Entry], *, timeout_seconds: float) -> None:
         """Store the entries in one transaction."""
         self._log.check_sizes(entries)
+        path = self._log.partition_file(self._topic, partition)
         with self._lock:
             file = self._files.get(partition)
             if file is None:
@@ -225,7 +227,7 @@ class SqliteAppender:
         self._nonce = secrets.token_hex(16)
         self._connection = connect(self._path)
         try:
-            with transaction(self._connection, self._path, FENCE_TIMEOUT_SECONDS):
+            with transaction(self._connection, self._path, OWNER_TIMEOUT_SECONDS):
                 self._connection.execute(
                     "INSERT OR REPLACE INTO owner (id, nonce, name) VALUES (1, ?, ?)", (self._nonce, name)
                 )
@@ -236,7 +238,7 @@ class SqliteAppender:
     def append(self, entries: Sequence[Entry], *, timeout_seconds: float) -> MessageId:
         """Store the entries in one transaction, in which the owner is checked too."""
         self._log.check_sizes(entries)
-        with transaction(self._connection, self._path, timeout_seconds):
+        with transaction(self._connection, self._path, min(timeout_seconds, OWNER_TIMEOUT_SECONDS)):
             nonce, name = self._connection.execute("SELECT nonce, name FROM owner").fetchone()
             if nonce != self._nonce:
                 raise OwnershipLost(f"{self._path.parent.name} partition {self._path.stem} belongs to {name} now.")

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from magnetar.schemas import MagnetarError, MessageId, SettingsError, Topic
+import structlog
+from magnetar.schemas import LogUnavailable, MagnetarError, MessageId, SettingsError, Topic
 
 from ..clock import Clock
 from ..log import Batch, Message
@@ -21,12 +22,21 @@ ALIVE_SECONDS: Final = 3.0
 LOOK_SECONDS: Final = 0.1
 """How old a consumer's knowledge of who is active may be while it receives."""
 
+LOCK_TIMEOUT_SECONDS: Final = 0.3
+RETRY_SECONDS: Final = 1.0
+"""A registry that stays locked for the first costs that much of each second time, and no more: what could not be written
+is written later. A transaction on it takes less than a millisecond."""
+
 
 class SqliteConsumer:
     """One worker's part in a command topic.
 
     The active consumer of partition *i* is number *i mod N* of the N live ones that take part in it, by name. One is
     alive while its process exists and calls `receive` or `is_granted`: a worker that is stuck gives no sign of life.
+
+    The registry is written by all of them, and one that is frozen within its transaction keeps the others from giving
+    signs of life. Then the shares stay as they were: everybody goes on with its own partitions, those of the frozen one
+    wait, acknowledgements are kept in memory, and nobody new can take part until that process goes on or is ended.
     """
 
     def __init__(self, folder: Folder, topic: Topic, partitions: int, name: str, clock: Clock) -> None:
@@ -39,6 +49,11 @@ class SqliteConsumer:
         self._clock = clock
         self._position: dict[int, int] = {}
         self._active: frozenset[int] = frozenset()
+        self._left: set[int] = set()
+        self._unwritten: dict[int, int] = {}
+        self._locked = False
+        self._retry_at = self._trusted_from = float("-inf")
+        self._logger = structlog.get_logger("magnetar.consumer").bind(topic=str(topic), worker=name)
         self._turn = 0
         self._closed = False
         self._looked_at = self._beat_at = float("-inf")
@@ -55,28 +70,26 @@ class SqliteConsumer:
     def is_granted(self, partition: int) -> bool:
         """Read the registry. Counts as a sign of life."""
         self._look(at_once=True)
-        return partition in self._active
+        return partition in self._active and partition not in self._left
 
     def acknowledge(self, partition: int, through: MessageId) -> None:
         """Remember how far the partition is done."""
+        self._unwritten[partition] = through.ledger
         with contextlib.suppress(MagnetarError):
-            self._write(
-                "INSERT INTO acknowledged (partition, offset) VALUES (?, ?) "
-                "ON CONFLICT (partition) DO UPDATE SET offset = max(offset, excluded.offset)",
-                partition,
-                through.ledger,
-            )
+            self._write()
 
     def release(self, partition: int) -> None:
         """Begin again behind what is acknowledged."""
         self._position.pop(partition, None)
-        self._write("DELETE FROM absent WHERE name = ? AND partition = ?", self._name, partition)
+        self._left.discard(partition)
+        self._write()
         self._looked_at = float("-inf")
 
     def leave(self, partition: int) -> None:
         """Take no part in the partition until `release`."""
         self._position.pop(partition, None)
-        self._write("INSERT OR REPLACE INTO absent (name, partition) VALUES (?, ?)", self._name, partition)
+        self._left.add(partition)
+        self._write()
         self._looked_at = float("-inf")
 
     def close(self) -> None:
@@ -84,9 +97,11 @@ class SqliteConsumer:
         if self._closed:
             return
         self._closed = True
-        with contextlib.suppress(MagnetarError):
-            self._write("DELETE FROM consumers WHERE name = ?", self._name)
-            self._write("DELETE FROM absent WHERE name = ?", self._name)
+        with (
+            contextlib.suppress(MagnetarError),
+            transaction(self._registry, self._registry_path, LOCK_TIMEOUT_SECONDS),
+        ):
+            self._forget(self._name)
         self._registry.close()
         for connection in self._connections:
             connection.close()
@@ -102,30 +117,25 @@ class SqliteConsumer:
                 )
             for (name,) in self._registry.execute("SELECT name FROM consumers").fetchall():
                 if name not in alive:
-                    self._registry.execute("DELETE FROM consumers WHERE name = ?", (name,))
-                    self._registry.execute("DELETE FROM absent WHERE name = ?", (name,))
-        self._beat()
+                    self._forget(name)
+            self._write_rows()
+
+    def _forget(self, name: str) -> None:
+        self._registry.execute("DELETE FROM consumers WHERE name = ?", (name,))
+        self._registry.execute("DELETE FROM absent WHERE name = ?", (name,))
 
     def _alive(self) -> list[str]:
         rows = rows_of(self._registry, self._registry_path, "SELECT name, pid, started, heartbeat_ms FROM consumers")
         oldest_ms = self._clock.now_ms() - int(ALIVE_SECONDS * 1000)
         return sorted(name for name, pid, started, beat_ms in rows if beat_ms >= oldest_ms and _runs(pid, started))
 
-    def _beat(self) -> None:
-        self._beat_at = self._clock.monotonic()
-        self._write(
-            "INSERT OR REPLACE INTO consumers (name, pid, started, heartbeat_ms) VALUES (?, ?, ?, ?)",
-            self._name,
-            os.getpid(),
-            _started(os.getpid()),
-            self._clock.now_ms(),
-        )
-
     def _look(self, *, at_once: bool = False) -> None:
         """Give a sign of life when it is due, and find out for which partitions this consumer is active."""
         now = self._clock.monotonic()
         if now - self._beat_at >= HEARTBEAT_SECONDS:
-            self._beat()
+            self._write()
+        if self._locked or now < self._trusted_from:
+            return  # whoever seems dead may only have been kept from writing, as this one was
         if not at_once and now - self._looked_at < LOOK_SECONDS:
             return
         self._looked_at = now
@@ -148,7 +158,7 @@ class SqliteConsumer:
         count = len(self._paths)
         for step in range(count):
             partition = (self._turn + step) % count
-            if partition in self._active and (messages := self._read(partition, messages_max)):
+            if partition in self._active - self._left and (messages := self._read(partition, messages_max)):
                 self._turn = partition + 1
                 return Batch(partition, messages)
         return None
@@ -167,9 +177,42 @@ class SqliteConsumer:
         rows = rows_of(self._registry, self._registry_path, sql, partition)
         return int(rows[0][0]) if rows else 0
 
-    def _write(self, sql: str, *values: object) -> None:
-        with transaction(self._registry, self._registry_path, 5.0):
-            self._registry.execute(sql, values)
+    # --- what the others have to know -------------------------------------------------------------------------------
+
+    def _write(self) -> None:
+        """Write down all that is to be known of this consumer, now or, if the registry is locked, some time later."""
+        now = self._clock.monotonic()
+        if now < self._retry_at:
+            return
+        try:
+            with transaction(self._registry, self._registry_path, LOCK_TIMEOUT_SECONDS):
+                self._write_rows()
+        except LogUnavailable as error:
+            if not self._locked:
+                self._logger.warning("the shares stay as they are", what=error.what, cure=error.cure)
+            self._locked = True
+            self._retry_at = self._clock.monotonic() + RETRY_SECONDS
+            return
+        if self._locked:
+            self._locked = False
+            self._trusted_from = now + 2 * (RETRY_SECONDS + LOCK_TIMEOUT_SECONDS)
+        self._beat_at = now
+        self._unwritten.clear()
+
+    def _write_rows(self) -> None:
+        """A sign of life, the partitions that this consumer takes no part in, and how far each is done."""
+        write, name = self._registry.executemany, self._name
+        write(
+            "INSERT OR REPLACE INTO consumers (name, pid, started, heartbeat_ms) VALUES (?, ?, ?, ?)",
+            [(name, os.getpid(), _started(os.getpid()), self._clock.now_ms())],
+        )
+        write("DELETE FROM absent WHERE name = ?", [(name,)])
+        write("INSERT INTO absent (name, partition) VALUES (?, ?)", [(name, partition) for partition in self._left])
+        write(
+            "INSERT INTO acknowledged (partition, offset) VALUES (?, ?) "
+            "ON CONFLICT (partition) DO UPDATE SET offset = max(offset, excluded.offset)",
+            list(self._unwritten.items()),
+        )
 
 
 def _started(pid: int) -> str:

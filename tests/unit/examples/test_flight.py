@@ -77,7 +77,7 @@ def test_what_is_over_stays_over(command: Depart | Land | Divert | Cancel) -> No
 
 
 def test_january_has_the_flights_that_its_source_says() -> None:
-    want = expected(all_months=False)
+    want = expected(rows(all_months=False))
     sent = list(commands(rows(all_months=False)))
     assert want.flights == 27_004
     assert want.commands == len(sent) == len({each.key for each in sent})

@@ -1,0 +1,234 @@
+"""What a run has left behind: the log against a pure replay of its commands, and against every row of the mirror."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from examples.flights.flight import Flight
+from examples.flights.pipeline import flights
+from magnetar.pipelines.clock import SystemClock
+from magnetar.pipelines.log import Message
+from magnetar.pipelines.logs.sqlite import SqliteLog
+from magnetar.pipelines.reply import Reply
+from magnetar.schemas import TopicKind
+from magnetar.schemas.command_message import CommandCodec
+from magnetar.schemas.commit import Commit, CommitCodec, read_head
+
+SCHEMA = flights.schemas["Flight"]
+Ask = Callable[[str], list[dict[str, Any]]]
+"""Answers a query."""
+
+EVENTS, COMMANDS = flights.topic("Flight", TopicKind.EVENTS), flights.topic("Flight", TopicKind.COMMANDS)
+CODEC = CommitCodec(SCHEMA)
+
+
+def counting(messages: Sequence[Message]) -> list[Message]:
+    """The messages that count, by the read rule as docs/wire-format.md tells it; written down once more, on purpose."""
+    owner, expected, found = b"", 1, []
+    for message in messages:
+        number, its_owner, _ = read_head(message.payload)
+        if number == 0:
+            owner = its_owner
+        elif its_owner == owner and number == expected:
+            expected += 1
+            found.append(message)
+        elif its_owner == owner and number > expected:
+            owner = b""
+    return found
+
+
+class Stored(NamedTuple):
+    """Everything on one partition of the two topics."""
+
+    commands: list[Message]
+    events: list[Message]
+
+
+def stored(data: Path) -> list[Stored]:
+    """Read the topics from their start."""
+    log = SqliteLog(data, SystemClock())
+    try:
+        return [
+            Stored(*(list(_messages(log, topic, partition)) for topic in (COMMANDS, EVENTS)))
+            for partition in range(flights.partitions)
+        ]
+    finally:
+        log.close()
+
+
+class Watch:
+    """Counts what stands on the event topic, often and cheaply."""
+
+    def __init__(self, data: Path) -> None:
+        paths = (data / "log" / str(EVENTS)).glob("[0-9]*.sqlite")
+        self._files = [sqlite3.connect(f"file:{path}?mode=ro", uri=True) for path in paths]
+
+    def messages(self) -> int:
+        """How many there are: commits, and a few claims."""
+        return sum(file.execute("SELECT ifnull(max(offset), 0) FROM messages").fetchone()[0] for file in self._files)
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._files:
+            file.close()
+
+
+def _messages(log: SqliteLog, topic: Any, partition: int) -> Iterator[Message]:
+    reader = log.reader(topic, partition, after=None)
+    while messages := reader.read(messages_max=10_000, timeout_seconds=0):
+        yield from messages
+    reader.close()
+
+
+# --- the log against its commands -----------------------------------------------------------------------------------
+
+
+def wrong_in_history(logs: Sequence[Stored]) -> list[str]:
+    """Where the commits are not what the commands, decided one after the other by the pure aggregate, make of them."""
+    found = []
+    decode = CommandCodec(SCHEMA).decode
+    for partition, (commands, events) in enumerate(logs):
+        states: dict[str, tuple[int, Flight]] = {}
+        commits = [CODEC.decode(message.payload) for message in counting(events)]
+        if len(commits) != len(commands):
+            found.append(f"partition {partition}: {len(commands)} commands, {len(commits)} commits")
+        for message, commit in zip(commands, commits, strict=False):
+            command = decode(message.payload)
+            id = command.envelope.aggregate_id
+            version, flight = states.get(id, (0, Flight()))
+            outcome = flight.execute(command.command)
+            if type(outcome).__name__ in SCHEMA.rejections:
+                expected: Any = ("rejected", outcome, ())
+            else:
+                expected = ("accepted", None, (outcome,))
+                states[id] = (version + 1, flight.apply(outcome))
+            got = (commit.outcome, commit.rejection, commit.events)
+            where = (commit.source.id, commit.command_id, commit.aggregate_id, commit.version)
+            if (where, got) != ((message.id, command.envelope.command_id, id, version), expected):
+                found.append(f"partition {partition}, commit {commit.number}: {where} {got}, expected {expected}")
+                break
+    return found
+
+
+def false_replies(replies: Sequence[bytes], logs: Sequence[Stored]) -> list[str]:
+    """What a client was told and is no commit that counts."""
+    counts = [{message.payload for message in counting(each.events)} for each in logs]
+    told = [Reply.decode(payload) for payload in replies]
+    return [f"a client was told {CODEC.decode(r.commit)}" for r in told if r.commit not in counts[r.partition]]
+
+
+def registry(data: Path, sql: str) -> list[Any]:
+    """Ask the file in which the workers share out the partitions."""
+    with closing(
+        sqlite3.connect(f"file:{data / 'log' / str(COMMANDS) / 'consumers.sqlite'}?mode=ro", uri=True)
+    ) as file:
+        return file.execute(sql).fetchall()
+
+
+def unacknowledged(data: Path) -> int:
+    """On how many partitions commits are stored whose commands are not acknowledged yet."""
+    acknowledged = dict(registry(data, "SELECT partition, offset FROM acknowledged"))
+    count = 0
+    for partition, (_, events) in enumerate(stored(data)):
+        commits = counting(events)
+        if commits and CODEC.decode(commits[-1].payload).source.id.ledger > acknowledged.get(partition, 0):
+            count += 1
+    return count
+
+
+# --- the log against the mirror -------------------------------------------------------------------------------------
+
+
+def wrong_in_mirror(ask: Ask, logs: Sequence[Stored]) -> list[str]:
+    """What one side has and the other lacks, row by row with all columns."""
+    commits = [
+        (partition, CODEC.decode(message.payload))
+        for partition, each in enumerate(logs)
+        for message in counting(each.events)
+    ]
+    found = []
+    for table, wanted in (
+        ("flight__commits", (_commit_row(partition, commit) for partition, commit in commits)),
+        ("flight__events", (row for partition, commit in commits for row in _event_rows(partition, commit))),
+    ):
+        columns = {row["name"]: row["type"] for row in ask(_COLUMNS.format(table=table))}
+        selected = ", ".join(f"{_readable(name, type)} AS `{name}`" for name, type in columns.items())
+        have = Counter(_frozen(row) for row in ask(f"SELECT {selected} FROM flights.{table}"))
+        want = Counter(_frozen({**_absent(columns), **row}) for row in wanted)
+        for what, rows in (("lacks", want - have), ("has without reason", have - want)):
+            found += [f"{table} {what} {count} × {dict(row)}" for row, count in list(rows.items())[:3]]
+    return found
+
+
+_COLUMNS = "SELECT name, type FROM system.columns WHERE database = 'flights' AND table = '{table}'"
+
+
+def _readable(name: str, type: str) -> str:
+    """How a column is asked for, so that JSON says its value exactly."""
+    if "DateTime64" in type:
+        return f"toUnixTimestamp64Micro(CAST(`{name}` AS {type.replace('(3', '(6')}))"
+    if type.startswith("FixedString"):
+        return f"hex(`{name}`)"
+    return f"`{name}`"
+
+
+def _absent(columns: dict[str, str]) -> dict[str, Any]:
+    """What the fields of the other types are in a row."""
+    return {name: _nothing(type) for name, type in columns.items() if "." in name}
+
+
+def _nothing(type: str) -> Any:
+    if type.startswith("Nullable"):
+        return None
+    return "" if "String" in type else 0
+
+
+def _frozen(row: dict[str, Any]) -> frozenset[tuple[str, Any]]:
+    return frozenset((name, str(sorted(v.items())) if isinstance(v, dict) else v) for name, v in row.items())
+
+
+def _envelope(partition: int, commit: Commit) -> dict[str, Any]:
+    names = ("number", "aggregate_id", "version", "command_id", "correlation_id", "causation_id", "actor", "metadata")
+    return {"partition": partition, "at": commit.at_us, **{name: getattr(commit, name) for name in names}}
+
+
+def _commit_row(partition: int, commit: Commit) -> dict[str, Any]:
+    source = commit.source
+    return {
+        **_envelope(partition, commit),
+        "owner": commit.owner.hex().upper(),
+        "ledger": source.id.ledger,
+        "entry": source.id.entry,
+        "batch": source.id.batch,
+        "published_at": source.published_at_ms * 1000,
+        "incarnation": source.incarnation,
+        "producer": commit.producer,
+        "sequence": commit.sequence,
+        "outcome": commit.outcome,
+        "events": len(commit.events),
+        "rejection": "" if commit.rejection is None else type(commit.rejection).__name__,
+        "rejection_fields": "",
+        "parked_reason": "",
+        "parked_detail": "",
+        "parked_command": None,
+        "parked_sha256": None,
+        "resolves": commit.resolves,
+    }
+
+
+def _event_rows(partition: int, commit: Commit) -> Iterator[dict[str, Any]]:
+    for index, event in enumerate(commit.events, 1):
+        name = type(event).__name__
+        fields = {f"{name}.{field}": _plain(getattr(event, field)) for field in event.__struct_fields__}
+        envelope = {**_envelope(partition, commit), "version": commit.version + index}
+        yield {**envelope, "type": name, **fields}
+
+
+def _plain(value: Any) -> Any:
+    return round(value.timestamp() * 1_000_000) if isinstance(value, datetime) else value

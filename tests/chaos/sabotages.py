@@ -1,0 +1,35 @@
+"""Protections of the real adapters taken away, by a patch within the process under test: the tests must notice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from magnetar.pipelines.logs.sqlite import SqliteAppender
+from magnetar.projections.mirror import Mirror
+
+
+def no_fence() -> None:
+    """Whoever owned a partition once may go on writing to it."""
+    append = SqliteAppender.append
+
+    def append_anyway(self: Any, entries: Any, *, timeout_seconds: float) -> Any:
+        (self._nonce,) = self._connection.execute("SELECT nonce FROM owner").fetchone()
+        return append(self, entries, timeout_seconds=timeout_seconds)
+
+    SqliteAppender.append = append_anyway  # type: ignore[method-assign]
+
+
+def lease_not_checked() -> None:
+    """Inserts do not look whether their lease is the newest."""
+    Mirror._guard = lambda *_: "1"  # type: ignore[method-assign]
+
+
+def older_inserts_not_stopped() -> None:
+    """The lease is checked, and what an older owner has begun to insert is not waited for."""
+    Mirror.stop_older_inserts = lambda *_: None  # type: ignore[method-assign]
+
+
+SABOTAGES: Final[dict[str, Callable[[], None]]] = {
+    each.__name__: each for each in (no_fence, lease_not_checked, older_inserts_not_stopped)
+}
