@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sqlite3
+import time
 import uuid
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,9 @@ _OTHERS: Final = ("dev.lock",)
 _POLL_SECONDS: Final = (0.001, 0.001, 0.002, 0.002, 0.004)
 """Pauses between looks at a file: short when something was just there, at most 4 ms when nothing comes. A worker's look
 at 16 partitions takes 0.1 ms: an idle one uses 2 % of a core, and a command waits for 2 ms on average."""
+
+_PROVISION_TIMEOUT_SECONDS: Final = 10.0
+"""How long another process may be creating topics. It takes some ten milliseconds."""
 
 _PARTITION_SQL: Final = """
 CREATE TABLE messages (
@@ -174,8 +178,17 @@ class Folder:
 
     @contextmanager
     def _locked(self) -> Generator[None]:
-        with (self.path / _MARKER).open() as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        """Hold the folder against others that create topics. Raises LogUnavailable naming who holds it for too long."""
+        marker, deadline = self.path / _MARKER, time.monotonic() + _PROVISION_TIMEOUT_SECONDS
+        with marker.open() as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise _locked_by(_holder_of(marker, "FLOCK"), marker, "creating a topic") from None
+                    time.sleep(0.01)
             yield
 
 
@@ -269,13 +282,8 @@ def failure(error: sqlite3.Error, path: Path) -> MagnetarError:
     """What an error of SQLite means for the log."""
     text = str(error)
     if "locked" in text or "busy" in text:
-        pid = _writer_of(path)
-        who = f"process {pid} is" if pid else "another process is"
-        return LogUnavailable(
-            f"{path} is locked: {who} in the middle of a transaction.",
-            cure=f"If it does not go on by itself, look at it: ps {pid}; then end it: kill -9 {pid}." if pid else "",
-            pid=pid,
-        )
+        # SQLite's lock for writing is byte 120 of the file `…-shm` (wal.c).
+        return _locked_by(_holder_of(Path(f"{path}-shm"), "POSIX", "120"), path, "in the middle of a transaction")
     if "full" in text:
         return DataFolderError(
             f"The disk of {path} is full: nothing was stored.", cure="Make room; what was acknowledged is safe."
@@ -290,16 +298,23 @@ def failure(error: sqlite3.Error, path: Path) -> MagnetarError:
     return DataFolderError(f"{path} cannot be used: {text}.", cure="Restore the data folder from a copy.")
 
 
-def _writer_of(path: Path) -> int | None:
-    """The process that holds SQLite's write lock: byte 120 of the file `…-shm` (wal.c), as Linux lists its locks."""
+def _locked_by(pid: int | None, path: Path, doing: str) -> LogUnavailable:
+    who = f"process {pid} is" if pid else "another process is"
+    cure = f"If it does not go on by itself, look at it: ps {pid}; then end it: kill -9 {pid}." if pid else ""
+    return LogUnavailable(f"{path} is locked: {who} {doing}.", cure=cure, pid=pid)
+
+
+def _holder_of(path: Path, kind: str, first_byte: str = "0") -> int | None:
+    """The process that holds a lock on a file for writing, from this byte on, as Linux lists its locks."""
     try:
-        inode = Path(f"{path}-shm").stat().st_ino
+        inode = path.stat().st_ino
         locks = Path("/proc/locks").read_text().splitlines()
     except OSError:
         return None
     for line in locks:
-        parts = line.split()
-        if "WRITE" in parts and parts[-2] == "120" and parts[-3].rsplit(":", 1)[-1] == str(inode):
+        parts = line.split()  # 1: POSIX  ADVISORY  WRITE 7001 fe:00:10203547 120 120
+        of_file = parts[-3].rsplit(":", 1)[-1] == str(inode) and parts[-2] == first_byte
+        if of_file and kind in parts and "WRITE" in parts and "->" not in parts:  # an arrow is for those who wait
             return int(parts[-4])
     return None
 

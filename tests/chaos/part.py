@@ -13,9 +13,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from examples.flights.data import rows
 from examples.flights.pipeline import flights
 from magnetar.pipelines.logging import configure_logging
 from magnetar.pipelines.logs.sqlite import SqliteLog
@@ -27,6 +29,7 @@ from magnetar.projections.store import Store, embedded_dsn
 from magnetar.schemas import QueryRefused
 
 from tests.chaos.sabotages import SABOTAGES
+from tests.chaos.sending import Asking
 
 
 class Armed(NamedTuple):
@@ -102,7 +105,7 @@ FROM newest LEFT JOIN in_commits USING partition LEFT JOIN in_events USING parti
 def main() -> None:
     """Run the part until it is told to stop, or strikes itself down."""
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("role", choices=("worker", "projector"))
+    arguments.add_argument("role", choices=("worker", "projector", "client"))
     arguments.add_argument("data", type=Path)
     arguments.add_argument("--name")
     arguments.add_argument("--at", action="append", default=[], type=Armed.read)
@@ -118,6 +121,9 @@ def main() -> None:
     settings = Settings(data=given.data)
     if given.role == "worker":
         run_worker(flights, settings, stopped=stopped, name=given.name, failpoint=failpoint)
+        return
+    if given.role == "client":
+        Asking(given.data).send(islice(rows(all_months=False), 50))
         return
     print("unfinished", json.dumps(unfinished(given.data)), flush=True)
     run_projector(flights, settings, stopped=stopped, failpoint=failpoint)

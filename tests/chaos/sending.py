@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 
 from examples.flights.data import Row, commands
@@ -14,7 +16,7 @@ from magnetar.pipelines.runtime import provision
 from magnetar.schemas import partition_of, uuid7
 from magnetar.schemas.command_message import CommandCodec, CommandEnvelope
 
-from tests.chaos.comparing import COMMANDS, EVENTS, SCHEMA, registry
+from tests.chaos.comparing import CODEC, COMMANDS, EVENTS, SCHEMA, counting, registry, stored
 
 
 class Asking:
@@ -55,20 +57,25 @@ class Asking:
             self.replies += received
         return self.replies
 
-    def is_done(self, *, but: Iterable[int] = ()) -> bool:
-        """Whether all commands are acknowledged, on all partitions or all but some."""
+    def is_done(self) -> bool:
+        """Whether all commands are acknowledged."""
         done = dict(registry(self.data, "SELECT partition, offset FROM acknowledged"))
-        left = set(range(flights.partitions)) - set(but)
-        ends = {partition: self.log.end(COMMANDS, partition) for partition in left}
+        ends = {partition: self.log.end(COMMANDS, partition) for partition in range(flights.partitions)}
         return all(end is None or done.get(partition, 0) >= end.ledger for partition, end in ends.items())
+
+    def undecided(self) -> set[int]:
+        """The partitions with commands that have no commit yet."""
+        found = set[int]()
+        for partition, (commands, events) in enumerate(stored(self.data)):
+            commits = counting(events)
+            last = CODEC.decode(commits[-1].payload).source.id.ledger if commits else 0
+            if commands and commands[-1].id.ledger > last:
+                found.add(partition)
+        return found
 
     def owners(self) -> dict[int, str]:
         """Who owns each partition of the event topic."""
-        found: dict[int, str] = {}
-        for partition in range(flights.partitions):
-            path = self.log.partition_file(EVENTS, partition)
-            found[partition] = owner_of(path)
-        return found
+        return {p: owner_of(self.log.partition_file(EVENTS, p)) for p in range(flights.partitions)}
 
     def close(self) -> None:
         """Close the log."""
@@ -77,9 +84,6 @@ class Asking:
 
 def owner_of(path: Path) -> str:
     """The name that stands in a partition's file as its owner's."""
-    import sqlite3
-    from contextlib import closing
-
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as file:
         row = file.execute("SELECT name FROM owner").fetchone()
     return "" if row is None else str(row[0])

@@ -1,0 +1,223 @@
+"""Range loops frozen past a take-over and woken, over one real engine: `python -m tests.chaos.frozen_projectors <case>`.
+
+An embedded engine belongs to one process. So the two owners of a partition are two threads here, and a freeze is a
+thread that stands still at a failpoint. Prints what is wrong afterwards as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import threading
+import time
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from examples.flights.data import rows
+from examples.flights.flight import Flight
+from examples.flights.pipeline import flights
+from magnetar.pipelines.clock import SystemClock
+from magnetar.pipelines.projector import Projector
+from magnetar.pipelines.settings import Settings
+from magnetar.pipelines.worker import Worker
+from magnetar.projections import tables
+from magnetar.projections.mirror import Mirror
+from magnetar.projections.range_loop import FAILPOINTS, RangeLoop
+from magnetar.projections.store import Store, embedded_dsn
+from magnetar.schemas import LeaseLost, StoreUnavailable
+
+from tests.chaos.comparing import EVENTS, SCHEMA, stored, wrong_in_mirror
+from tests.chaos.processes import DEADLINE_SECONDS
+from tests.chaos.sabotages import SABOTAGES
+from tests.chaos.sending import Asking
+
+SLEEP_SECONDS = 4
+"""How long a slow insert takes for each of its three rows."""
+
+
+class Stage:
+    """A log with decided commands, and an engine."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.asking = Asking(folder / "data")
+        self.store = Store(embedded_dsn(self.asking.data))
+        self._rows = rows(all_months=False)
+        self._projector().prepare()
+        self.decide()
+
+    def _projector(self) -> Projector:
+        return Projector(
+            flights, self.asking.log, self.store, Settings(data=self.asking.data), clock=SystemClock()
+        )
+
+    def decide(self) -> None:
+        """More commits in the log."""
+        self.asking.send(islice(self._rows, 200))
+        worker = Worker(
+            self.asking.log,
+            Flight,
+            SCHEMA,
+            partitions=flights.partitions,
+            name=f"worker-{time.monotonic_ns()}",
+            clock=SystemClock(),
+            random=random.SystemRandom(),
+        )
+        while not self.asking.is_done():
+            worker.step(timeout_seconds=0.1)
+        worker.close()
+
+    def loop(
+        self, partition: int, commits_max: int, *, failpoint: Callable[[str], None] | None = None, kind: type[Mirror] = Mirror
+    ) -> RangeLoop:
+        """A new owner of a partition's tables."""
+        nonce = random.SystemRandom().randbytes(8).hex()
+        folder = self.folder / nonce
+        folder.mkdir()
+        mirror = kind(
+            self.store,
+            SCHEMA,
+            partitions=flights.partitions,
+            schema_text=lambda number: self.asking.log.schema(EVENTS, number),
+            folder=folder,
+            failpoint=failpoint,
+        )
+        return RangeLoop(
+            mirror,
+            partition,
+            lambda after: self.asking.log.reader(EVENTS, partition, after=after),
+            nonce=nonce,
+            range_commits_max=commits_max,
+            failpoint=failpoint,
+        )
+
+    def ask(self, sql: str) -> list[dict[str, Any]]:
+        """The rows of a query."""
+        return [json.loads(line) for line in self.store.read_only(sql, fmt="JSONEachRow").splitlines()]
+
+    def judge(self) -> list[str]:
+        """Mirror what is left, and compare."""
+        for partition in range(flights.partitions):
+            run(self.loop(partition, 50_000))
+        return wrong_in_mirror(self.ask, stored(self.asking.data))
+
+    def close(self) -> None:
+        """Close engine and log."""
+        self.store.close()
+        self.asking.close()
+
+
+def run(loop: RangeLoop, ranges: int = 1_000_000) -> None:
+    """So many ranges, or all that there are."""
+    while ranges and loop.step():
+        ranges -= 1
+    loop.close()
+
+
+class Sleeper(threading.Thread):
+    """An owner that freezes at the first passing of a failpoint, until it is woken."""
+
+    def __init__(self, stage: Stage, partition: int, failpoint: str) -> None:
+        super().__init__(name=f"frozen-{failpoint}")
+        self.is_frozen, self.may_wake = threading.Event(), threading.Event()
+        self.end = "went on to the end"
+        self._stage, self._partition, self._failpoint = stage, partition, failpoint
+
+    def run(self) -> None:
+        """An owner's life. That it loses its lease, or that its insert is stopped, is what it has to live with."""
+        try:
+            run(self._stage.loop(self._partition, 3, failpoint=self._freeze))
+        except (LeaseLost, StoreUnavailable) as error:
+            self.end = type(error).__name__
+
+    def _freeze(self, name: str) -> None:
+        if name == self._failpoint and not self.is_frozen.is_set():
+            self.is_frozen.set()
+            self.may_wake.wait(DEADLINE_SECONDS)
+
+
+def frozen(stage: Stage) -> None:
+    """1. On each partition, an owner freezes at another place. 2. A second one takes over. 3. The first one wakes."""
+    for partition in range(len(FAILPOINTS)):
+        run(stage.loop(partition, 4), ranges=1)
+    stage.decide()
+    sleepers = [Sleeper(stage, partition, name) for partition, name in enumerate(FAILPOINTS)]
+    for each in sleepers:
+        each.start()
+        assert each.is_frozen.wait(DEADLINE_SECONDS), each.name
+    for partition in range(len(FAILPOINTS)):
+        run(stage.loop(partition, 5))
+    stage.decide()
+    for each in sleepers:
+        each.may_wake.set()
+        each.join()
+        print(each.name, each.end)
+
+
+class SlowMirror(Mirror):
+    """Its inserts into the table of commits take long for every row, after the lease was checked."""
+
+    def _run(self, partition: int, statement: str) -> None:
+        slow = (
+            f" AND sleepEachRow({SLEEP_SECONDS}) = 0 "
+            "SETTINGS function_sleep_max_microseconds_per_block = 100000000, insert_deduplication_token"
+        )
+        if "flight__commits" in statement:
+            statement = statement.replace(" SETTINGS insert_deduplication_token", slow)
+            assert slow in statement
+        super()._run(partition, statement)
+
+
+class SlowOwner(Sleeper):
+    """An owner whose insert is under way for a long time."""
+
+    def run(self) -> None:
+        """As above, with a slow store."""
+        try:
+            run(self._stage.loop(self._partition, 3, kind=SlowMirror))
+        except (LeaseLost, StoreUnavailable) as error:
+            self.end = f"{type(error).__name__}: {error}"
+
+
+def slow(stage: Stage) -> None:
+    """An insert that began under the old lease, and would be over long after the take-over.
+
+    A table remembers the tokens of the last inserts only. Here it remembers 16, and the new owner makes more.
+    """
+    first = SlowOwner(stage, 0, "")
+    first.start()
+    under_way = "SELECT count() AS n FROM system.processes WHERE query LIKE '%INSERT INTO%sleepEachRow%' AND query NOT LIKE '%system.processes%'"
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not stage.ask(under_way)[0]["n"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    second = stage.loop(0, 1)
+    print("the slow insert is under way:", bool(stage.ask(under_way)[0]["n"]))
+    run(second)
+    print("it has outlasted the tokens:", first.is_alive())
+    first.join()
+    print(first.end)
+
+
+def main() -> None:
+    """Run a case, and say what is wrong."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("case", choices=("frozen", "slow"))
+    arguments.add_argument("folder", type=Path)
+    arguments.add_argument("--sabotage", choices=sorted(SABOTAGES))
+    given = arguments.parse_args()
+    if given.sabotage:
+        SABOTAGES[given.sabotage]()
+    if given.case == "slow":
+        tables.DEDUPLICATION_WINDOW_PER_PARTITION = 1  # type: ignore[misc]
+    stage = Stage(given.folder)
+    {"frozen": frozen, "slow": slow}[given.case](stage)
+    print(json.dumps(stage.judge()))
+    stage.close()
+
+
+if __name__ == "__main__":
+    main()
