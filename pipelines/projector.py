@@ -20,7 +20,16 @@ from magnetar.projections.range_loop import Feed, RangeLoop
 from magnetar.projections.sql_views import create_view
 from magnetar.projections.store import Store, embedded_dsn
 from magnetar.projections.views import RESERVED, views
-from magnetar.schemas import LeaseLost, LogUnavailable, MessageId, PartitionRefused, StoreUnavailable, Topic, TopicKind
+from magnetar.schemas import (
+    LeaseLost,
+    LogUnavailable,
+    MessageId,
+    PartitionRefused,
+    QueryRefused,
+    StoreUnavailable,
+    Topic,
+    TopicKind,
+)
 
 from .clock import Clock, SystemClock
 from .log import Log, Message, Reader
@@ -114,7 +123,9 @@ class Projector:
         """Take the lease of every partition, and replay the range that each was at."""
         for aggregate in self._mirrors:
             for partition in range(self._pipeline.partitions):
-                self._open_one((aggregate, partition))
+                of = (aggregate, partition)
+                self._loops[of], self._open_at[of] = None, self._clock.monotonic()
+                self._step_one(of)
 
     def open_used(self) -> None:
         """The same for the partitions that are not open yet and have something: in tests they are few."""
@@ -151,8 +162,10 @@ class Projector:
             if loop is None:
                 return self._open_again(of)
             count = loop.step()
-        except (LeaseLost, StoreUnavailable, LogUnavailable, PartitionRefused) as error:
-            self._logger.warning("partition lost", aggregate=aggregate, partition=partition, what=error.what)
+        except (LeaseLost, StoreUnavailable, QueryRefused, LogUnavailable, PartitionRefused) as error:
+            self._logger.warning(
+                "partition lost", aggregate=aggregate, partition=partition, what=error.what, cure=error.cure
+            )
             self._loops[of] = None
             self._open_at[of] = self._clock.monotonic() + RETRY_SECONDS * (1 + random.SystemRandom().random())
             if loop is not None:

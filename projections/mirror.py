@@ -90,16 +90,41 @@ class Mirror:
         )
 
     def read_pending(self, partition: int) -> Range | None:
-        """The last range of the newest lease that wrote one."""
+        """The last range of the newest lease that wrote one.
+
+        Raises StoreUnavailable if the tables are not as that range says: ClickHouse does not wait for the disk, and a
+        power cut can take rows that it has confirmed, or the row of the range.
+        """
         rows = self._store.query(
             f"SELECT first, last, after, owner FROM magnetar.pending WHERE {self._where(partition)} "
             "ORDER BY epoch DESC, nonce DESC, first DESC LIMIT 1"
         )
         if not rows:
+            self._check_tables(partition, 1, 0)
             return None
         first, last, after, owner = rows[0]
+        self._check_tables(partition, first, last)
         place = None if after is None else MessageId(*(int(part) for part in after.split(":")))
         return Range(first, last, place, None if owner is None else bytes.fromhex(owner))
+
+    def _check_tables(self, partition: int, first: int, last: int) -> None:
+        """The tables hold each commit below `first` once, and all or none of those from there to `last`."""
+        count, total, events, events_below = self._store.query(
+            "SELECT count(), sum(number), sum(events), sumIf(events, number < {first:Int64}) "
+            f"FROM {self.tables.commits} WHERE partition = {partition}",
+            {"first": first},
+        )[0]
+        ((have_events,),) = self._store.query(f"SELECT count() FROM {self.tables.events} WHERE partition = {partition}")
+        is_whole = count in (first - 1, last) and total == count * (count + 1) // 2
+        if not is_whole or have_events not in (events, events_below):
+            raise StoreUnavailable(
+                f"The tables of {self._name} partition {partition} do not fit the log: they hold {count} commits and "
+                f"{have_events} events, and commits {first} to {last} were begun last. Rows were lost, or changed "
+                "behind the mirror's back.",
+                cure="Nothing is lost from the log: stop the projector and remove the tables, or the folder "
+                "`clickhouse` of the data folder; it fills them again.",
+                partition=partition,
+            )
 
     def write_pending(self, partition: int, lease: Lease, pending: Range) -> None:
         """Write the range down under the lease's epoch."""

@@ -175,6 +175,8 @@ class Folder:
         described = {"partitions": partitions, "incarnation": str(uuid.uuid4()), "schemas": []}
         _write_atomically(making / "topic.json", json.dumps(described))
         making.rename(final)
+        for folder in (final, final.parent, final.parent.parent, self.path):
+            _sync(folder)
 
     @contextmanager
     def _locked(self) -> Generator[None]:
@@ -326,6 +328,16 @@ def _write_atomically(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     making.replace(path)
+    _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk: without them, what the files hold would be lost with them."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -44,15 +46,15 @@ class Stage:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.asking = Asking(folder / "data")
-        self.store = Store(embedded_dsn(self.asking.data))
         self._rows = rows(all_months=False)
-        self._projector().prepare()
+        self.open_store()
         self.decide()
 
-    def _projector(self) -> Projector:
-        return Projector(
-            flights, self.asking.log, self.store, Settings(data=self.asking.data), clock=SystemClock()
-        )
+    def open_store(self) -> None:
+        """Open the engine, and create what is missing in it."""
+        data = self.asking.data
+        self.store = Store(embedded_dsn(data))
+        Projector(flights, self.asking.log, self.store, Settings(data=data), clock=SystemClock()).prepare()
 
     def decide(self) -> None:
         """More commits in the log."""
@@ -71,7 +73,12 @@ class Stage:
         worker.close()
 
     def loop(
-        self, partition: int, commits_max: int, *, failpoint: Callable[[str], None] | None = None, kind: type[Mirror] = Mirror
+        self,
+        partition: int,
+        commits_max: int,
+        *,
+        failpoint: Callable[[str], None] | None = None,
+        kind: type[Mirror] = Mirror,
     ) -> RangeLoop:
         """A new owner of a partition's tables."""
         nonce = random.SystemRandom().randbytes(8).hex()
@@ -100,9 +107,13 @@ class Stage:
 
     def judge(self) -> list[str]:
         """Mirror what is left, and compare."""
+        found = []
         for partition in range(flights.partitions):
-            run(self.loop(partition, 50_000))
-        return wrong_in_mirror(self.ask, stored(self.asking.data))
+            try:
+                run(self.loop(partition, 50_000))
+            except StoreUnavailable as error:
+                found.append(str(error))
+        return found + wrong_in_mirror(self.ask, stored(self.asking.data))
 
     def close(self) -> None:
         """Close engine and log."""
@@ -112,7 +123,7 @@ class Stage:
 
 def run(loop: RangeLoop, ranges: int = 1_000_000) -> None:
     """So many ranges, or all that there are."""
-    while ranges and loop.step():
+    while ranges and (loop.step() or loop.step()):  # a claim alone makes no range
         ranges -= 1
     loop.close()
 
@@ -202,10 +213,30 @@ def slow(stage: Stage) -> None:
     print(first.end)
 
 
+def lost(stage: Stage) -> None:
+    """1. A part that ClickHouse had confirmed is empty, as after a power cut. 2. The user does what the error says."""
+    stage.judge()
+    where = "database = 'flights' AND table = 'flight__commits' AND partition = '7' AND active"
+    (part,) = [row["path"] for row in stage.ask(f"SELECT path FROM system.parts WHERE {where} LIMIT 1")]
+    stage.store.close()
+    for file in Path(part).iterdir():
+        os.truncate(file, 0)
+    stage.open_store()
+    try:
+        stage.loop(7, 50_000)
+        print("it is not noticed")
+    except StoreUnavailable as error:
+        print(error)
+    stage.store.close()
+    shutil.rmtree(stage.asking.data / "clickhouse")
+    stage.open_store()
+
+
 def main() -> None:
     """Run a case, and say what is wrong."""
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("case", choices=("frozen", "slow"))
+    cases = {each.__name__: each for each in (frozen, slow, lost)}
+    arguments.add_argument("case", choices=cases)
     arguments.add_argument("folder", type=Path)
     arguments.add_argument("--sabotage", choices=sorted(SABOTAGES))
     given = arguments.parse_args()
@@ -214,7 +245,7 @@ def main() -> None:
     if given.case == "slow":
         tables.DEDUPLICATION_WINDOW_PER_PARTITION = 1  # type: ignore[misc]
     stage = Stage(given.folder)
-    {"frozen": frozen, "slow": slow}[given.case](stage)
+    cases[given.case](stage)
     print(json.dumps(stage.judge()))
     stage.close()
 

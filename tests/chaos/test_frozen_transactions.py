@@ -47,7 +47,9 @@ def check_all(asking: Asking) -> None:
 
 
 @BOTH_ENDS
-def test_a_worker_frozen_while_it_appends_is_named_and_holds_up_its_partition_alone(asking: Asking, end: Signals) -> None:
+def test_a_worker_frozen_while_it_appends_is_named_and_holds_up_its_partition_alone(
+    asking: Asking, end: Signals
+) -> None:
     flights = rows(all_months=False)
     asking.send(islice(flights, 300))
     frozen = Part(asking.data.parent, "worker", "--at", "in_log_transaction:4:STOP", name="frozen")
@@ -68,7 +70,9 @@ def test_a_worker_frozen_while_it_appends_is_named_and_holds_up_its_partition_al
 
 
 @BOTH_ENDS
-def test_while_a_worker_is_frozen_in_the_registry_the_others_keep_their_partitions(asking: Asking, end: Signals) -> None:
+def test_while_a_worker_is_frozen_in_the_registry_the_others_keep_their_partitions(
+    asking: Asking, end: Signals
+) -> None:
     flights = rows(all_months=False)
     frozen = Part(asking.data.parent, "worker", "--at", "in_registry_transaction:20:STOP", name="a-frozen")
     healthy = Part(asking.data.parent, "worker", name="healthy")

@@ -1,6 +1,7 @@
 """Data folders that cannot be used: each has its words, and nothing is made worse."""
 
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -86,6 +87,29 @@ def test_a_partition_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataFolderError, match="read-only"):
         appender.append([Entry("k", b"x")], timeout_seconds=1)
     assert sqlite3.connect(path).execute("SELECT count(*) FROM messages").fetchone() == (0,)
+
+
+def test_names_are_on_the_disk_before_what_refers_to_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(str(Path(f"/proc/self/fd/{fd}").readlink())) or fsync(fd))
+    log = opened(tmp_path / "data")
+    topic = tmp_path / "data" / "log" / str(TOPIC)
+    assert {str(topic), str(topic.parent), str(tmp_path / "data")} <= set(synced)
+    synced.clear()
+    log.provision(TOPIC, partitions=2, schema=SCHEMA.replace("R", "S"))
+    assert synced[-1] == str(topic)
+    assert "topic.json" in synced[-2]
+
+
+def test_what_is_appended_or_published_is_waited_for_until_it_is_on_the_disk(tmp_path: Path) -> None:
+    log = opened(tmp_path / "data")
+    appender, publisher = log.fence(TOPIC, 0, schema=SCHEMA, name="w"), log.publisher(TOPIC, schema=SCHEMA)
+    publisher.publish(0, [Entry("k", b"x")], timeout_seconds=1)
+    for connection in (appender._connection, publisher._connections[0][0]):
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    log.close()
 
 
 @pytest.fixture

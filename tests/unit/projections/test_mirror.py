@@ -12,7 +12,17 @@ from magnetar.projections.mirror import Mirror
 from magnetar.projections.range_loop import Lease, Range, RangeLoop
 from magnetar.projections.store import Store
 from magnetar.projections.views import views
-from magnetar.schemas import Command, Event, LeaseLost, MagnetarError, MessageId, QueryRefused, Rejection, uuid7
+from magnetar.schemas import (
+    Command,
+    Event,
+    LeaseLost,
+    MagnetarError,
+    MessageId,
+    QueryRefused,
+    Rejection,
+    StoreUnavailable,
+    uuid7,
+)
 from magnetar.schemas.aggregate_schema import AggregateSchema
 from magnetar.schemas.command_message import CommandEnvelope, encode_ids_to_time
 from magnetar.schemas.commit import CommitCodec, Parked, Source, write_source
@@ -258,6 +268,28 @@ def test_a_log_that_lacks_what_was_being_inserted_is_refused(context: Context) -
     context.loop().step()
     del context.messages[-1]
     with pytest.raises(MagnetarError, match="does not give them any more"):
+        context.loop()
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "DELETE FROM DB.account__commits WHERE number = 3",
+        "DELETE FROM DB.account__commits WHERE number = 5",
+        "DELETE FROM DB.account__events WHERE number = 2",
+        "DELETE FROM DB.account__events WHERE number = 5",
+        "DELETE FROM magnetar.pending WHERE aggregate = 'NAME/Account' AND first > 1",
+        "DELETE FROM magnetar.pending WHERE aggregate = 'NAME/Account'",
+    ],
+)
+def test_tables_that_lost_what_was_confirmed_are_not_written_any_more(context: Context, lost: str) -> None:
+    for number in range(1, 6):
+        context.accepted(number, Closed())
+    loop = context.loop(range_commits_max=3)  # the claim and commits 1 and 2, then 3 to 5
+    while loop.step():
+        pass
+    context.store.command(lost.replace("DB", quoted(context.name)).replace("NAME", context.name))
+    with pytest.raises(StoreUnavailable, match="do not fit the log"):
         context.loop()
 
 
