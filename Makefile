@@ -35,6 +35,11 @@ test: $(ENVIRONMENT) .venv-wheel/.locked ## run all tests, against the checkout 
 check: $(ENVIRONMENT) ## format, lint, types (mypy and pyright), import arrows
 	@tools/check
 
+.PHONY: chaos
+chaos: $(ENVIRONMENT) ## kill and freeze: all of January, 100 random kills; SEED=… repeats their times
+	MAGNETAR_CHAOS_FLIGHTS=1000000 MAGNETAR_CHAOS_KILLS=100 $(if $(SEED),MAGNETAR_CHAOS_SEED='$(SEED)') \
+		.venv/bin/pytest -s tests/chaos
+
 .PHONY: bench
 bench: $(ENVIRONMENT) ## measure speeds beside their floors
 	.venv/bin/python -m benchmarks

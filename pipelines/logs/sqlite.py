@@ -32,8 +32,8 @@ MESSAGE_BYTES_MAX: Final = 5 * 1024 * 1024 - 64 * 1024
 T = TypeVar("T", bound="Closing")
 
 OWNER_TIMEOUT_SECONDS: Final = 1.0
-"""How long an owner, or who wants to become it, waits for another one's transaction on the partition's file. Each takes
-milliseconds: when it takes longer, its process is frozen, and the worker has other partitions to look after meanwhile."""
+"""How long an owner, or who wants to become it, waits for another's transaction on the partition's file. Each takes
+milliseconds: if one takes longer, its process is frozen, and a worker has other partitions to look after meanwhile."""
 
 _INSERT = "INSERT INTO messages (key, payload, published_at_ms, schema) VALUES (?, ?, ?, ?)"
 

@@ -24,8 +24,8 @@ LOOK_SECONDS: Final = 0.1
 
 LOCK_TIMEOUT_SECONDS: Final = 0.3
 RETRY_SECONDS: Final = 1.0
-"""A registry that stays locked for the first costs that much of each second time, and no more: what could not be written
-is written later. A transaction on it takes less than a millisecond."""
+"""How long a locked registry is waited for, and when it is tried again: what could not be written is written later. A
+transaction on it takes less than a millisecond."""
 
 
 class SqliteConsumer:

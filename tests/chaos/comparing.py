@@ -10,15 +10,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from examples.flights.flight import Flight
-from examples.flights.pipeline import flights
 from magnetar.pipelines.clock import SystemClock
 from magnetar.pipelines.log import Message
 from magnetar.pipelines.logs.sqlite import SqliteLog
 from magnetar.pipelines.reply import Reply
-from magnetar.schemas import TopicKind
+from magnetar.schemas import Rejection, TopicKind
 from magnetar.schemas.command_message import CommandCodec
 from magnetar.schemas.commit import Commit, CommitCodec, read_head
+
+from examples.flights.flight import Flight
+from examples.flights.pipeline import flights
 
 SCHEMA = flights.schemas["Flight"]
 Ask = Callable[[str], list[dict[str, Any]]]
@@ -102,8 +103,8 @@ def wrong_in_history(logs: Sequence[Stored]) -> list[str]:
             command = decode(message.payload)
             id = command.envelope.aggregate_id
             version, flight = states.get(id, (0, Flight()))
-            outcome = flight.execute(command.command)
-            if type(outcome).__name__ in SCHEMA.rejections:
+            outcome: Any = flight.execute(command.command)
+            if isinstance(outcome, Rejection):
                 expected: Any = ("rejected", outcome, ())
             else:
                 expected = ("accepted", None, (outcome,))
@@ -158,35 +159,35 @@ def wrong_in_mirror(ask: Ask, logs: Sequence[Stored]) -> list[str]:
         ("flight__events", (row for partition, commit in commits for row in _event_rows(partition, commit))),
     ):
         columns = {row["name"]: row["type"] for row in ask(_COLUMNS.format(table=table))}
-        selected = ", ".join(f"{_readable(name, type)} AS `{name}`" for name, type in columns.items())
+        selected = ", ".join(f"{_readable(name, kind)} AS `{name}`" for name, kind in columns.items())
         have = Counter(_frozen(row) for row in ask(f"SELECT {selected} FROM flights.{table}"))
         want = Counter(_frozen({**_absent(columns), **row}) for row in wanted)
         for what, rows in (("lacks", want - have), ("has without reason", have - want)):
-            found += [f"{table} {what} {count} × {dict(row)}" for row, count in list(rows.items())[:3]]
+            found += [f"{table} {what} {dict(row)}, {count} times" for row, count in list(rows.items())[:3]]
     return found
 
 
 _COLUMNS = "SELECT name, type FROM system.columns WHERE database = 'flights' AND table = '{table}'"
 
 
-def _readable(name: str, type: str) -> str:
+def _readable(name: str, kind: str) -> str:
     """How a column is asked for, so that JSON says its value exactly."""
-    if "DateTime64" in type:
-        return f"toUnixTimestamp64Micro(CAST(`{name}` AS {type.replace('(3', '(6')}))"
-    if type.startswith("FixedString"):
+    if "DateTime64" in kind:
+        return f"toUnixTimestamp64Micro(CAST(`{name}` AS {kind.replace('(3', '(6')}))"
+    if kind.startswith("FixedString"):
         return f"hex(`{name}`)"
     return f"`{name}`"
 
 
 def _absent(columns: dict[str, str]) -> dict[str, Any]:
     """What the fields of the other types are in a row."""
-    return {name: _nothing(type) for name, type in columns.items() if "." in name}
+    return {name: _nothing(kind) for name, kind in columns.items() if "." in name}
 
 
-def _nothing(type: str) -> Any:
-    if type.startswith("Nullable"):
+def _nothing(kind: str) -> Any:
+    if kind.startswith("Nullable"):
         return None
-    return "" if "String" in type else 0
+    return "" if "String" in kind else 0
 
 
 def _frozen(row: dict[str, Any]) -> frozenset[tuple[str, Any]]:

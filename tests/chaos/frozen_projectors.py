@@ -1,4 +1,4 @@
-"""Range loops frozen past a take-over and woken, over one real engine: `python -m tests.chaos.frozen_projectors <case>`.
+"""Range loops frozen past a take-over and woken, over one real engine; and what a power cut does to it.
 
 An embedded engine belongs to one process. So the two owners of a partition are two threads here, and a freeze is a
 thread that stands still at a failpoint. Prints what is wrong afterwards as JSON.
@@ -18,9 +18,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from examples.flights.data import rows
-from examples.flights.flight import Flight
-from examples.flights.pipeline import flights
 from magnetar.pipelines.clock import SystemClock
 from magnetar.pipelines.projector import Projector
 from magnetar.pipelines.settings import Settings
@@ -31,6 +28,9 @@ from magnetar.projections.range_loop import FAILPOINTS, RangeLoop
 from magnetar.projections.store import Store, embedded_dsn
 from magnetar.schemas import LeaseLost, StoreUnavailable
 
+from examples.flights.data import rows
+from examples.flights.flight import Flight
+from examples.flights.pipeline import flights
 from tests.chaos.comparing import EVENTS, SCHEMA, stored, wrong_in_mirror
 from tests.chaos.processes import DEADLINE_SECONDS
 from tests.chaos.sabotages import SABOTAGES
@@ -200,7 +200,10 @@ def slow(stage: Stage) -> None:
     """
     first = SlowOwner(stage, 0, "")
     first.start()
-    under_way = "SELECT count() AS n FROM system.processes WHERE query LIKE '%INSERT INTO%sleepEachRow%' AND query NOT LIKE '%system.processes%'"
+    running = (
+        "FROM system.processes WHERE query LIKE '%INSERT INTO%sleepEachRow%' AND query NOT LIKE '%system.processes%'"
+    )
+    under_way = f"SELECT count() AS n {running}"
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not stage.ask(under_way)[0]["n"]:
         assert time.monotonic() < deadline

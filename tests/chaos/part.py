@@ -1,4 +1,4 @@
-"""One part of the flights' pipeline as a process that kills or freezes itself at a failpoint: `python -m tests.chaos.part`.
+"""One part of the flights' pipeline as a process that kills or freezes itself at a failpoint.
 
 The product has no such switch: this module starts what `magnetar run` starts, with a failpoint put in.
 """
@@ -17,8 +17,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from examples.flights.data import rows
-from examples.flights.pipeline import flights
 from magnetar.pipelines.logging import configure_logging
 from magnetar.pipelines.logs.sqlite import SqliteLog
 from magnetar.pipelines.logs.sqlite_consumer import SqliteConsumer
@@ -28,6 +26,8 @@ from magnetar.pipelines.settings import Settings
 from magnetar.projections.store import Store, embedded_dsn
 from magnetar.schemas import QueryRefused
 
+from examples.flights.data import rows
+from examples.flights.pipeline import flights
 from tests.chaos.sabotages import SABOTAGES
 from tests.chaos.sending import Asking
 
@@ -47,7 +47,7 @@ class Armed(NamedTuple):
 
 
 class Failpoints:
-    """Counts the passings, and strikes. The pause makes each place as likely as the others to be hit by a random kill."""
+    """Counts the passings, and strikes. The pause makes each place as likely as any to be hit by a random kill."""
 
     def __init__(self, armed: list[Armed], pause_seconds: float) -> None:
         self._armed = {(each.failpoint, each.passing): each.signal for each in armed}
@@ -95,7 +95,7 @@ _UNFINISHED = """
 WITH newest AS (
     SELECT partition, argMax((first, last), (epoch, nonce, first)) AS range FROM magnetar.pending GROUP BY partition
 ), in_commits AS (
-    SELECT partition, count() AS n, max(number) AS top, sum(events) AS should FROM flights.flight__commits GROUP BY partition
+    SELECT partition, max(number) AS top, sum(events) AS should FROM flights.flight__commits GROUP BY partition
 ), in_events AS (SELECT partition, count() AS n FROM flights.flight__events GROUP BY partition)
 SELECT partition, range.1, range.2, in_commits.top, in_commits.should, in_events.n
 FROM newest LEFT JOIN in_commits USING partition LEFT JOIN in_events USING partition ORDER BY partition

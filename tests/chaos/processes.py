@@ -102,7 +102,7 @@ class Part:
 def answers(projector: Part) -> bool:
     """Whether this very process answers queries: otherwise a query would open the engine here."""
     try:
-        return json.loads((projector.data / ENDPOINT_FILE).read_text())["pid"] == projector.pid
+        return bool(json.loads((projector.data / ENDPOINT_FILE).read_text())["pid"] == projector.pid)
     except (OSError, ValueError):
         return False
 

@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
-from examples.flights.data import Row, commands
-from examples.flights.pipeline import flights
 from magnetar.pipelines.clock import SystemClock
 from magnetar.pipelines.log import Entry
 from magnetar.pipelines.logs.sqlite import SqliteLog
@@ -16,6 +14,8 @@ from magnetar.pipelines.runtime import provision
 from magnetar.schemas import partition_of, uuid7
 from magnetar.schemas.command_message import CommandCodec, CommandEnvelope
 
+from examples.flights.data import Row, commands
+from examples.flights.pipeline import flights
 from tests.chaos.comparing import CODEC, COMMANDS, EVENTS, SCHEMA, counting, registry, stored
 
 
@@ -66,10 +66,10 @@ class Asking:
     def undecided(self) -> set[int]:
         """The partitions with commands that have no commit yet."""
         found = set[int]()
-        for partition, (commands, events) in enumerate(stored(self.data)):
+        for partition, (sent, events) in enumerate(stored(self.data)):
             commits = counting(events)
             last = CODEC.decode(commits[-1].payload).source.id.ledger if commits else 0
-            if commands and commands[-1].id.ledger > last:
+            if sent and sent[-1].id.ledger > last:
                 found.add(partition)
         return found
 

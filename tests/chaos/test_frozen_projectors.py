@@ -1,4 +1,4 @@
-"""Projectors frozen past a take-over and woken, and an insert that outlasts one: no row is twice in a table or missing."""
+"""Projectors frozen past a take-over and woken, an insert that outlasts one, lost files: no row is missing or twice."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.xdist_group("chaos")
 
 
 def run_case(folder: Path, case: str, sabotage: str | None = None) -> tuple[list[str], str]:
-    """Run a case in a process of its own, which has an engine of its own; returns what is wrong, and what was printed."""
+    """Run a case in a process with an engine of its own; returns what is wrong, and what was printed."""
     command = [sys.executable, "-m", "tests.chaos.frozen_projectors", case, str(folder)]
     command += ["--sabotage", sabotage] if sabotage else []
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=2 * DEADLINE_SECONDS)

@@ -1,6 +1,5 @@
 """Processes frozen between BEGIN IMMEDIATE and COMMIT: named, waited for by as little as possible, and harmless."""
 
-import fcntl
 import re
 import sqlite3
 import subprocess
@@ -12,14 +11,14 @@ from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP, Signals
 
 import pytest
-from examples.flights.data import rows
 from magnetar.pipelines.clock import SystemClock
 from magnetar.pipelines.logs import sqlite_files
 from magnetar.pipelines.logs.sqlite import SqliteLog
 from magnetar.pipelines.runtime import provision
 from magnetar.schemas import LogUnavailable, partition_of
-from examples.flights.pipeline import flights
 
+from examples.flights.data import rows
+from examples.flights.pipeline import flights
 from tests.chaos.comparing import COMMANDS, false_replies, registry, stored, wrong_in_history
 from tests.chaos.processes import Part, eventually, parts
 from tests.chaos.sending import Asking

@@ -6,9 +6,9 @@ from pathlib import Path
 from signal import SIGCONT
 
 import pytest
-from examples.flights.data import rows
 from magnetar.pipelines.clock import SystemClock
 
+from examples.flights.data import rows
 from tests.chaos.comparing import false_replies, registry, stored, wrong_in_history
 from tests.chaos.processes import Part, eventually, parts
 from tests.chaos.sending import Asking

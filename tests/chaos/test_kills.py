@@ -1,6 +1,6 @@
-"""kill -9 at random times and at every failpoint, over worker, projector and the engine in it: nothing lost, nothing twice.
+"""kill -9 at random times and at every failpoint, over worker and projector and the engine in it.
 
-`make chaos` runs all of January with 100 random kills. A run prints its random seed; MAGNETAR_CHAOS_SEED repeats its times.
+`make chaos` runs all of January with 100 random kills. A run prints its random seed; MAGNETAR_CHAOS_SEED repeats it.
 """
 
 import json
@@ -14,9 +14,6 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from examples.flights import demo
-from examples.flights.data import commands, expected, rows
-from examples.flights.pipeline import flights
 from magnetar.pipelines import Outgoing, SyncClient
 from magnetar.pipelines.clock import SystemClock
 from magnetar.pipelines.dev import prepare
@@ -24,6 +21,9 @@ from magnetar.pipelines.settings import Settings
 from magnetar.pipelines.worker import FAILPOINTS as WORKER_FAILPOINTS
 from magnetar.projections.range_loop import FAILPOINTS as RANGE_FAILPOINTS
 
+from examples.flights import demo
+from examples.flights.data import commands, expected, rows
+from examples.flights.pipeline import flights
 from tests.chaos.comparing import Watch, stored, unacknowledged, wrong_in_history, wrong_in_mirror
 from tests.chaos.processes import DEADLINE_SECONDS, Part, answers, eventually, parts
 
@@ -86,7 +86,7 @@ class KilledRun:
         """Until all kills have struck; then the rest of the commands is sent, and nobody is killed any more."""
         for each in self.lives:
             each.begin()
-        sent, deadline, watch = 0, time.monotonic() + 2 * DEADLINE_SECONDS, Watch(self.data)
+        sent, deadline, watch = 0, time.monotonic() + (1 + KILLS / 10) * DEADLINE_SECONDS, Watch(self.data)
         while self._kills or not all(each.is_over for each in self.lives):
             decided = watch.messages()
             if self._kills and self._kills[0][0] <= decided:

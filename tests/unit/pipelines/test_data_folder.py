@@ -92,7 +92,12 @@ def test_a_partition_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 def test_names_are_on_the_disk_before_what_refers_to_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[str] = []
     fsync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(str(Path(f"/proc/self/fd/{fd}").readlink())) or fsync(fd))
+
+    def note_and_sync(descriptor: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note_and_sync)
     log = opened(tmp_path / "data")
     topic = tmp_path / "data" / "log" / str(TOPIC)
     assert {str(topic), str(topic.parent), str(tmp_path / "data")} <= set(synced)
