@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
@@ -31,9 +32,13 @@ MESSAGE_BYTES_MAX: Final = 5 * 1024 * 1024 - 64 * 1024
 
 T = TypeVar("T", bound="Closing")
 
-OWNER_TIMEOUT_SECONDS: Final = 1.0
-"""How long an owner, or who wants to become it, waits for another's transaction on the partition's file. Each takes
-milliseconds: if one takes longer, its process is frozen, and a worker has other partitions to look after meanwhile."""
+FENCE_TIMEOUT_SECONDS: Final = 5.0
+TRIM_TIMEOUT_SECONDS: Final = 5.0
+FROZEN_SECONDS: Final = 1.0
+"""How long an owner, or who wants to become it, waits for the transaction of a process that is stopped: a worker has
+other partitions to look after meanwhile. A busy one is waited for longer: SQLite gives its lock to nobody in turn."""
+
+_as_owner = partial(transaction, frozen_seconds=FROZEN_SECONDS)
 
 _INSERT = "INSERT INTO messages (key, payload, published_at_ms, schema) VALUES (?, ?, ?, ?)"
 
@@ -91,7 +96,7 @@ class SqliteLog:
     def trim(self, topic: Topic, partition: int, *, through: MessageId) -> None:
         """Delete what stands there, but never the last message: offsets go on from it."""
         path = self._folder.partition(topic, partition)
-        with closing(connect(path)) as connection, transaction(connection, path, OWNER_TIMEOUT_SECONDS):
+        with closing(connect(path)) as connection, _as_owner(connection, path, TRIM_TIMEOUT_SECONDS):
             connection.execute(
                 "DELETE FROM messages WHERE offset <= ? AND offset < (SELECT max(offset) FROM messages)",
                 (through.ledger,),
@@ -227,7 +232,7 @@ class SqliteAppender:
         self._nonce = secrets.token_hex(16)
         self._connection = connect(self._path)
         try:
-            with transaction(self._connection, self._path, OWNER_TIMEOUT_SECONDS):
+            with _as_owner(self._connection, self._path, FENCE_TIMEOUT_SECONDS):
                 self._connection.execute(
                     "INSERT OR REPLACE INTO owner (id, nonce, name) VALUES (1, ?, ?)", (self._nonce, name)
                 )
@@ -238,7 +243,7 @@ class SqliteAppender:
     def append(self, entries: Sequence[Entry], *, timeout_seconds: float) -> MessageId:
         """Store the entries in one transaction, in which the owner is checked too."""
         self._log.check_sizes(entries)
-        with transaction(self._connection, self._path, min(timeout_seconds, OWNER_TIMEOUT_SECONDS)):
+        with _as_owner(self._connection, self._path, timeout_seconds):
             nonce, name = self._connection.execute("SELECT nonce, name FROM owner").fetchone()
             if nonce != self._nonce:
                 raise OwnershipLost(f"{self._path.parent.name} partition {self._path.stem} belongs to {name} now.")

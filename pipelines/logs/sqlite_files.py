@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import math
 import os
 import shutil
 import sqlite3
@@ -230,13 +231,28 @@ def _copy(path: Path, to: Path) -> None:
 
 
 @contextmanager
-def transaction(connection: sqlite3.Connection, path: Path, timeout_seconds: float) -> Generator[None]:
-    """One write transaction, durable when the block is left; rolled back if it raises."""
+def transaction(
+    connection: sqlite3.Connection, path: Path, timeout_seconds: float, *, frozen_seconds: float = math.inf
+) -> Generator[None]:
+    """One write transaction, durable when the block is left; rolled back if it raises.
+
+    Waits at most `timeout_seconds` for those of others, but only `frozen_seconds` for that of a stopped process.
+    """
+    first_seconds = min(timeout_seconds, frozen_seconds)
     try:
-        connection.execute(f"PRAGMA busy_timeout={int(timeout_seconds * 1000)}")
-        connection.execute("BEGIN IMMEDIATE")
+        _begin(connection, first_seconds)
     except sqlite3.Error as error:
-        raise failure(error, path) from error
+        meant = failure(error, path)
+        if (
+            not isinstance(meant, LogUnavailable)
+            or first_seconds == timeout_seconds
+            or _is_stopped(meant.fields["pid"])
+        ):
+            raise meant from error
+        try:
+            _begin(connection, timeout_seconds - first_seconds)
+        except sqlite3.Error as again:
+            raise failure(again, path) from again
     try:
         yield
         connection.execute("COMMIT")
@@ -298,6 +314,19 @@ def failure(error: sqlite3.Error, path: Path) -> MagnetarError:
             cure="Restore the whole folder from a copy, or begin with an empty one.",
         )
     return DataFolderError(f"{path} cannot be used: {text}.", cure="Restore the data folder from a copy.")
+
+
+def _begin(connection: sqlite3.Connection, timeout_seconds: float) -> None:
+    connection.execute(f"PRAGMA busy_timeout={int(timeout_seconds * 1000)}")
+    connection.execute("BEGIN IMMEDIATE")
+
+
+def _is_stopped(pid: object) -> bool:
+    """Whether Linux says that the process is stopped, as by SIGSTOP: then it will not let go by itself."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] in {"T", "t"}
+    except (OSError, IndexError):
+        return False
 
 
 def _locked_by(pid: int | None, path: Path, doing: str) -> LogUnavailable:

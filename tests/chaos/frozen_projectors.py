@@ -58,7 +58,7 @@ class Stage:
 
     def decide(self) -> None:
         """More commits in the log."""
-        self.asking.send(islice(self._rows, 200))
+        self.asking.send(islice(self._rows, 100))
         worker = Worker(
             self.asking.log,
             Flight,
@@ -198,6 +198,7 @@ def slow(stage: Stage) -> None:
 
     A table remembers the tokens of the last inserts only. Here it remembers 16, and the new owner makes more.
     """
+    stage.decide()
     first = SlowOwner(stage, 0, "")
     first.start()
     running = (

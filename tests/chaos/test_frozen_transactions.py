@@ -23,7 +23,7 @@ from tests.chaos.comparing import COMMANDS, false_replies, registry, stored, wro
 from tests.chaos.processes import Part, eventually, parts
 from tests.chaos.sending import Asking
 
-pytestmark = pytest.mark.xdist_group("chaos")
+pytestmark = pytest.mark.xdist_group("frozen")
 BOTH_ENDS = pytest.mark.parametrize("end", [SIGKILL, SIGCONT])
 
 
@@ -73,7 +73,7 @@ def test_while_a_worker_is_frozen_in_the_registry_the_others_keep_their_partitio
     asking: Asking, end: Signals
 ) -> None:
     flights = rows(all_months=False)
-    frozen = Part(asking.data.parent, "worker", "--at", "in_registry_transaction:20:STOP", name="a-frozen")
+    frozen = Part(asking.data.parent, "worker", "--at", "in_registry_transaction:6:STOP", name="a-frozen")
     healthy = Part(asking.data.parent, "worker", name="healthy")
     with parts(frozen, healthy):
         healthy.start()

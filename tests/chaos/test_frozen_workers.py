@@ -16,7 +16,7 @@ from tests.chaos.sending import Asking
 FROZEN_AT = ("after_receive", "at_claim", "after_decide", "after_send", "before_acknowledge")
 FLIGHTS = 300
 
-pytestmark = pytest.mark.xdist_group("chaos")
+pytestmark = pytest.mark.xdist_group("frozen")
 
 
 @pytest.fixture
