@@ -169,7 +169,6 @@ class SqlitePublisher:
     def publish(self, partition: int, entries: Sequence[Entry], *, timeout_seconds: float) -> None:
         """Store the entries in one transaction."""
         self._log.check_sizes(entries)
-        path = self._log.partition_file(self._topic, partition)
         with self._lock:
             file = self._files.get(partition)
             if file is None:
