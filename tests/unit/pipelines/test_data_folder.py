@@ -111,7 +111,7 @@ def test_what_is_appended_or_published_is_waited_for_until_it_is_on_the_disk(tmp
     log = opened(tmp_path / "data")
     appender, publisher = log.fence(TOPIC, 0, schema=SCHEMA, name="w"), log.publisher(TOPIC, schema=SCHEMA)
     publisher.publish(0, [Entry("k", b"x")], timeout_seconds=1)
-    for connection in (appender._connection, publisher._connections[0][0]):
+    for connection in (appender._connection, publisher._files[0].connection()):
         assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     log.close()
