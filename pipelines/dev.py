@@ -8,12 +8,14 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+import typer
 from magnetar.schemas import DataFolderError
 
-from .clock import Clock
+from .clock import Clock, SystemClock
 from .pipeline import Pipeline
+from .reload import Reloader, source_files
 from .settings import Settings, open_log
-from .supervisor import Part, Supervisor, part_arguments
+from .supervisor import Part, Supervisor, cli_arguments, part_arguments
 
 
 @contextmanager
@@ -61,14 +63,12 @@ def supervise(target: str, clock: Clock, *, arguments: list[str]) -> Supervisor:
     )
 
 
-def run_dev(target: str, data: Path | None) -> None:
+def run_dev(target: str, data: Path | None, *, reload: bool) -> None:
     """Run all parts until Ctrl-C; a part that dies is started again.
 
+    With `reload`, the parts are started anew when a file of the pipeline's package has changed and can be imported.
     Raises what a part that cannot run at all would: the pipeline is loaded and the folder opened here first.
     """
-    import typer
-
-    from .clock import SystemClock
     from .loading import load_pipeline
     from .logging import configure_logging
     from .runtime import StopSignal
@@ -79,7 +79,9 @@ def run_dev(target: str, data: Path | None) -> None:
     prepare(pipeline, settings, clock)
     with sole_supervisor(settings.data):
         stopped = StopSignal()
-        supervisor = supervise(target, clock, arguments=["--data", str(settings.data)])
+        arguments = ["--data", str(settings.data)]
+        supervisor = supervise(target, clock, arguments=arguments)
+        reloader = Reloader(source_files(target), cli_arguments("check-again", target, *arguments), clock)
         typer.echo(
             f"magnetar dev: pipeline {pipeline.name} with {', '.join(pipeline.aggregates)} on {pipeline.partitions} "
             f"partitions, data in {settings.data.resolve()}\nCtrl-C stops it; nothing is lost."
@@ -87,7 +89,39 @@ def run_dev(target: str, data: Path | None) -> None:
         try:
             while not stopped():
                 supervisor.look_after()
+                if reload and (why_not := reloader.step()) is not None:
+                    _reload(supervisor, why_not)
                 stopped.wait(0.2)
         finally:
+            reloader.close()
             supervisor.stop()
         typer.echo("magnetar dev: stopped")
+
+
+def _reload(supervisor: Supervisor, why_not: str) -> None:
+    if why_not:
+        typer.echo(f"magnetar dev: not reloaded, the old parts go on. {why_not}")
+    else:
+        supervisor.stop()
+        typer.echo("magnetar dev: reloaded")
+
+
+def run_workers(target: str, workers: int, *, data: Path | None, log_level: str) -> None:
+    """Run so many worker processes until Ctrl-C; one that dies is started again. Raises what a worker would."""
+    from .loading import load_pipeline
+    from .runtime import StopSignal
+    from .settings import load_settings
+
+    pipeline, settings, clock = load_pipeline(target), load_settings(data=data), SystemClock()
+    prepare(pipeline, settings, clock)
+    arguments = [*part_arguments("worker", target), "--data", str(settings.data), "--log-level", log_level]
+    stopped = StopSignal()
+    supervisor = Supervisor([Part(f"worker {n + 1}", arguments, clock) for n in range(workers)])
+    typer.echo(f"magnetar run: {workers} workers for the pipeline {pipeline.name}. Ctrl-C stops them.")
+    try:
+        while not stopped():
+            supervisor.look_after()
+            stopped.wait(0.2)
+    finally:
+        supervisor.stop()
+    typer.echo("magnetar run: stopped")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final, Generic, Protocol, Self, TypeVar
 
-from magnetar.schemas import ReadRule, Topic, Verdict
+from magnetar.schemas import LogUnavailable, MessageId, ReadRule, Topic, Verdict
 from magnetar.schemas.commit import read_head
 from magnetar.schemas.read_rule import START, Mark
 
@@ -15,6 +15,7 @@ from .log import Log, Message
 _MARKS_MAX: Final = 20_000
 WITHOUT: Final = -1
 """The number of the schema of a message that was written without one: it is taken for today's."""
+_GAP_SECONDS: Final = 10.0
 
 
 class Marks:
@@ -91,6 +92,45 @@ def counting(messages: Sequence[Message], rule: ReadRule) -> Iterator[tuple[Mess
         number, owner, _ = read_head(message.payload)
         if rule.judge(number, owner) is Verdict.COUNTS:
             yield message, number
+
+
+def log_of(log: Log, topic: Topic, partition: int, start: Mark = START) -> Iterator[tuple[Message, int]]:
+    """The commits of a partition that count, with their numbers: from a place on, to where the log ends now.
+
+    Raises LogUnavailable if the log does not give all of it.
+    """
+    end = log.end(topic, partition)
+    if end is None or (start.after is not None and end <= start.after):
+        return
+    rule, reader = ReadRule(start.owner, start.expected), log.reader(topic, partition, after=start.after)
+    try:
+        while True:
+            messages = reader.read(messages_max=1000, timeout_seconds=_GAP_SECONDS)
+            if not messages:
+                raise LogUnavailable(f"{topic} partition {partition} stopped giving messages before its end.")
+            yield from counting([message for message in messages if message.id <= end], rule)
+            if messages[-1].id >= end:
+                return
+    finally:
+        reader.close()
+
+
+def messages_at(log: Log, topic: Topic, partition: int, ids: Collection[MessageId]) -> dict[MessageId, Message]:
+    """The messages at these places of a partition, as far as they are there still: it is read from its start."""
+    end = log.end(topic, partition)
+    found: dict[MessageId, Message] = {}
+    if end is None or not ids:
+        return found
+    last = min(end, max(ids))
+    reader = log.reader(topic, partition, after=None)
+    try:
+        while messages := reader.read(messages_max=1000, timeout_seconds=_GAP_SECONDS):
+            found.update((message.id, message) for message in messages if message.id in ids)
+            if messages[-1].id >= last:
+                break
+    finally:
+        reader.close()
+    return found
 
 
 def find(

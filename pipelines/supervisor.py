@@ -104,6 +104,11 @@ class Supervisor:
             part.stop()
 
 
+def cli_arguments(*arguments: str) -> list[str]:
+    """The command line of `magnetar …` in this Python."""
+    return [sys.executable, "-m", "magnetar.pipelines.cli", *arguments]
+
+
 def part_arguments(role: str, target: str) -> list[str]:
     """The command line of one part's process."""
-    return [sys.executable, "-m", "magnetar.pipelines.cli", "run", target, "--role", role, "--supervised"]
+    return cli_arguments("run", target, "--role", role, "--supervised")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.readme import write_shop
+
 MAGNETAR = Path(sys.executable).with_name("magnetar")
 
 
@@ -73,3 +75,16 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     shell = Shell(tmp_path)
     yield shell
     shell.close()
+
+
+def start_dev(shell: Shell, target: str = "shop") -> None:
+    """`magnetar dev`, until it is up."""
+    shell.start("dev", target)
+    shell.eventually(lambda: "Ctrl-C stops it" in (shell.folder / "dev.log").read_text(), "magnetar dev is up")
+
+
+@pytest.fixture
+def shop(shell: Shell) -> Shell:
+    """A terminal in a folder with the README's pipeline."""
+    write_shop(shell.folder)
+    return shell

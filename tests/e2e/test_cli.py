@@ -7,21 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Shell
-from tests.e2e.test_readme import write_shop
-
-
-@pytest.fixture
-def shop(shell: Shell) -> Shell:
-    """A terminal in a folder with the README's pipeline."""
-    write_shop(shell.folder)
-    return shell
-
-
-def start_dev(shell: Shell) -> None:
-    """`magnetar dev shop`, until it is up."""
-    shell.start("dev", "shop")
-    shell.eventually(lambda: "Ctrl-C stops it" in (shell.folder / "dev.log").read_text(), "magnetar dev is up")
+from tests.e2e.conftest import Shell, start_dev
 
 
 def parts_of(pid: int) -> dict[str, int]:

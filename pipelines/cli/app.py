@@ -1,0 +1,91 @@
+"""The Typer application: all commands, and what becomes of the errors that they raise."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+from magnetar.schemas import MagnetarError
+
+from . import explaining, looking, making, parked, running, talking, testing
+from .shared import EXIT_CODES, EXIT_OURS, exit_code
+
+app = typer.Typer(
+    name="magnetar",
+    help="Event sourcing and CQRS on Apache Pulsar, with analytics in ClickHouse.",
+    epilog=f"`magnetar COMMAND --help` shows an example of each. {EXIT_CODES}",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+for command in (
+    making.new,
+    running.dev,
+    running.run,
+    talking.send,
+    talking.ask,
+    talking.query,
+    looking.topology,
+    looking.status,
+    looking.history,
+    parked.parked,
+    testing.transitions,
+    explaining.explain,
+):
+    app.command()(command)
+app.command("check-again", hidden=True)(running.check_again)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"magnetar {version('magnetar')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main_options(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """What stands before a command."""
+
+
+def run() -> None:
+    """Run the command line, and end the process with what `EXIT_CODES` says.
+
+    With MAGNETAR_DEBUG set, an error's whole traceback is printed.
+    """
+    try:
+        app()
+    except MagnetarError as error:
+        _print_traceback()
+        name = type(error).__name__
+        typer.echo(f"magnetar: {error} (magnetar explain {name})", err=True)
+        sys.exit(exit_code(error))
+    except BrokenPipeError:  # whoever read our output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:  # noqa: BLE001 - nothing that a user does should lead here: it is reported as ours
+        _print_traceback()
+        typer.echo(f"magnetar: {_internal(error)}", err=True)
+        sys.exit(EXIT_OURS)
+
+
+def _internal(error: Exception) -> str:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{os.path.basename(frame.filename)}:{frame.lineno}"  # noqa: PTH119 - a frame's file may be no path
+    return (
+        f"an error within Magnetar: {type(error).__name__}: {' '.join(str(error).split())} ({place}). "
+        "Please report it, with the command, `magnetar --version`, and what it prints with MAGNETAR_DEBUG=1."
+    )
+
+
+def _print_traceback() -> None:
+    if os.environ.get("MAGNETAR_DEBUG"):
+        traceback.print_exc()

@@ -1,0 +1,104 @@
+"""`topology`, `status` and `history`: looking at a pipeline, whether it runs or not."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from magnetar.schemas import SettingsError
+
+from .shared import AggregateId, AggregateName, AsJson, Data, Target, opened, print_json, print_table
+
+if TYPE_CHECKING:
+    from ..lookback import Step
+
+
+def topology(
+    target: Target,
+    fmt: Annotated[str, typer.Option("--format", help="text, mermaid or json.")] = "text",
+    json: AsJson = False,
+) -> None:
+    """Show the wiring: topics with their commands, events and rejections, tables, views and projections.
+
+    **Example:** `magnetar topology shop.pipeline --format mermaid`
+    """
+    from ..loading import load_pipeline
+    from ..topology import as_fields, as_mermaid, as_text, wiring_of
+
+    if fmt not in ("text", "mermaid", "json"):
+        raise SettingsError(f"There is no format {fmt!r}.", cure="Use one of text, mermaid, json.")
+    wiring = wiring_of(load_pipeline(target))
+    if json or fmt == "json":
+        print_json(as_fields(wiring))
+    else:
+        typer.echo(as_text(wiring) if fmt == "text" else as_mermaid(wiring))
+
+
+def status() -> None:
+    """Placeholder."""
+
+
+def history(
+    target: Target,
+    aggregate: AggregateName,
+    id: AggregateId,
+    at: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Up to the last command of that time: `2026-01-31T12:00`.")
+    ] = None,
+    version: Annotated[int | None, typer.Option(help="Up to that version of the aggregate.")] = None,
+    data: Data = None,
+    json: AsJson = False,
+) -> None:
+    """Show what happened to one aggregate, from the log: every command, its outcome, and the state it led to.
+
+    A time without a zone is UTC. Works whether the pipeline runs or not.
+
+    **Example:** `magnetar history shop.pipeline Order 42 --version 3`
+    """
+    from .. import lookback
+
+    moment = None if at is None else _moment(at, datetime.now(UTC))
+    pipeline, _, log = opened(target, data)
+    try:
+        found = lookback.up_to(list(lookback.steps(pipeline, log, aggregate, id)), version=version, at=moment)
+        commands = lookback.commands_of(pipeline, log, aggregate, found)
+    finally:
+        log.close()
+    state = found[-1].state if found else pipeline.aggregates[aggregate]()
+    reached = found[-1].version if found else 0
+    if json:
+        import msgspec
+
+        commits = [{**lookback.step_fields(step), "command": commands.get(step.commit.number)} for step in found]
+        state_fields = msgspec.to_builtins(state)
+        print_json({"aggregate": aggregate, "id": id, "version": reached, "state": state_fields, "commits": commits})
+        return
+    if found:
+        print_table(
+            ("number", "at", "command", "outcome", "version", "what became of it"),
+            [_history_row(step, commands.get(step.commit.number, {"type": ""})["type"]) for step in found],
+        )
+    typer.echo(f"{aggregate} {id} at version {reached}: {state!r}")
+
+
+def _history_row(step: Step, command: str) -> tuple[object, ...]:
+    from .. import lookback
+
+    at = lookback.at_of(step.commit).isoformat(sep=" ", timespec="milliseconds").removesuffix("+00:00")
+    what = lookback.what_became(step.commit)
+    return step.commit.number, at, command, step.commit.outcome, step.version, what
+
+
+def _moment(text: str, now: datetime) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise SettingsError(f"{text!r} is not a time.", cure="Write it as 2026-01-31T12:00 or with a zone.") from error
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if moment > now:
+        raise SettingsError(
+            f"{moment.isoformat()} is in the future; it is {now.isoformat(timespec='seconds')} now.",
+            cure="Leave --at out to see the newest state.",
+        )
+    return moment

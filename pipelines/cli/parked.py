@@ -1,0 +1,5 @@
+"""`parked`."""
+
+
+def parked() -> None:
+    """Placeholder."""

@@ -1,0 +1,85 @@
+"""`dev` and `run`: a pipeline's processes."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from magnetar.schemas import SettingsError
+
+from .shared import Data, Target
+
+
+class Role(StrEnum):
+    """Which part of a pipeline a process runs."""
+
+    WORKER = "worker"
+    PROJECTOR = "projector"
+
+
+def dev(
+    target: Target,
+    data: Data = None,
+    reload: Annotated[bool, typer.Option(help="Start the parts anew when a file of the package changes.")] = True,
+) -> None:
+    """Run a pipeline on this machine: log, worker and mirror, until Ctrl-C.
+
+    **Example:** `magnetar dev shop.pipeline`
+    """
+    from ..dev import run_dev
+
+    run_dev(target, data, reload=reload)
+
+
+def run(
+    target: Target,
+    role: Annotated[Role, typer.Option(help="What this process does.")] = Role.WORKER,
+    workers: Annotated[
+        int, typer.Option("--workers", "-w", help="So many processes, under a supervisor; one per core is usual.")
+    ] = 1,
+    data: Data = None,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
+) -> None:
+    """Run one part of a pipeline: a worker that decides, or a projector that fills ClickHouse, until Ctrl-C.
+
+    **Example:** `magnetar run shop.pipeline --role worker -w 4`
+    """
+    from ..loading import load_pipeline
+    from ..logging import configure_logging
+    from ..runtime import StopSignal, run_worker
+    from ..settings import load_settings
+
+    configure_logging(log_level, role=role.value)
+    if workers != 1:
+        _run_several(target, role, workers, data=data, log_level=log_level)
+        return
+    stopped = StopSignal(supervised=supervised)
+    pipeline, settings = load_pipeline(target), load_settings(data=data)
+    if role is Role.WORKER:
+        run_worker(pipeline, settings, stopped=stopped)
+    else:
+        from ..projector import run_projector
+
+        run_projector(pipeline, settings, stopped=stopped)
+
+
+def _run_several(target: str, role: Role, workers: int, *, data: Data, log_level: str) -> None:
+    from ..dev import run_workers
+
+    if role is not Role.WORKER:
+        raise SettingsError("Only workers run in several processes.", cure="Leave --workers out: one projector does.")
+    if workers < 1:
+        raise SettingsError(f"{workers} workers cannot run.", cure="Use 1 or more.")
+    run_workers(target, workers, data=data, log_level=log_level)
+
+
+def check_again(target: Target, data: Data = None) -> None:
+    """Load the pipeline in a new process and create what is missing of its topics: what `dev` does before a reload."""
+    from ..clock import SystemClock
+    from ..dev import prepare
+    from ..loading import load_pipeline
+    from ..settings import load_settings
+
+    prepare(load_pipeline(target), load_settings(data=data), SystemClock())

@@ -1,0 +1,95 @@
+"""What the commands have in common: their parameters, their exit codes, and how they print."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+from magnetar.schemas import DataFolderError, Fault, MagnetarError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ..log import Log
+    from ..pipeline import Pipeline
+    from ..settings import Settings
+
+EXIT_YOURS, EXIT_WORLD, EXIT_OURS, EXIT_REJECTED, EXIT_PARKED, EXIT_INTERRUPTED = 2, 3, 70, 10, 11, 130
+EXIT_CODES: Final = (
+    "Exit codes: 0 done, 2 something to correct, 3 something outside does not work, 10 rejected, 11 parked, "
+    "70 an error within Magnetar, 130 stopped by Ctrl-C."
+)
+
+Target = Annotated[
+    str, typer.Argument(metavar="MODULE", help="The module that declares the pipeline: `shop.pipeline`.")
+]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", help="The data folder (else MAGNETAR_DATA, else .magnetar).", show_default=False),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+AggregateName = Annotated[str, typer.Argument(metavar="AGGREGATE", help="The aggregate's name: `Order`.")]
+AggregateId = Annotated[str, typer.Argument(metavar="ID", help="The aggregate's id.")]
+
+
+def exit_code(error: MagnetarError) -> int:
+    """What a process ends with for this error."""
+    if type(error).__name__ == "CommandParked":
+        return EXIT_PARKED
+    return {Fault.YOURS: EXIT_YOURS, Fault.WORLD: EXIT_WORLD, Fault.OURS: EXIT_OURS}[error.fault]
+
+
+def opened(target: str, data: Path | None) -> tuple[Pipeline, Settings, Log]:
+    """The pipeline, the settings, and the log that they name, which the caller closes. Nothing is made.
+
+    Raises DataFolderError for an embedded log that does not exist.
+    """
+    from ..clock import SystemClock
+    from ..loading import load_pipeline
+    from ..settings import EMBEDDED, load_settings, open_log
+
+    pipeline, settings = load_pipeline(target), load_settings(data=data)
+    if settings.broker == EMBEDDED and not settings.data.exists():
+        raise DataFolderError(
+            f"There is no data folder {settings.data}.", cure="Run the pipeline first, or name its folder with --data."
+        )
+    return pipeline, settings, open_log(settings, SystemClock())
+
+
+def print_json(answer: Any) -> None:
+    """Print a value as one line of JSON."""
+    import msgspec
+
+    typer.echo(msgspec.json.encode(answer).decode())
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table: as wide as the terminal, or as wide as it needs where there is none, so that nothing is cut.
+
+    Cells are text, never markup; numbers stand to the right.
+    """
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    table = table_of(columns, rows)
+    if not console.is_terminal:
+        wide = Console(highlight=False, width=100_000)
+        console = Console(highlight=False, width=max(60, wide.measure(table).maximum))
+    console.print(table)
+
+
+def table_of(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """A table without lines."""
+    from rich.table import Table
+    from rich.text import Text
+
+    cells = [list(row) for row in rows]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for index, column in enumerate(columns):
+        is_number = all(isinstance(row[index], int) for row in cells)
+        table.add_column(column, justify="right" if is_number and cells else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+    return table

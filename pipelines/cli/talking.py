@@ -1,0 +1,119 @@
+"""`send`, `ask` and `query`: putting commands in, and asking the tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from magnetar.schemas import Command, SettingsError
+
+from .shared import EXIT_REJECTED, AggregateId, AggregateName, AsJson, Data, Target, print_json
+
+if TYPE_CHECKING:
+    from ..pipeline import Pipeline
+
+CommandName = Annotated[str, typer.Argument(metavar="COMMAND", help="The command's name: `Ship`.")]
+Fields = Annotated[str, typer.Argument(metavar="FIELDS", help="Its fields as a JSON object.")]
+Actor = Annotated[str | None, typer.Option(help="Who sends it.")]
+CommandId = Annotated[str | None, typer.Option(help="A UUIDv7, to repeat a command safely.")]
+
+
+def send(
+    target: Target,
+    aggregate: AggregateName,
+    id: AggregateId,
+    command: CommandName,
+    fields: Fields = "{}",
+    actor: Actor = None,
+    command_id: CommandId = None,
+    data: Data = None,
+    json: AsJson = False,
+) -> None:
+    """Put a command on its topic; it is decided whenever a worker runs.
+
+    **Example:** `magnetar send shop.pipeline Order 42 Ship '{"carrier": "UPS"}'`
+    """
+    from ..client import SyncClient
+    from ..loading import load_pipeline
+    from ..settings import load_settings
+
+    pipeline = load_pipeline(target)
+    cls, message = pipeline_command(pipeline, aggregate, command, fields)
+    with SyncClient(pipeline, settings=load_settings(data=data)) as client:
+        sent = client.send(cls, id, message, actor=actor, command_id=command_id)
+    if json:
+        print_json({"command_id": sent})
+    else:
+        typer.echo(f"sent {command} to {aggregate} {id}: command {sent}")
+
+
+def ask(
+    target: Target,
+    aggregate: AggregateName,
+    id: AggregateId,
+    command: CommandName,
+    fields: Fields = "{}",
+    actor: Actor = None,
+    command_id: CommandId = None,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the answer.")] = 30.0,
+    data: Data = None,
+    json: AsJson = False,
+) -> None:
+    """Send a command and wait for what becomes of it. Exits with 10 if it was rejected, with 11 if it was parked.
+
+    **Example:** `magnetar ask shop.pipeline Order 42 Ship '{"carrier": "UPS"}'`
+    """
+    from ..asking import describe
+    from ..client import SyncClient
+    from ..loading import load_pipeline
+    from ..settings import load_settings
+
+    pipeline = load_pipeline(target)
+    cls, message = pipeline_command(pipeline, aggregate, command, fields)
+    with SyncClient(pipeline, settings=load_settings(data=data)) as client:
+        receipt = client.ask(cls, id, message, actor=actor, command_id=command_id, timeout_seconds=timeout)
+    answer, text = describe(receipt)
+    if json:
+        print_json(answer)
+    else:
+        typer.echo(text)
+    if answer["outcome"] == "rejected":
+        raise typer.Exit(EXIT_REJECTED)
+
+
+def query(
+    sql: Annotated[str, typer.Argument(help="A SELECT; each event is a view: `shop.Shipped`.")],
+    fmt: Annotated[str, typer.Option("--format", help="table, json, jsonl or csv.")] = "table",
+    data: Data = None,
+    json: AsJson = False,
+) -> None:
+    """Ask ClickHouse, whether `magnetar dev` is running or not.
+
+    **Example:** `magnetar query "SELECT count() FROM shop.Shipped" --format json`
+    """
+    from magnetar.projections.query import QueryFormat
+    from magnetar.projections.query import query as answer
+
+    from ..settings import load_settings
+
+    if fmt not in list(QueryFormat):
+        raise SettingsError(f"There is no format {fmt!r}.", cure=f"Use one of {', '.join(QueryFormat)}.")
+    chosen = QueryFormat.JSON if json else QueryFormat(fmt)
+    found = answer(load_settings(data=data).data, sql, chosen).decode(errors="replace")
+    typer.echo(found if not found or found.endswith("\n") else found + "\n", nl=False)
+
+
+def pipeline_command(pipeline: Pipeline, aggregate: str, name: str, fields: str) -> tuple[Any, Command]:
+    """The aggregate's class and the command built from JSON. Raises SettingsError naming what does not fit."""
+    import msgspec
+
+    schema = pipeline.schema_of(aggregate)
+    if name not in schema.commands:
+        known = ", ".join(schema.commands)
+        raise SettingsError(f"{aggregate} has no command {name!r}.", cure=f"It has: {known}.")
+    try:
+        command = msgspec.json.decode(fields.encode(), type=schema.commands[name])
+    except msgspec.MsgspecError as error:
+        wanted = ", ".join(schema.commands[name].__struct_encode_fields__) or "none"
+        raise SettingsError(f"The fields of {name} do not fit: {error}.", cure=f"Its fields: {wanted}.") from error
+    return pipeline.aggregates[aggregate], command
