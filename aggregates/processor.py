@@ -17,6 +17,8 @@ from magnetar.schemas import (
 )
 from magnetar.schemas.aggregate_schema import AggregateSchema
 from magnetar.schemas.command_message import (
+    DROP,
+    RESOLVES,
     CommandCodec,
     CommandEnvelope,
     CommandMessage,
@@ -234,6 +236,8 @@ class PartitionProcessor:
                 raise Cannot("undecodable", f"the {name} id is not a UUID in lower case")
         if not 0 <= envelope.issued_at_us <= _TIME_US_MAX:
             raise Cannot("undecodable", "the command's time is not between 1970 and 9999")
+        if envelope.metadata:
+            _check_settling(envelope.metadata)
         if self._ids.is_expired(known_as, published_at_ms):
             raise Cannot("expired", "the command was published so long after its id was made that it could be a repeat")
 
@@ -242,6 +246,10 @@ class PartitionProcessor:
         version, state = self._cells.get(envelope.aggregate_id) or self._seed
         if envelope.expected_version not in (None, version):
             raise Cannot("version_conflict", f"version {envelope.expected_version} was expected, and it is {version}")
+        if message.command is None:
+            tail = self._commits.nothing(envelope.metadata[RESOLVES])
+            commit = self._commit(id, envelope, message.ids_to_time, version, published_at_ms, tail)
+            return self._stored(id, envelope, known_as, commit, published_at_ms, "nothing")
         if state is None or self._has_ended(state):
             raise Cannot("ended", f"the aggregate has ended at version {version}: it takes no more commands")
         tail, state, emitted, outcome = self._ask_the_brain(message, version, state)
@@ -260,6 +268,7 @@ class PartitionProcessor:
 
     def _ask_the_brain(self, message: CommandMessage, version: int, state: Any) -> tuple[bytes, Any, int, str]:
         """The commit's tail, the state after it, how many events it has, its outcome. Raises Cannot if code raises."""
+        resolves = message.envelope.metadata.get(RESOLVES)
         try:
             if self._contract.takes_meta:
                 outcome = state.execute(message.command, _meta(message.envelope, version))
@@ -267,11 +276,11 @@ class PartitionProcessor:
                 outcome = state.execute(message.command)
             decided = decide(self._contract, outcome)
             if decided.rejection is not None:
-                return self._commits.rejected(decided.rejection), state, 0, "rejected"
+                return self._commits.rejected(decided.rejection, resolves), state, 0, "rejected"
             if not decided.events:
-                return self._commits.nothing(), state, 0, "nothing"
+                return self._commits.nothing(resolves), state, 0, "nothing"
             state = evolve(state, decided.events)
-            return self._commits.accepted(decided.events), state, len(decided.events), "accepted"
+            return self._commits.accepted(decided.events, resolves), state, len(decided.events), "accepted"
         except Exception as error:  # the domain's code is anybody's: whatever it raises parks this one command
             raise Cannot("brain_raised", f"{type(error).__name__}: {error}"[:2000]) from error
 
@@ -293,7 +302,9 @@ class PartitionProcessor:
         readable = _readable(envelope, key)
         version, _ = self._cells.get(readable.aggregate_id) or self._seed
         detail = cannot.detail.encode(errors="replace").decode()
-        tail = self._commits.parked(Parked.of(cannot.reason, detail, payload))
+        resolves = readable.metadata.get(RESOLVES, "")
+        parked = Parked.of(cannot.reason, detail, payload)
+        tail = self._commits.parked(parked, resolves if is_uuid(resolves) else None)
         commit = self._commit(id, readable, encode_ids_to_time(readable), version, published_at_ms, tail)
         if len(commit) > self._commit_bytes_max:
             readable = CommandEnvelope(readable.aggregate_id, readable.command_id, readable.issued_at_us)
@@ -321,6 +332,13 @@ class PartitionProcessor:
         if known_as is not None:
             self._ids.remember(known_as, number, published_at_ms)
         return Decision(commit, envelope.aggregate_id, number, envelope.command_id, envelope.reply_to, outcome)
+
+
+def _check_settling(metadata: dict[str, str]) -> None:
+    """A retry or a drop names what it settles. Whether that was parked is not looked up: whoever sends it did."""
+    resolves = metadata.get(RESOLVES)
+    if (DROP in metadata or resolves is not None) and not is_uuid(resolves or ""):
+        raise Cannot("undecodable", f"the metadata {RESOLVES} is not a UUID in lower case")
 
 
 def _known_as(envelope: CommandEnvelope) -> bytes | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -28,6 +28,12 @@ from .framing import (
 from .messages import Command
 from .names import wire_name
 
+RESOLVES: Final = "magnetar.resolves"
+"""The metadata of a retry or a drop: the id of the parked command that it settles."""
+
+DROP: Final = "magnetar.drop"
+"""The metadata of a drop: why the parked command is not going to be decided."""
+
 
 class CommandEnvelope(msgspec.Struct, frozen=True, gc=False):
     """What a command message says besides the command itself. Times are microseconds since 1970."""
@@ -46,7 +52,8 @@ class CommandEnvelope(msgspec.Struct, frozen=True, gc=False):
 
 
 class CommandMessage(msgspec.Struct, gc=False):
-    """A decoded command message. `ids_to_time` are the bytes that its commit repeats: from `command_id` to the time."""
+    """A decoded command message. `ids_to_time` are the bytes that its commit repeats: from `command_id` to the time.
+    The `command` of a drop is None."""
 
     envelope: CommandEnvelope
     command: Any
@@ -82,6 +89,7 @@ class CommandCodec:
         self._by_class: dict[type[Command], tuple[bytes, RecordCodec, bytes]] = {}
         self._by_index: list[tuple[bytes, RecordCodec, bytes] | str] = []
         envelope, written = _parts(schema.command_schema if written_with is None else _loaded(written_with))
+        self._no_command = NULL * (1 + len(written))
         self._is_foreign = envelope != _parts(schema.command_schema)[0]
         for index, (name, record) in enumerate([] if self._is_foreign else written):
             if (cls := schema.commands.get(name)) is None:
@@ -99,20 +107,11 @@ class CommandCodec:
     def encode(self, envelope: CommandEnvelope, command: Command) -> bytes:
         """The message's bytes. Raises TypeError or ValueError for a field of another type than its annotation's."""
         before, codec, after = self._by_class[type(command)]
-        return b"".join(
-            (
-                write_string(envelope.aggregate_id),
-                encode_ids_to_time(envelope),
-                write_optional_long(envelope.expected_version),
-                write_optional_string(envelope.reply_to),
-                write_map(envelope.metadata),
-                write_optional_string(envelope.producer),
-                write_optional_long(envelope.sequence),
-                before,
-                codec.encode(command),
-                after,
-            )
-        )
+        return b"".join((_encode_envelope(envelope), before, codec.encode(command), after))
+
+    def encode_drop(self, envelope: CommandEnvelope) -> bytes:
+        """The message of a drop: of no command type, with `RESOLVES` and `DROP` in its metadata."""
+        return _encode_envelope(envelope) + self._no_command
 
     def declares(self, command: type[Any]) -> bool:
         """Whether the aggregate takes commands of this class."""
@@ -131,6 +130,8 @@ class CommandCodec:
         if self._is_foreign:
             raise Undecodable(f"Its schema is not one of commands of {self._aggregate}.")
         envelope, ids_to_time, at = read_envelope(payload)
+        if DROP in envelope.metadata and payload[at:] == self._no_command:
+            return CommandMessage(envelope, None, ids_to_time)
         index, _ = read_long(payload, at)
         if not 1 <= index <= len(self._by_index):
             raise UnknownCommandType(
@@ -178,6 +179,20 @@ def _bare(avro: Json) -> Json:
     if isinstance(avro, dict):
         return [avro["type"], _bare(avro["values"])] if avro["type"] == "map" else _bare(avro["type"])
     return avro
+
+
+def _encode_envelope(envelope: CommandEnvelope) -> bytes:
+    return b"".join(
+        (
+            write_string(envelope.aggregate_id),
+            encode_ids_to_time(envelope),
+            write_optional_long(envelope.expected_version),
+            write_optional_string(envelope.reply_to),
+            write_map(envelope.metadata),
+            write_optional_string(envelope.producer),
+            write_optional_long(envelope.sequence),
+        )
+    )
 
 
 def read_envelope(payload: bytes) -> tuple[CommandEnvelope, bytes, int]:

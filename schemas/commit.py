@@ -174,22 +174,25 @@ class CommitCodec:
             )
         )
 
-    def accepted(self, events: Sequence[Event]) -> bytes:
+    # `resolves` is the id of the parked command that the commit's own command settles.
+
+    def accepted(self, events: Sequence[Event], resolves: str | None = None) -> bytes:
         """The tail of a commit with events. Raises TypeError or ValueError for one that does not fit its class."""
+        before = _ACCEPTED + NULL * 2 + write_optional_string(resolves)
         if not events:
-            return _ACCEPTED + NULL * 4
-        body = b"".join([self._events.encode(event) for event in events])
-        return _ACCEPTED + NULL * 3 + write_long(len(events)) + body + NULL
+            return before + NULL
+        return before + write_long(len(events)) + b"".join([self._events.encode(event) for event in events]) + NULL
 
-    def nothing(self) -> bytes:
+    def nothing(self, resolves: str | None = None) -> bytes:
         """The tail of a commit of a command that changed nothing."""
-        return _NOTHING + NULL * 4
+        return _NOTHING + NULL * 2 + write_optional_string(resolves) + NULL
 
-    def rejected(self, rejection: Rejection) -> bytes:
+    def rejected(self, rejection: Rejection, resolves: str | None = None) -> bytes:
         """The tail of a commit with a rejection."""
-        return _REJECTED + b"\x02" + self._rejections.encode(rejection) + NULL * 3
+        body = self._rejections.encode(rejection)
+        return _REJECTED + b"\x02" + body + NULL + write_optional_string(resolves) + NULL
 
-    def parked(self, parked: Parked) -> bytes:
+    def parked(self, parked: Parked, resolves: str | None = None) -> bytes:
         """The tail of a commit of a command that could not be decided."""
         return b"".join(
             (
@@ -200,7 +203,8 @@ class CommitCodec:
                 write_string(parked.detail),
                 NULL if parked.command is None else b"\x02" + write_bytes(parked.command),
                 NULL if parked.sha256 is None else b"\x02" + write_bytes(parked.sha256),
-                NULL * 2,
+                write_optional_string(resolves),
+                NULL,
             )
         )
 
@@ -376,6 +380,25 @@ def read_command_id(payload: bytes) -> str:
         _, at = read_bytes(payload, at)
         _, at = read_long(payload, at)
         return read_bytes(payload, at)[0].decode()
+    except (IndexError, UnicodeDecodeError) as error:
+        raise Undecodable("The bytes are not a commit.") from error
+
+
+def read_outcome(payload: bytes) -> tuple[str, dict[str, str]]:
+    """A commit's outcome and its metadata, without decoding the users' records in it. Raises Undecodable."""
+    try:
+        _, _, at = read_head(payload)
+        _, at = read_bytes(payload, at)
+        _, at = read_long(payload, at)
+        _, at = read_bytes(payload, at)
+        for _ in range(3):
+            _, at = read_optional_string(payload, at)
+        _, at = read_long(payload, at)
+        metadata, at = read_map(payload, at)
+        _, at = _read_source(payload, at)
+        _, at = read_optional_string(payload, at)
+        _, at = read_optional_long(payload, at)
+        return OUTCOMES[read_long(payload, at)[0]], metadata
     except (IndexError, UnicodeDecodeError) as error:
         raise Undecodable("The bytes are not a commit.") from error
 

@@ -7,7 +7,7 @@ import pytest
 from magnetar.aggregates import Aggregate, Decision, IdWindow, PartitionProcessor, contract_of
 from magnetar.schemas import Command, Event, MessageId, Rejection, partition_of, uuid7
 from magnetar.schemas.aggregate_schema import AggregateSchema
-from magnetar.schemas.command_message import CommandCodec, CommandEnvelope
+from magnetar.schemas.command_message import DROP, RESOLVES, CommandCodec, CommandEnvelope
 from magnetar.schemas.commit import Commit, CommitCodec
 
 AT_MS = 1_700_000_000_000
@@ -295,3 +295,75 @@ def test_ids_beyond_the_cap_are_forgotten_and_their_repeats_expired() -> None:
 
 def test_what_a_commit_says_of_its_schema_is_json() -> None:
     assert json.loads(SCHEMA.commit_json)["name"] == "Commit"
+
+
+PARKED_ID = uuid7(AT_MS, 999)
+
+
+@pytest.mark.parametrize(
+    ("amount", "outcome"), [(5, "accepted"), (0, "nothing"), (200, "rejected"), (13, "parked"), (-2, "accepted")]
+)
+def test_a_retry_is_decided_as_any_command_and_its_commit_resolves_the_parked_one(amount: int, outcome: str) -> None:
+    partition = Partition()
+    partition.add(1)
+    partition.add(amount, metadata={RESOLVES: PARKED_ID, "trace": "x"})
+    assert [(c.outcome, c.resolves) for c in partition.log] == [("accepted", None), (outcome, PARKED_ID)]
+    assert partition.log[1].metadata == {RESOLVES: PARKED_ID, "trace": "x"}
+
+
+def drop(partition: Partition, metadata: dict[str, str]) -> Commit:
+    envelope = CommandEnvelope("a", uuid7(AT_MS, 500), AT_MS * 1000, metadata=metadata)
+    partition.send("a", COMMANDS.encode_drop(envelope))
+    return partition.log[-1]
+
+
+def test_a_drop_changes_nothing_and_its_commit_resolves_the_parked_one() -> None:
+    partition = Partition()
+    partition.add(5)
+    commit = drop(partition, {RESOLVES: PARKED_ID, DROP: "sent by mistake"})
+    assert (commit.outcome, commit.resolves, commit.version) == ("nothing", PARKED_ID, 1)
+    assert commit.metadata[DROP] == "sent by mistake"
+    assert partition.processor.state_of("a") == (1, Counter(5))
+
+
+def test_a_drop_is_decided_once() -> None:
+    partition = Partition()
+    drop(partition, {RESOLVES: PARKED_ID, DROP: "no"})
+    drop(partition, {RESOLVES: PARKED_ID, DROP: "no"})
+    assert len(partition.log) == 1
+
+
+@pytest.mark.parametrize("metadata", [{DROP: "why"}, {DROP: "why", RESOLVES: "x"}])
+def test_a_drop_that_does_not_say_of_what_is_parked(metadata: dict[str, str]) -> None:
+    commit = drop(Partition(), metadata)
+    assert commit.parked is not None
+    assert (commit.parked.reason, commit.resolves) == ("undecodable", None)
+
+
+def test_a_message_without_a_command_that_is_no_drop_is_parked() -> None:
+    commit = drop(Partition(), {RESOLVES: PARKED_ID})
+    assert commit.parked is not None
+    assert commit.parked.reason == "unknown_type"
+
+
+def test_a_drop_settles_a_command_of_an_aggregate_that_has_ended() -> None:
+    class Once(Aggregate):
+        done: bool = False
+
+        def execute(self, command: Add) -> Added:
+            return Added(1, 1)
+
+        def apply(self, event: Added) -> Self:
+            return self.replace(done=True)
+
+        def is_ended(self) -> bool:
+            return self.done
+
+    schema = AggregateSchema("counts", "Once", commands=[Add], events=[Added], rejections=[])
+    processor = PartitionProcessor(Once, schema, partition=0, partitions=1, commit_bytes_max=10_000)
+    processor.begin(OWNER, INCARNATION)
+    codec = CommandCodec(schema)
+    for n in (1, 2):
+        processor.decide(MessageId(n), "a", codec.encode(CommandEnvelope("a", uuid7(AT_MS, n), 0), Add(1)), AT_MS)
+    envelope = CommandEnvelope("a", uuid7(AT_MS, 3), 0, metadata={RESOLVES: uuid7(AT_MS, 2), DROP: "too late"})
+    assert processor.decide(MessageId(3), "a", codec.encode_drop(envelope), AT_MS).outcome == "nothing"

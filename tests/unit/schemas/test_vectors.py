@@ -14,7 +14,7 @@ from uuid import UUID
 
 from magnetar.schemas import Command, Event, Immutable, MessageId, Precision, Rejection, State, uuid7
 from magnetar.schemas.aggregate_schema import AggregateSchema
-from magnetar.schemas.command_message import CommandCodec, CommandEnvelope, encode_ids_to_time
+from magnetar.schemas.command_message import DROP, RESOLVES, CommandCodec, CommandEnvelope, encode_ids_to_time
 from magnetar.schemas.commit import CommitCodec, Parked, Source, write_source
 from magnetar.schemas.derivation import RecordCodec, record_schema
 
@@ -127,6 +127,12 @@ FULL = CommandEnvelope(
     producer="policy",
     sequence=70_000,
 )
+DROPPING = CommandEnvelope(
+    PLAIN.aggregate_id,
+    uuid7(1_357_035_420_000, 3),
+    1_357_035_420_000_000,
+    metadata={RESOLVES: PLAIN.command_id, DROP: "sent twice"},
+)
 SOURCE = Source(MessageId(7, 130, -1), 1_357_035_420_123, "9aa69a93-3a2d-4281-9957-f030e84bffdf")
 
 
@@ -147,6 +153,7 @@ def vectors() -> dict[str, Any]:
         "commands": {
             "plain": commands.encode(PLAIN, Depart(AT, -3)).hex(),
             "full envelope": commands.encode(FULL, Land()).hex(),
+            "drop": commands.encode_drop(DROPPING).hex(),
         },
         "types_schema": types,
         "types": {
@@ -161,6 +168,8 @@ def vectors() -> dict[str, Any]:
             "nothing": commit(2, PLAIN, 1, commits.nothing()),
             "rejected": commit(3, PLAIN, 1, commits.rejected(NotPossible("Waiting"))),
             "parked": commit(4, PLAIN, 1, commits.parked(Parked.of("undecodable", "no command", b"junk"))),
+            "nothing, and resolves": commit(6, DROPPING, 1, commits.nothing(PLAIN.command_id)),
+            "rejected, and resolves": commit(7, PLAIN, 1, commits.rejected(NotPossible("Done"), FULL.command_id)),
             "parked beyond 64 kB": commit(5, PLAIN, 1, commits.parked(Parked.of("bad_id", "empty", bytes(65_537)))),
         },
     }

@@ -1,0 +1,209 @@
+"""Parked commands: which are open, what they were, and the commands that settle them: a retry or a drop."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+from magnetar.schemas import (
+    Command,
+    MessageRefused,
+    OutcomeUnknown,
+    Position,
+    ReadRule,
+    SettingsError,
+    TopicKind,
+    Undecodable,
+    partition_of,
+    uuid7,
+)
+from magnetar.schemas.command_message import DROP, RESOLVES, CommandCodec, CommandEnvelope
+from magnetar.schemas.commit import PARKED, Commit, CommitCodec, Parked, read_command_id, read_outcome
+from magnetar.schemas.ids import NIL
+
+from .clock import Clock
+from .history import Codecs, counting, log_of, messages_at
+from .log import Entry, Log
+from .pipeline import Pipeline
+
+NOBODY: Final = "_parked"
+"""The aggregate id of a drop whose parked command has none that can be read."""
+
+
+class ParkedCommand(NamedTuple):
+    """A parked command that nothing has settled. `id` is its command id, or stands for its position if it has none."""
+
+    id: str
+    aggregate: str
+    partition: int
+    position: Position
+    commit: Commit
+    parked: Parked
+
+
+def id_of(commit: Commit, position: Position) -> str:
+    """What a parked commit is called by the one that settles it (docs/wire-format.md)."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, position)) if commit.command_id == NIL else commit.command_id
+
+
+class ParkedCommands:
+    """The parked commands of a pipeline, from its log.
+
+    It only needs the log: no client, no ClickHouse. To find what is open, the whole log is read.
+    """
+
+    def __init__(self, pipeline: Pipeline, log: Log, clock: Clock) -> None:
+        self._pipeline = pipeline
+        self._log = log
+        self._clock = clock
+
+    def open_ones(self) -> list[ParkedCommand]:
+        """All that nothing has settled, by aggregate and partition, in the order of the log."""
+        found: list[ParkedCommand] = []
+        for aggregate in self._pipeline.aggregates:
+            parked: list[ParkedCommand] = []
+            settled: dict[str, list[tuple[int, int]]] = {}
+            for partition in range(self._pipeline.partitions):
+                self._read(aggregate, partition, parked, settled)
+            found += [each for each in parked if not _is_settled(each, settled.get(each.id, []))]
+        return found
+
+    def named(self, name: str) -> ParkedCommand:
+        """The open one with this id or position. Raises SettingsError if there is none."""
+        for each in reversed(self.open_ones()):
+            if name in (each.id, each.position):
+                return each
+        raise SettingsError(
+            f"No parked command {name} is open: it was settled, or never parked.",
+            cure="The list shows what is open.",
+        )
+
+    def _read(
+        self, aggregate: str, partition: int, parked: list[ParkedCommand], settled: dict[str, list[tuple[int, int]]]
+    ) -> None:
+        topic = self._pipeline.topic(aggregate, TopicKind.EVENTS)
+        codecs = Codecs(self._log, topic, CommitCodec(self._pipeline.schema_of(aggregate)))
+        for message, number in log_of(self._log, topic, partition):
+            outcome, metadata = read_outcome(message.payload)
+            if outcome != PARKED and RESOLVES not in metadata:
+                continue
+            commit = codecs.of(message.schema).decode(message.payload)
+            if commit.resolves is not None:
+                settled.setdefault(commit.resolves, []).append((partition, number))
+            if commit.parked is not None:
+                position = Position.of(self._pipeline.name, aggregate, partition, number)
+                id = id_of(commit, position)
+                parked.append(ParkedCommand(id, aggregate, partition, position, commit, commit.parked))
+
+    # --- what was asked ---------------------------------------------------------------------------------------------
+
+    def command_of(self, parked: ParkedCommand) -> tuple[CommandEnvelope, Command]:
+        """The envelope and the command that was parked.
+
+        Its bytes stand in the commit, or beyond 64 kB on the command topic. Raises Undecodable for bytes that this code
+        cannot read, and MessageRefused if they are not there any more.
+        """
+        payload = parked.parked.command
+        if payload is None:
+            topic = self._pipeline.topic(parked.aggregate, TopicKind.COMMANDS)
+            source = parked.commit.source
+            is_there = source.incarnation == self._log.describe(topic).incarnation
+            found = messages_at(self._log, topic, parked.partition, [source.id] if is_there else [])
+            if not found:
+                raise MessageRefused(
+                    f"The command parked at {parked.position} does not stand on its topic any more.", cure="Drop it."
+                )
+            payload = found[source.id].payload
+        message = CommandCodec(self._pipeline.schema_of(parked.aggregate)).decode(payload)
+        if message.command is None:
+            raise Undecodable("It is a drop, and no command.")
+        return message.envelope, message.command
+
+    # --- settling ---------------------------------------------------------------------------------------------------
+
+    def retry(self, parked: ParkedCommand, *, timeout_seconds: float) -> Commit:
+        """Send the parked command once more, under a new id, and wait for what becomes of it.
+
+        Its actor, time and metadata stay. If it was parked because of its expected version, it expects none now. Raises
+        MessageRefused for one that cannot be sent, and OutcomeUnknown if nobody decides it in time.
+        """
+        try:
+            envelope, command = self.command_of(parked)
+        except Undecodable as error:
+            raise MessageRefused(
+                f"The command parked at {parked.position} cannot be sent again: {error.what}", cure="Drop it."
+            ) from error
+        if parked.parked.reason == "bad_id":
+            raise MessageRefused(
+                f"The command parked at {parked.position} has an aggregate id that cannot be one.", cure="Drop it."
+            )
+        expected = None if parked.parked.reason == "version_conflict" else envelope.expected_version
+        again = msgspec.structs.replace(
+            self._envelope(parked, envelope.aggregate_id, envelope.metadata, envelope.actor),
+            issued_at_us=envelope.issued_at_us,
+            expected_version=expected,
+        )
+        codec = CommandCodec(self._pipeline.schema_of(parked.aggregate))
+        return self._settle(parked.aggregate, again, codec.encode(again, command), timeout_seconds)
+
+    def drop(self, parked: ParkedCommand, reason: str, *, actor: str | None, timeout_seconds: float) -> Commit:
+        """Say that the parked command is not going to be decided, and why; waits until that stands in the log.
+
+        Raises OutcomeUnknown if nobody decides it in time.
+        """
+        id = parked.commit.aggregate_id or NOBODY
+        envelope = self._envelope(parked, id, {DROP: reason}, actor)
+        codec = CommandCodec(self._pipeline.schema_of(parked.aggregate))
+        return self._settle(parked.aggregate, envelope, codec.encode_drop(envelope), timeout_seconds)
+
+    def _envelope(self, parked: ParkedCommand, id: str, metadata: dict[str, str], actor: str | None) -> CommandEnvelope:
+        now_ms = self._clock.now_ms()
+        caused_by = None if parked.commit.command_id == NIL else parked.commit.command_id
+        return CommandEnvelope(
+            id,
+            uuid7(now_ms, secrets.randbits(74)),
+            now_ms * 1000,
+            correlation_id=parked.commit.correlation_id or caused_by,
+            causation_id=caused_by,
+            actor=actor,
+            metadata={**metadata, RESOLVES: parked.id},
+        )
+
+    def _settle(self, aggregate: str, envelope: CommandEnvelope, payload: bytes, timeout_seconds: float) -> Commit:
+        partition = partition_of(envelope.aggregate_id, self._pipeline.partitions)
+        topic = self._pipeline.topic(aggregate, TopicKind.COMMANDS)
+        publisher = self._log.publisher(topic, schema=self._pipeline.schema_of(aggregate).command_json)
+        try:
+            publisher.publish(partition, [Entry(envelope.aggregate_id, payload)], timeout_seconds=timeout_seconds)
+        finally:
+            publisher.close()
+        return self._await(aggregate, partition, envelope.command_id, timeout_seconds)
+
+    def _await(self, aggregate: str, partition: int, command_id: str, timeout_seconds: float) -> Commit:
+        """Follow the log until the command's commit counts."""
+        topic = self._pipeline.topic(aggregate, TopicKind.EVENTS)
+        rule, reader = ReadRule(), self._log.reader(topic, partition, after=None)
+        deadline = self._clock.monotonic() + timeout_seconds
+        try:
+            while True:
+                messages = reader.read(messages_max=1000, timeout_seconds=0.2)
+                for message, _ in counting(messages, rule):
+                    if read_command_id(message.payload) == command_id:
+                        codecs = Codecs(self._log, topic, CommitCodec(self._pipeline.schema_of(aggregate)))
+                        return codecs.of(message.schema).decode(message.payload)
+                if not messages and self._clock.monotonic() > deadline:
+                    raise OutcomeUnknown(
+                        f"Command {command_id} was sent, and no worker has decided it within {timeout_seconds:g} s.",
+                        cure="It stands on its topic, and is decided when a worker runs.",
+                        command_id=command_id,
+                    )
+        finally:
+            reader.close()
+
+
+def _is_settled(parked: ParkedCommand, by: Sequence[tuple[int, int]]) -> bool:
+    here = (parked.partition, parked.commit.number)
+    return any(partition != here[0] or number > here[1] for partition, number in by)

@@ -1,0 +1,125 @@
+"""Parked commands are found in the log, and settled by commands of their own."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+from magnetar.pipelines import CommandParked, lookback
+from magnetar.pipelines.parked import ParkedCommand, ParkedCommands
+from magnetar.schemas import MessageRefused, OutcomeUnknown, SettingsError, partition_of
+from magnetar.schemas.command_message import DROP
+
+from tests.unit.pipelines import counting_rig
+from tests.unit.pipelines.counting_rig import Add, Added, Rig, Tally, tallies
+
+HOME = partition_of("a", 2)
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    """A system whose brain is unlucky at 13, with a worker at work while a test waits for it."""
+    rig = Rig(tmp_path / "data")
+    yield rig
+    rig.close()
+
+
+@pytest.fixture
+def at_work(rig: Rig) -> Iterator[None]:
+    """Let the worker decide on a thread from here on."""
+    stop = Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            rig.worker.step(timeout_seconds=0.05)
+
+    thread = Thread(target=work)
+    thread.start()
+    yield
+    stop.set()
+    thread.join()
+
+
+def commands(rig: Rig) -> ParkedCommands:
+    return ParkedCommands(tallies, rig.log, rig.clock)
+
+
+def open_ones(rig: Rig) -> list[ParkedCommand]:
+    return commands(rig).open_ones()
+
+
+def test_what_is_parked_is_listed_and_nothing_else(rig: Rig) -> None:
+    rig.send(5, 200, 13, 0)
+    rig.publish(HOME, "a", b"junk")
+    brain, junk = open_ones(rig)
+    assert (brain.parked.reason, brain.position, brain.id) == (
+        "brain_raised",
+        f"tallies/Tally/{HOME}/3",
+        brain.commit.command_id,
+    )
+    assert commands(rig).command_of(brain)[1] == Add(13)
+    assert (junk.parked.reason, junk.position) == ("undecodable", f"tallies/Tally/{HOME}/5")
+    assert junk.id != junk.commit.command_id
+    assert commands(rig).named(junk.id) == commands(rig).named(junk.position) == junk
+
+
+def test_a_retry_decides_it_once_the_reason_is_mended(rig: Rig, at_work: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CommandParked):
+        rig.client.ask(Tally, "a", Add(13), actor="ann", metadata={"trace": "x"})
+    (parked,) = open_ones(rig)
+    monkeypatch.setattr(counting_rig, "UNLUCKY", set())
+    commit = commands(rig).retry(parked, timeout_seconds=60)
+    assert (commit.outcome, commit.events, commit.resolves) == ("accepted", (Added(13),), parked.id)
+    assert (commit.actor, commit.at_us, commit.metadata["trace"]) == ("ann", parked.commit.at_us, "x")
+    assert (commit.causation_id, commit.correlation_id) == (parked.id, parked.commit.correlation_id)
+    assert commit.command_id != parked.id
+    assert open_ones(rig) == []
+    with pytest.raises(SettingsError, match="is open: it was settled"):
+        commands(rig).named(parked.id)
+
+
+def test_a_retry_that_is_parked_again_stands_in_the_place_of_the_first(rig: Rig, at_work: None) -> None:
+    with pytest.raises(CommandParked):
+        rig.client.ask(Tally, "a", Add(13))
+    (first,) = open_ones(rig)
+    commit = commands(rig).retry(first, timeout_seconds=60)
+    (second,) = open_ones(rig)
+    assert (commit.outcome, commit.resolves, second.id) == ("parked", first.id, commit.command_id)
+
+
+def test_a_retry_of_a_version_conflict_expects_no_version(rig: Rig, at_work: None) -> None:
+    with pytest.raises(CommandParked):
+        rig.client.ask(Tally, "a", Add(5), expected_version=7)
+    (parked,) = open_ones(rig)
+    assert commands(rig).retry(parked, timeout_seconds=60).events == (Added(5),)
+
+
+def test_a_drop_says_why_and_changes_nothing(rig: Rig, at_work: None) -> None:
+    with pytest.raises(CommandParked):
+        rig.client.ask(Tally, "a", Add(13))
+    rig.client.ask(Tally, "a", Add(5))
+    (parked,) = open_ones(rig)
+    commit = commands(rig).drop(parked, "sent by mistake", actor="ann", timeout_seconds=60)
+    assert (commit.outcome, commit.metadata[DROP], commit.actor) == ("nothing", "sent by mistake", "ann")
+    assert open_ones(rig) == []
+    last = list(lookback.steps(tallies, rig.log, "Tally", "a"))[-1]
+    assert (last.version, last.state.total, lookback.what_became(last.commit)) == (1, 5, "dropped: sent by mistake")
+
+
+def test_what_cannot_be_read_can_only_be_dropped(rig: Rig) -> None:
+    rig.publish(HOME, "", b"junk")
+    rig.publish(1 - HOME, "a", b"junk")
+    for parked in open_ones(rig):
+        with pytest.raises(MessageRefused, match="cannot be sent again"):
+            commands(rig).retry(parked, timeout_seconds=1)
+        with pytest.raises(OutcomeUnknown, match="no worker has decided it"):
+            commands(rig).drop(parked, "junk", actor=None, timeout_seconds=0)
+    rig.work()
+    assert open_ones(rig) == []
+
+
+def test_a_command_beyond_64_kb_is_read_from_its_topic(rig: Rig) -> None:
+    rig.send(13, metadata={"x": "y" * 70_000})
+    (parked,) = open_ones(rig)
+    assert parked.parked.command is None
+    assert commands(rig).command_of(parked)[1] == Add(13)
