@@ -7,7 +7,7 @@ each says how long at most. No object of a log is shared by threads unless its d
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from magnetar.schemas import MessageId, Topic
 
@@ -44,6 +44,17 @@ class TopicDescription(NamedTuple):
     partitions: int
     incarnation: str
     """A UUID given at creation: a topic deleted and created again under its old name has another."""
+
+
+class Backlog(NamedTuple):
+    """How far the workers are with one partition of a command topic."""
+
+    active: str | None
+    """The name of the consumer that the log names as active, if there is one."""
+    acknowledged: MessageId | None
+    """The last message that was acknowledged, with all before it."""
+    waiting: int
+    """How many messages stand behind that one."""
 
 
 class Appender(Protocol):
@@ -211,4 +222,13 @@ class Log(Protocol):
 
     def close(self) -> None:
         """Close everything that was opened through this log. Never raises."""
+        ...
+
+
+@runtime_checkable
+class KnowsBacklog(Protocol):
+    """A log that can say how far its workers are, to whoever asks. For people who look, never for deciding."""
+
+    def backlog(self, topic: Topic) -> Sequence[Backlog]:
+        """Each partition's backlog, in their order. Raises LogUnavailable if the topic does not exist."""
         ...

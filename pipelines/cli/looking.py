@@ -35,8 +35,63 @@ def topology(
         typer.echo(as_text(wiring) if fmt == "text" else as_mermaid(wiring))
 
 
-def status() -> None:
-    """Placeholder."""
+def status(
+    target: Target,
+    partitions: Annotated[bool, typer.Option("--partitions", help="A row for each partition.")] = False,
+    data: Data = None,
+    json: AsJson = False,
+) -> None:
+    """Show how a pipeline is doing: commits, commands that wait, who decides, how far the tables are behind.
+
+    Works from a second terminal while the pipeline runs, and when it does not.
+
+    **Example:** `magnetar status shop.pipeline --partitions`
+    """
+    import msgspec
+
+    from ..clock import SystemClock
+    from ..status import StatusReader, asking, together
+
+    pipeline, settings, log = opened(target, data)
+    try:
+        found = StatusReader(pipeline, log, SystemClock(), asking(settings)).read()
+    finally:
+        log.close()
+    if json:
+        print_json(
+            {
+                "pipeline": pipeline.name,
+                "aggregates": msgspec.to_builtins(together(found)),
+                "partitions": msgspec.to_builtins(found),
+            }
+        )
+        return
+    rows = [row for each in found for row in together([each])] if partitions else together(found)
+    print_table(
+        ("aggregate", "partitions", "commits", "undecided", "for", "not in tables", "for", "checkpoints", "worker"),
+        [
+            (
+                row.aggregate,
+                row.partitions,
+                row.commits,
+                _or_unknown(row.undecided),
+                _age(row.oldest_undecided_seconds),
+                _or_unknown(row.unmirrored),
+                _age(row.oldest_unmirrored_seconds),
+                row.checkpoints,
+                ", ".join(row.owners) or "nobody",
+            )
+            for row in rows
+        ],
+    )
+
+
+def _or_unknown(count: int | None) -> int | str:
+    return "?" if count is None else count
+
+
+def _age(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:,.1f} s"
 
 
 def history(

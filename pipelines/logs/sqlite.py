@@ -22,8 +22,8 @@ from magnetar.schemas import (
 )
 
 from ..clock import Clock
-from ..log import Entry, Message, TopicDescription
-from .sqlite_consumer import SqliteConsumer
+from ..log import Backlog, Entry, Message, TopicDescription
+from .sqlite_consumer import SqliteConsumer, backlog
 from .sqlite_files import Folder, canonical, connect, polling, read_messages, rows_of, transaction
 from .sqlite_inbox import SqliteInbox, deliver
 
@@ -101,6 +101,10 @@ class SqliteLog:
                 "DELETE FROM messages WHERE offset <= ? AND offset < (SELECT max(offset) FROM messages)",
                 (through.ledger,),
             )
+
+    def backlog(self, topic: Topic) -> list[Backlog]:
+        """How far the consumers of a command topic are, by partition."""
+        return backlog(self._folder, topic, self.describe(topic).partitions, self._clock)
 
     def inbox(self) -> SqliteInbox:
         """Open an inbox for replies."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+import sqlite3
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +12,7 @@ import structlog
 from magnetar.schemas import LogUnavailable, MagnetarError, MessageId, SettingsError, Topic
 
 from ..clock import Clock
-from ..log import Batch, Message
+from ..log import Backlog, Batch, Message
 from .sqlite_files import Folder, connect, polling, read_messages, rows_of, transaction
 
 HEARTBEAT_SECONDS: Final = 0.5
@@ -110,7 +110,7 @@ class SqliteConsumer:
 
     def _join(self) -> None:
         with transaction(self._registry, self._registry_path, 5.0):
-            alive = self._alive()
+            alive = _alive(self._registry, self._registry_path, self._clock)
             if self._name in alive:
                 raise SettingsError(
                     f"A worker called {self._name!r} is running already.", cure="Give each worker a name of its own."
@@ -124,11 +124,6 @@ class SqliteConsumer:
         self._registry.execute("DELETE FROM consumers WHERE name = ?", (name,))
         self._registry.execute("DELETE FROM absent WHERE name = ?", (name,))
 
-    def _alive(self) -> list[str]:
-        rows = rows_of(self._registry, self._registry_path, "SELECT name, pid, started, heartbeat_ms FROM consumers")
-        oldest_ms = self._clock.now_ms() - int(ALIVE_SECONDS * 1000)
-        return sorted(name for name, pid, started, beat_ms in rows if beat_ms >= oldest_ms and _runs(pid, started))
-
     def _look(self, *, at_once: bool = False) -> None:
         """Give a sign of life when it is due, and find out for which partitions this consumer is active."""
         now = self._clock.monotonic()
@@ -139,18 +134,11 @@ class SqliteConsumer:
         if not at_once and now - self._looked_at < LOOK_SECONDS:
             return
         self._looked_at = now
-        alive = self._alive()
-        absent = set(rows_of(self._registry, self._registry_path, "SELECT name, partition FROM absent"))
-        self._active = frozenset(self._mine(alive, absent))
+        active = _active(self._registry, self._registry_path, len(self._paths), self._clock)
+        self._active = frozenset(partition for partition, name in enumerate(active) if name == self._name)
         for partition in list(self._position):
             if partition not in self._active:
                 del self._position[partition]
-
-    def _mine(self, alive: list[str], absent: set[tuple[object, ...]]) -> Iterable[int]:
-        for partition in range(len(self._paths)):
-            taking_part = [name for name in alive if (name, partition) not in absent]
-            if taking_part and taking_part[partition % len(taking_part)] == self._name:
-                yield partition
 
     # --- messages ---------------------------------------------------------------------------------------------------
 
@@ -213,6 +201,42 @@ class SqliteConsumer:
             "ON CONFLICT (partition) DO UPDATE SET offset = max(offset, excluded.offset)",
             list(self._unwritten.items()),
         )
+
+
+def backlog(folder: Folder, topic: Topic, partitions: int, clock: Clock) -> list[Backlog]:
+    """How far the consumers of a command topic are, looked at from outside."""
+    path = folder.topic(topic) / "consumers.sqlite"
+    with contextlib.closing(connect(path)) as registry:
+        active = _active(registry, path, partitions, clock)
+        acknowledged = dict(rows_of(registry, path, "SELECT partition, offset FROM acknowledged"))
+    return [
+        _backlog(folder.partition(topic, partition), active[partition], acknowledged.get(partition))
+        for partition in range(partitions)
+    ]
+
+
+def _backlog(path: Path, active: str | None, acknowledged: int | None) -> Backlog:
+    with contextlib.closing(connect(path)) as partition:
+        sql = "SELECT count(*) FROM messages WHERE offset > ?"
+        ((waiting,),) = rows_of(partition, path, sql, acknowledged or 0)
+    return Backlog(active, None if acknowledged is None else MessageId(acknowledged), waiting)
+
+
+def _alive(registry: sqlite3.Connection, path: Path, clock: Clock) -> list[str]:
+    rows = rows_of(registry, path, "SELECT name, pid, started, heartbeat_ms FROM consumers")
+    oldest_ms = clock.now_ms() - int(ALIVE_SECONDS * 1000)
+    return sorted(name for name, pid, started, beat_ms in rows if beat_ms >= oldest_ms and _runs(pid, started))
+
+
+def _active(registry: sqlite3.Connection, path: Path, partitions: int, clock: Clock) -> list[str | None]:
+    """By partition, the active consumer: of those that live and take part in it."""
+    alive = _alive(registry, path, clock)
+    absent = set(rows_of(registry, path, "SELECT name, partition FROM absent"))
+    active: list[str | None] = []
+    for partition in range(partitions):
+        taking_part = [name for name in alive if (name, partition) not in absent]
+        active.append(taking_part[partition % len(taking_part)] if taking_part else None)
+    return active
 
 
 def _started(pid: int) -> str:

@@ -1,0 +1,36 @@
+"""How far the tables are, as ClickHouse tells whoever looks from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from magnetar.schemas import MessageId
+from magnetar.schemas.read_rule import Mark
+
+from .columns import literal, quoted
+
+Ask: TypeAlias = Callable[[str], list[dict[str, Any]]]
+"""Answers a query with its rows. Raises MagnetarError."""
+
+
+def mirrored(ask: Ask, context: str) -> dict[tuple[str, int], int]:
+    """By aggregate and partition, the number of the last commit in the tables."""
+    sql = "SELECT _aggregate AS a, _partition AS p, max(_number) AS n"
+    return {(row["a"], row["p"]): int(row["n"]) for row in ask(f"{sql} FROM {quoted(context)}.commits GROUP BY a, p")}
+
+
+def places(ask: Ask, context: str) -> dict[tuple[str, int], Mark]:
+    """By aggregate and partition, the place in the log before the range that the mirror took in last."""
+    prefix = f"{context}/"
+    rows = ask(
+        "SELECT aggregate, partition, toString(first) AS first, after, owner FROM magnetar.pending "
+        f"WHERE `projection` = 'mirror' AND startsWith(aggregate, {literal(prefix)}) "
+        "ORDER BY epoch DESC, nonce DESC, magnetar.pending.first DESC LIMIT 1 BY aggregate, partition"
+    )
+    return {(row["aggregate"].removeprefix(prefix), row["partition"]): _mark(row) for row in rows}
+
+
+def _mark(row: dict[str, Any]) -> Mark:
+    after = None if row["after"] is None else MessageId(*(int(part) for part in row["after"].split(":")))
+    return Mark(after, None if row["owner"] is None else bytes.fromhex(row["owner"]), int(row["first"]))
