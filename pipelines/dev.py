@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 from magnetar.schemas import DataFolderError
@@ -16,6 +17,10 @@ from .pipeline import Pipeline
 from .reload import Reloader, source_files
 from .settings import Settings, open_log
 from .supervisor import Part, Supervisor, cli_arguments, part_arguments
+
+if TYPE_CHECKING:
+    from .display import PlainDisplay
+    from .runtime import StopSignal
 
 
 @contextmanager
@@ -56,10 +61,12 @@ def prepare(pipeline: Pipeline, settings: Settings, clock: Clock) -> None:
         log.close()
 
 
-def supervise(target: str, clock: Clock, *, arguments: list[str]) -> Supervisor:
-    """A worker and a projector for the pipeline, not yet started."""
+def supervise(
+    target: str, clock: Clock, *, arguments: list[str], say: Callable[[str], None] | None = None
+) -> Supervisor:
+    """A worker and a projector for the pipeline, not yet started. With `say`, what they log comes through it."""
     return Supervisor(
-        [Part(role, [*part_arguments(role, target), *arguments], clock) for role in ("worker", "projector")]
+        [Part(role, [*part_arguments(role, target), *arguments], clock, say) for role in ("worker", "projector")]
     )
 
 
@@ -70,40 +77,61 @@ def run_dev(target: str, data: Path | None, *, reload: bool) -> None:
     Raises what a part that cannot run at all would: the pipeline is loaded and the folder opened here first.
     """
     from .loading import load_pipeline
-    from .logging import configure_logging
     from .runtime import StopSignal
     from .settings import load_settings
 
-    configure_logging(role="dev")
     pipeline, settings, clock = load_pipeline(target), load_settings(data=data), SystemClock()
     prepare(pipeline, settings, clock)
     with sole_supervisor(settings.data):
         stopped = StopSignal()
-        arguments = ["--data", str(settings.data)]
-        supervisor = supervise(target, clock, arguments=arguments)
-        reloader = Reloader(source_files(target), cli_arguments("check-again", target, *arguments), clock)
-        typer.echo(
-            f"magnetar dev: pipeline {pipeline.name} with {', '.join(pipeline.aggregates)} on {pipeline.partitions} "
-            f"partitions, data in {settings.data.resolve()}\nCtrl-C stops it; nothing is lost."
-        )
-        try:
-            while not stopped():
-                supervisor.look_after()
-                if reload and (why_not := reloader.step()) is not None:
-                    _reload(supervisor, why_not)
-                stopped.wait(0.2)
-        finally:
-            reloader.close()
-            supervisor.stop()
+        with closing(_display(pipeline, settings, clock)) as display:
+            _run_parts(target, pipeline, settings, display, stopped, reload=reload)
         typer.echo("magnetar dev: stopped")
 
 
-def _reload(supervisor: Supervisor, why_not: str) -> None:
-    if why_not:
-        typer.echo(f"magnetar dev: not reloaded, the old parts go on. {why_not}")
-    else:
+def _run_parts(
+    target: str, pipeline: Pipeline, settings: Settings, display: PlainDisplay, stopped: StopSignal, *, reload: bool
+) -> None:
+    from .logging import configure_logging
+
+    configure_logging(role="dev")
+    clock = SystemClock()
+    arguments = ["--data", str(settings.data)]
+    supervisor = supervise(target, clock, arguments=arguments, say=display.say if display.is_live else None)
+    reloader = Reloader(source_files(target), cli_arguments("check-again", target, *arguments), clock)
+    display.say(
+        f"magnetar dev: pipeline {pipeline.name} with {', '.join(pipeline.aggregates)} on {pipeline.partitions} "
+        f"partitions, data in {settings.data.resolve()}\nCtrl-C stops it; nothing is lost."
+    )
+    try:
+        while not stopped():
+            supervisor.look_after()
+            if reload and (why_not := reloader.step()) is not None:
+                display.say(_reload(supervisor, why_not))
+            display.show(supervisor.parts)
+            stopped.wait(0.2)
+    finally:
+        reloader.close()
         supervisor.stop()
-        typer.echo("magnetar dev: reloaded")
+
+
+def _display(pipeline: Pipeline, settings: Settings, clock: Clock) -> PlainDisplay:
+    from rich.console import Console
+
+    from .display import LiveDisplay, PlainDisplay
+    from .status import asking_who_runs
+
+    console = Console(highlight=False)
+    if not console.is_terminal or console.is_dumb_terminal:
+        return PlainDisplay(console)
+    return LiveDisplay(console, pipeline, open_log(settings, clock), clock, asking_who_runs(settings))
+
+
+def _reload(supervisor: Supervisor, why_not: str) -> str:
+    if why_not:
+        return f"magnetar dev: not reloaded, the old parts go on. {why_not}"
+    supervisor.stop()
+    return "magnetar dev: reloaded"
 
 
 def run_workers(target: str, workers: int, *, data: Path | None, log_level: str) -> None:

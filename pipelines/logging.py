@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import Final
 
@@ -11,14 +12,19 @@ from magnetar.schemas import SettingsError
 
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
+LOG_STYLE: Final = "MAGNETAR_LOG_STYLE"
+"""`people` or `json`, where standard error does not tell: `magnetar dev` shows the log of its parts itself."""
+
 
 def configure_logging(level: str = "info", *, role: str | None = None) -> None:
     """Send the log to standard error: for people on a terminal, as JSON otherwise. Raises SettingsError."""
     if level not in _LEVELS:
         raise SettingsError(f"There is no log level {level!r}.", cure=f"Use one of {', '.join(_LEVELS)}.")
-    on_terminal = sys.stderr.isatty()
+    style = os.environ.get(LOG_STYLE, "people" if sys.stderr.isatty() else "json")
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if on_terminal else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty() and "NO_COLOR" not in os.environ)
+        if style == "people"
+        else structlog.processors.JSONRenderer()
     )
     structlog.configure(
         processors=[

@@ -53,7 +53,12 @@ class Reloader:
         if self._seen == before and self._seen != self._loaded:
             self._loaded = self._seen
             self._checking = subprocess.Popen(
-                self._check, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+                self._check,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                process_group=0,  # Ctrl-C is not for it
             )
         return None
 

@@ -109,4 +109,4 @@ class StopSignal:
         while os.read(0, 1024):  # not through sys.stdin, whose lock would be held when the process ends
             pass
         self._event.set()
-        structlog.get_logger("magnetar.run").info("the supervisor is gone")
+        structlog.get_logger("magnetar.run").debug("told to stop: the supervisor has let go")

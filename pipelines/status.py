@@ -10,14 +10,14 @@ import msgspec
 from magnetar.aggregates.checkpoint import find_rounds
 from magnetar.projections.progress import Ask, mirrored
 from magnetar.projections.progress import places as mirror_places
-from magnetar.schemas import MagnetarError, MessageId, ReadRule, Topic, TopicKind, Verdict
+from magnetar.schemas import MagnetarError, MessageId, ReadRule, StoreUnavailable, Topic, TopicKind, Verdict
 from magnetar.schemas.commit import read_head, read_outcome
 from magnetar.schemas.read_rule import START, Mark
 
 from .clock import Clock
 from .log import Backlog, KnowsBacklog, Log, Message
 from .pipeline import Pipeline
-from .settings import EMBEDDED, Settings
+from .settings import Settings
 
 _READ_SECONDS: Final = 2.0
 
@@ -147,13 +147,29 @@ class StatusReader:
 
 
 def asking(settings: Settings) -> Ask:
-    """How to ask the ClickHouse that the settings name."""
+    """How to ask the ClickHouse of the data folder, which is opened if nobody has it open."""
     from magnetar.projections.query import QueryFormat, query
 
     def ask(sql: str) -> list[dict[str, Any]]:
-        if settings.broker != EMBEDDED and not (settings.data / "clickhouse").exists():
-            return []
         answer = query(settings.data, sql, QueryFormat.JSONL)
+        return [json.loads(line) for line in answer.splitlines()]
+
+    return ask
+
+
+def asking_who_runs(settings: Settings) -> Ask:
+    """How to ask the process that has the ClickHouse of the data folder open. Raises StoreUnavailable if none has."""
+    import httpx
+    from magnetar.projections.query import ask_endpoint, read_endpoint
+
+    def ask(sql: str) -> list[dict[str, Any]]:
+        endpoint = read_endpoint(settings.data)
+        try:
+            answer = b"" if endpoint is None else ask_endpoint(endpoint, sql, "JSONEachRow")
+        except httpx.HTTPError as error:
+            raise StoreUnavailable(f"ClickHouse does not answer: {error}.") from error
+        if endpoint is None:
+            raise StoreUnavailable("Nobody has ClickHouse open.")
         return [json.loads(line) for line in answer.splitlines()]
 
     return ask

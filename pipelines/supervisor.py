@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
-from typing import Final
+import threading
+from collections.abc import Callable, Sequence
+from typing import IO, Final
 
 import structlog
 
 from .clock import Clock
+from .logging import LOG_STYLE
 
 _BACKOFF_SECONDS: Final = (0.5, 1.0, 2.0, 5.0)
 """The pauses before a part that died is started again: a part that cannot start must not burn a core."""
@@ -22,10 +24,16 @@ _STOP_TIMEOUT_SECONDS: Final = 10.0
 
 
 class Part:
-    """One supervised process."""
+    """One supervised process.
 
-    def __init__(self, role: str, arguments: Sequence[str], clock: Clock) -> None:
+    With `say`, what it writes to standard error comes through `say`, line by line, on a thread.
+    """
+
+    def __init__(
+        self, role: str, arguments: Sequence[str], clock: Clock, say: Callable[[str], None] | None = None
+    ) -> None:
         self.role = role
+        self._say = say
         self._arguments = list(arguments)
         self._clock = clock
         self._process: subprocess.Popen[bytes] | None = None
@@ -50,7 +58,20 @@ class Part:
             self._died(code)
         if self._process is None and self._clock.monotonic() >= self._start_at:
             self._started_at = self._clock.monotonic()
-            self._process = subprocess.Popen(self._arguments, stdin=subprocess.PIPE, env=os.environ.copy())
+            self._process = self._started()
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        environment = os.environ.copy() if self._say is None else {**os.environ, LOG_STYLE: "people"}
+        process = subprocess.Popen(
+            self._arguments,
+            stdin=subprocess.PIPE,
+            stderr=None if self._say is None else subprocess.PIPE,
+            env=environment,
+            process_group=0,  # Ctrl-C reaches the supervisor alone, which lets its parts finish
+        )
+        if self._say is not None and process.stderr is not None:
+            threading.Thread(target=_pass_on, args=(process.stderr, self._say), daemon=True).start()
+        return process
 
     def _died(self, code: int) -> None:
         ran_seconds = self._clock.monotonic() - self._started_at
@@ -102,6 +123,12 @@ class Supervisor:
             part.ask_to_stop()
         for part in self.parts:
             part.stop()
+
+
+def _pass_on(lines: IO[bytes], say: Callable[[str], None]) -> None:
+    with lines:
+        for line in lines:
+            say(line.decode(errors="replace").rstrip())
 
 
 def cli_arguments(*arguments: str) -> list[str]:

@@ -20,6 +20,12 @@ def mirrored(ask: Ask, context: str) -> dict[tuple[str, int], int]:
     return {(row["a"], row["p"]): int(row["n"]) for row in ask(f"{sql} FROM {quoted(context)}.commits GROUP BY a, p")}
 
 
+def outcomes(ask: Ask, context: str) -> dict[tuple[str, str], int]:
+    """By aggregate and outcome, how many commits there are in the tables."""
+    sql = "SELECT _aggregate AS a, outcome AS o, count() AS n"
+    return {(row["a"], row["o"]): int(row["n"]) for row in ask(f"{sql} FROM {quoted(context)}.commits GROUP BY a, o")}
+
+
 def places(ask: Ask, context: str) -> dict[tuple[str, int], Mark]:
     """By aggregate and partition, the place in the log before the range that the mirror took in last."""
     prefix = f"{context}/"

@@ -1,8 +1,14 @@
 """Running the command line as its users do: as processes, in a folder of their own."""
 
+import fcntl
 import os
+import pty
+import re
+import select
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -88,3 +94,43 @@ def shop(shell: Shell) -> Shell:
     """A terminal in a folder with the README's pipeline."""
     write_shop(shell.folder)
     return shell
+
+
+class Terminal:
+    """A command on a terminal of its own, 60 columns wide, as a person sees it."""
+
+    def __init__(self, shell: Shell, *arguments: str) -> None:
+        self._pid, self._fd = pty.fork()
+        if self._pid == 0:
+            os.chdir(shell.folder)
+            os.execve(MAGNETAR, ["magnetar", *arguments], {**shell.environment, "TERM": "xterm"})
+        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+        self.shown = ""
+
+    def read_until(self, words: str, timeout: float = 60) -> None:
+        """Wait until the words are on the screen."""
+        deadline = time.monotonic() + timeout
+        while words not in self.shown:
+            assert time.monotonic() < deadline, f"not within {timeout:g} s: {words!r}\n{self.shown}"
+            assert self._read(), f"it ended without {words!r}\n{self.shown}"
+
+    def press_ctrl_c(self) -> None:
+        """As the keyboard does: the terminal interrupts all processes on it."""
+        os.write(self._fd, b"\x03")
+
+    def wait(self) -> int:
+        """Read to the end; the exit code."""
+        while self._read():
+            pass
+        os.close(self._fd)
+        return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+
+    def _read(self) -> bool:
+        if not select.select([self._fd], [], [], 1.0)[0]:
+            return True
+        try:
+            read = os.read(self._fd, 65536)
+        except OSError:  # the other end is closed
+            return False
+        self.shown += re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", read.decode(errors="replace"))
+        return bool(read)
