@@ -124,10 +124,3 @@ def test_ctrl_c_stops_all_parts(shop: Shell) -> None:
     assert shop.started[0].wait(20) == 0
     assert not any(is_alive(pid) for pid in parts.values())
     assert "magnetar dev: stopped" in (shop.folder / "dev.log").read_text()
-
-
-def test_help_teaches_by_example(shell: Shell) -> None:
-    for command in ("dev", "run", "send", "ask", "query"):
-        ran = shell.run(command, "--help")
-        assert ran.returncode == 0
-        assert f"magnetar {command}" in ran.stdout.replace("\n", " ")

@@ -1,0 +1,104 @@
+"""How the command line behaves: help, completion, exit codes, errors, pipes, narrow terminals."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.e2e.conftest import MAGNETAR, Shell, start_dev
+
+COMMANDS = ("new", "dev", "run", "send", "ask", "query", "topology", "status", "history", "parked", "explain")
+HEAVY = ("chdb", "clickhouse_connect", "fastavro", "httpx", "pulsar", "pydantic", "starlette", "structlog", "uvicorn")
+
+
+def test_help_names_every_command_and_the_exit_codes(shell: Shell) -> None:
+    ran = shell.run("--help")
+    assert ran.returncode == 0
+    for command in COMMANDS:
+        assert f"│ {command} " in ran.stdout
+    assert "10 rejected, 11 parked" in " ".join(ran.stdout.split())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_teaches_by_example(shell: Shell, command: str) -> None:
+    ran = shell.run(command, "--help")
+    assert ran.returncode == 0
+    assert "Example" in ran.stdout
+    assert ran.stdout.replace("\n", " ").count(f"magnetar {command}") >= 2  # the usage, and an example
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["ask", "--help"], ["new"]])
+def test_help_waits_for_no_engine(arguments: list[str]) -> None:
+    program = f"""
+import sys
+from magnetar.pipelines.cli import main
+sys.argv = ["magnetar", *{arguments}]
+try:
+    main()
+except SystemExit:
+    pass
+heavy = sorted({{name.split(".")[0] for name in sys.modules}} & set({HEAVY}))
+assert not heavy, heavy
+assert "magnetar.pipelines.client" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-P", "-c", program], check=True, timeout=60, capture_output=True)
+
+
+def test_a_narrow_terminal_gets_narrow_help(shell: Shell) -> None:
+    shell.environment |= {"COLUMNS": "60", "TERMINAL_WIDTH": "60"}
+    ran = shell.run("parked", "--help")
+    assert max(map(len, ran.stdout.splitlines())) <= 60
+
+
+@pytest.mark.parametrize("setting", ["NO_COLOR", ""])
+def test_what_is_piped_has_no_colours(shell: Shell, setting: str) -> None:
+    shell.environment |= {setting: "1"} if setting else {}
+    for arguments in (["--help"], ["explain"], ["ask", "nothing", "A", "1", "B"]):
+        ran = shell.run(*arguments)
+        assert "\x1b" not in ran.stdout + ran.stderr
+
+
+def test_the_shell_completes_commands(shell: Shell) -> None:
+    shell.environment |= {"_MAGNETAR_COMPLETE": "complete_bash", "COMP_WORDS": "magnetar t", "COMP_CWORD": "1"}
+    assert shell.run().stdout.split() == ["topology"]
+
+
+def test_output_that_nobody_reads_to_its_end_is_no_error(shop: Shell) -> None:
+    start_dev(shop)
+    shop.eventually(lambda: shop.run("query", "SELECT 1").returncode == 0, "queries are answered")
+    command = f"{MAGNETAR} query 'SELECT number FROM numbers(1000000)' --format csv | head -n 1"
+    ran = subprocess.run(
+        ["bash", "-c", command], cwd=shop.folder, env=shop.environment, capture_output=True, text=True, check=False
+    )
+    assert (ran.stdout, ran.stderr) == ('"number"\n', "")
+
+
+def test_an_error_is_one_line_that_names_its_page(shell: Shell) -> None:
+    ran = shell.run("dev", "nothing")
+    assert ran.stderr.endswith("(magnetar explain SettingsError)\n")
+    assert ran.stderr.count("\n") == 1
+    page = shell.run("explain", "SettingsError")
+    assert "Fault: yours" in page.stdout
+    unknown = shell.run("explain", "Nonsense")
+    assert (unknown.returncode, "There is no error 'Nonsense'" in unknown.stderr) == (2, True)
+
+
+def test_debug_shows_the_traceback(shell: Shell) -> None:
+    shell.environment["MAGNETAR_DEBUG"] = "1"
+    ran = shell.run("dev", "nothing")
+    assert "Traceback (most recent call last)" in ran.stderr
+    assert ran.returncode == 2
+
+
+def test_an_error_of_ours_asks_for_a_report(shell: Shell) -> None:
+    (shell.folder / "sitecustomize.py").write_text(
+        "import magnetar.pipelines.new_project as it\n\n\ndef broken(*_):\n    raise KeyError('lost')\n\n\n"
+        "it.make_project = broken\n"
+    )
+    shell.environment["PYTHONPATH"] = str(shell.folder)
+    ran = shell.run("new", "shop")
+    assert ran.returncode == 70
+    assert ran.stderr.startswith(
+        "magnetar: an error within Magnetar: KeyError: 'lost' (sitecustomize.py:5). Please report"
+    )
+    assert ran.stderr.count("\n") == 1
