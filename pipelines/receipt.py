@@ -26,14 +26,17 @@ class Receipt(Generic[O_co]):
 
 
 class CommandParked(MagnetarError):
-    """The command could not be decided. It stands in the log with its reason; the same id gets the same answer."""
+    """The command could not be decided. It stands in the log with its reason; the same id gets the same answer.
+
+    What to do: mend the reason, and send it again with `magnetar parked MODULE retry`, or give it up with `drop`.
+    """
 
     fault = Fault.YOURS
 
     def __init__(self, parked: Parked, position: Position, command_id: str) -> None:
         super().__init__(
             f"The command was parked at {position}: {parked.reason} ({parked.detail}).",
-            cure="Mend the reason, and send the command again under a new id.",
+            cure="Mend the reason; then `magnetar parked` sends it again, or drops it.",
             reason=parked.reason,
             detail=parked.detail,
             position=position,

@@ -61,7 +61,10 @@ class CommandMessage(msgspec.Struct, gc=False):
 
 
 class UnknownCommandType(Undecodable):
-    """The envelope can be read, but the type of the command is not one that this aggregate declares."""
+    """The envelope can be read, but the type of the command is not one that this aggregate declares.
+
+    What to do: deploy the code that declares it, and retry the command; it is parked until then.
+    """
 
 
 def encode_ids_to_time(envelope: CommandEnvelope) -> bytes:

@@ -18,6 +18,8 @@ class MagnetarError(Exception):
     """The root of all errors that Magnetar raises on purpose.
 
     `what` says what happened and to which thing, `cure` what to do next; `fields` carries the same facts for programs.
+    `fault` says whose it is, and `retry_is_safe` whether the same again, with nothing changed, can help, and does
+    nothing twice. docs/errors.md has a section for each; `magnetar explain` shows it.
     """
 
     fault: ClassVar[Fault] = Fault.OURS
@@ -107,6 +109,7 @@ class OwnershipLost(MagnetarError):
     """
 
     fault = Fault.WORLD
+    retry_is_safe = True
 
 
 class PartitionRefused(MagnetarError):
@@ -145,3 +148,4 @@ class LeaseLost(MagnetarError):
     """
 
     fault = Fault.WORLD
+    retry_is_safe = True

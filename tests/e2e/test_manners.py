@@ -8,7 +8,17 @@ import pytest
 from tests.e2e.conftest import MAGNETAR, Shell, start_dev
 
 COMMANDS = ("new", "dev", "run", "send", "ask", "query", "topology", "status", "history", "parked", "explain")
-HEAVY = ("chdb", "clickhouse_connect", "fastavro", "httpx", "pulsar", "pydantic", "starlette", "structlog", "uvicorn")
+HEAVY = (
+    "chdb",
+    "clickhouse_connect",
+    "fastavro",
+    "httpx",
+    "pulsar",
+    "pydantic_settings",
+    "starlette",
+    "structlog",
+    "uvicorn",
+)
 
 
 def test_help_names_every_command_and_the_exit_codes(shell: Shell) -> None:
