@@ -28,6 +28,7 @@ class QueryFormat(StrEnum):
     JSON = "json"
     JSONL = "jsonl"
     CSV = "csv"
+    ARROW = "arrow"
 
 
 _CLICKHOUSE: Final = {
@@ -35,6 +36,7 @@ _CLICKHOUSE: Final = {
     QueryFormat.JSON: "JSON",
     QueryFormat.JSONL: "JSONEachRow",
     QueryFormat.CSV: "CSVWithNames",
+    QueryFormat.ARROW: "Arrow",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -83,13 +84,17 @@ def ask(
 
 def query(
     sql: Annotated[str, typer.Argument(help="A SELECT; each event is a view: `shop.Shipped`.")],
-    fmt: Annotated[str, typer.Option("--format", help="table, json, jsonl or csv.")] = "table",
+    fmt: Annotated[str, typer.Option("--format", help="table, json, jsonl, csv or arrow.")] = "table",
     data: Data = None,
     json: AsJson = False,
 ) -> None:
     """Ask ClickHouse, whether `magnetar dev` is running or not.
 
-    **Example:** `magnetar query "SELECT count() FROM shop.Shipped" --format json`
+    **Examples:**
+
+    `magnetar query "SELECT count() FROM shop.Shipped" --json`
+
+    `magnetar query "SELECT * FROM shop.commits" --format arrow > commits.arrow`
     """
     from magnetar.projections.query import QueryFormat
     from magnetar.projections.query import query as answer
@@ -99,8 +104,13 @@ def query(
     if fmt not in list(QueryFormat):
         raise SettingsError(f"There is no format {fmt!r}.", cure=f"Use one of {', '.join(QueryFormat)}.")
     chosen = QueryFormat.JSON if json else QueryFormat(fmt)
-    found = answer(load_settings(data=data).data, sql, chosen).decode(errors="replace")
-    typer.echo(found if not found or found.endswith("\n") else found + "\n", nl=False)
+    if chosen is QueryFormat.ARROW and sys.stdout.isatty():
+        raise SettingsError("Arrow is not for a terminal.", cure="Redirect the output into a file.")
+    found = answer(load_settings(data=data).data, sql, chosen)
+    if chosen is not QueryFormat.ARROW and found and not found.endswith(b"\n"):
+        found += b"\n"
+    sys.stdout.buffer.write(found)
+    sys.stdout.buffer.flush()
 
 
 def pipeline_command(pipeline: Pipeline, aggregate: str, name: str, fields: str) -> tuple[Any, Command]:

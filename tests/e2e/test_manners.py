@@ -73,9 +73,17 @@ def test_the_shell_completes_commands(shell: Shell) -> None:
     assert shell.run().stdout.split() == ["topology"]
 
 
-def test_output_that_nobody_reads_to_its_end_is_no_error(shop: Shell) -> None:
+def test_output_can_be_binary_and_need_not_be_read_to_its_end(shop: Shell) -> None:
     start_dev(shop)
     shop.eventually(lambda: shop.run("query", "SELECT 1").returncode == 0, "queries are answered")
+    arrow = subprocess.run(
+        [MAGNETAR, "query", "SELECT 1 AS n", "--format", "arrow"],
+        cwd=shop.folder,
+        env=shop.environment,
+        capture_output=True,
+        check=False,
+    )
+    assert (arrow.stdout[:6], arrow.stdout[-6:]) == (b"ARROW1", b"ARROW1")
     command = f"{MAGNETAR} query 'SELECT number FROM numbers(1000000)' --format csv | head -n 1"
     ran = subprocess.run(
         ["bash", "-c", command], cwd=shop.folder, env=shop.environment, capture_output=True, text=True, check=False

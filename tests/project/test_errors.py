@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from magnetar.pipelines.cli import shared
 from magnetar.pipelines.explanations import explanation, fault_line, leaves, retry_line
 from magnetar.schemas import MagnetarError
 
@@ -46,3 +47,10 @@ def test_a_section_says_what_the_error_says_of_itself(name: str) -> None:
     for line in (fault_line(error), retry_line(error)):
         assert f"- {line}\n" in section
         assert line in explanation(name)
+
+
+def test_the_page_lists_the_exit_codes_that_there_are() -> None:
+    listed = {int(code) for code in re.findall(r"^\| (\d+) \|", PAGE.read_text(), flags=re.MULTILINE)}
+    constants = {value for name, value in vars(shared).items() if name.startswith("EXIT_") and isinstance(value, int)}
+    assert listed == constants | {0, 1}
+    assert all(str(code) in shared.EXIT_CODES for code in constants)
