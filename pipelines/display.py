@@ -90,11 +90,13 @@ class LiveDisplay(PlainDisplay):
             self._rows = self._look()
 
     def _look(self) -> list[tuple[str, ...]]:
-        decided = self._outcomes()
-        return [
-            (name, self._undecided(name), *decided.get(name, ["?"] * len(OUTCOMES)))
-            for name in self._pipeline.aggregates
-        ]
+        """A row for each aggregate, also for one that a reload has brought, as soon as it has a commit."""
+        try:
+            counts = outcomes(self._ask, self._pipeline.name)
+        except MagnetarError:
+            return [(name, self._undecided(name), *["?"] * len(OUTCOMES)) for name in self._pipeline.aggregates]
+        names = dict.fromkeys([*self._pipeline.aggregates, *(name for name, _ in counts)])
+        return [(name, self._undecided(name), *(f"{counts.get((name, o), 0):,}" for o in OUTCOMES)) for name in names]
 
     def _undecided(self, aggregate: str) -> str:
         try:
@@ -102,11 +104,3 @@ class LiveDisplay(PlainDisplay):
         except MagnetarError:
             waiting = []
         return f"{sum(waiting):,}" if waiting else "?"
-
-    def _outcomes(self) -> dict[str, list[str]]:
-        """By aggregate, how many commits of each outcome are in the tables."""
-        try:
-            counts = outcomes(self._ask, self._pipeline.name)
-        except MagnetarError:
-            return {}
-        return {name: [f"{counts.get((name, o), 0):,}" for o in OUTCOMES] for name in self._pipeline.aggregates}

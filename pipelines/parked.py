@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -42,6 +42,15 @@ class ParkedCommand(NamedTuple):
     position: Position
     commit: Commit
     parked: Parked
+
+
+class Settling(NamedTuple):
+    """A command that settles a parked one, ready to be sent."""
+
+    parked: ParkedCommand
+    partition: int
+    command_id: str
+    entry: Entry
 
 
 def id_of(commit: Commit, position: Position) -> str:
@@ -124,11 +133,11 @@ class ParkedCommands:
 
     # --- settling ---------------------------------------------------------------------------------------------------
 
-    def retry(self, parked: ParkedCommand, *, timeout_seconds: float) -> Commit:
-        """Send the parked command once more, under a new id, and wait for what becomes of it.
+    def again(self, parked: ParkedCommand) -> Settling:
+        """The command that sends a parked one once more, under a new id.
 
         Its actor, time and metadata stay. If it was parked because of its expected version, it expects none now. Raises
-        MessageRefused for one that cannot be sent, and OutcomeUnknown if nobody decides it in time.
+        MessageRefused for one that cannot be sent.
         """
         try:
             envelope, command = self.command_of(parked)
@@ -147,17 +156,34 @@ class ParkedCommands:
             expected_version=expected,
         )
         codec = CommandCodec(self._pipeline.schema_of(parked.aggregate))
-        return self._settle(parked.aggregate, again, codec.encode(again, command), timeout_seconds)
+        return self._settling(parked, again, codec.encode(again, command))
 
-    def drop(self, parked: ParkedCommand, reason: str, *, actor: str | None, timeout_seconds: float) -> Commit:
-        """Say that the parked command is not going to be decided, and why; waits until that stands in the log.
-
-        Raises OutcomeUnknown if nobody decides it in time.
-        """
-        id = parked.commit.aggregate_id or NOBODY
-        envelope = self._envelope(parked, id, {DROP: reason}, actor)
+    def drop(self, parked: ParkedCommand, reason: str, *, actor: str | None) -> Settling:
+        """The message that says that a parked command is not going to be decided, and why."""
+        envelope = self._envelope(parked, parked.commit.aggregate_id or NOBODY, {DROP: reason}, actor)
         codec = CommandCodec(self._pipeline.schema_of(parked.aggregate))
-        return self._settle(parked.aggregate, envelope, codec.encode_drop(envelope), timeout_seconds)
+        return self._settling(parked, envelope, codec.encode_drop(envelope))
+
+    def settle(
+        self, settlings: Sequence[Settling], *, timeout_seconds: float
+    ) -> Iterator[tuple[ParkedCommand, Commit]]:
+        """Send them, and give the commit of each when it stands in the log.
+
+        Raises OutcomeUnknown if one is not decided in time: all have been sent, and may be decided later.
+        """
+        by_home: dict[tuple[str, int], list[Settling]] = {}
+        for each in settlings:
+            by_home.setdefault((each.parked.aggregate, each.partition), []).append(each)
+        for (aggregate, partition), some in by_home.items():
+            topic = self._pipeline.topic(aggregate, TopicKind.COMMANDS)
+            publisher = self._log.publisher(topic, schema=self._pipeline.schema_of(aggregate).command_json)
+            try:
+                publisher.publish(partition, [each.entry for each in some], timeout_seconds=timeout_seconds)
+            finally:
+                publisher.close()
+        for (aggregate, partition), some in by_home.items():
+            waiting = {each.command_id: each.parked for each in some}
+            yield from self._await(aggregate, partition, waiting, timeout_seconds)
 
     def _envelope(self, parked: ParkedCommand, id: str, metadata: dict[str, str], actor: str | None) -> CommandEnvelope:
         now_ms = self._clock.now_ms()
@@ -172,33 +198,29 @@ class ParkedCommands:
             metadata={**metadata, RESOLVES: parked.id},
         )
 
-    def _settle(self, aggregate: str, envelope: CommandEnvelope, payload: bytes, timeout_seconds: float) -> Commit:
+    def _settling(self, parked: ParkedCommand, envelope: CommandEnvelope, payload: bytes) -> Settling:
         partition = partition_of(envelope.aggregate_id, self._pipeline.partitions)
-        topic = self._pipeline.topic(aggregate, TopicKind.COMMANDS)
-        publisher = self._log.publisher(topic, schema=self._pipeline.schema_of(aggregate).command_json)
-        try:
-            publisher.publish(partition, [Entry(envelope.aggregate_id, payload)], timeout_seconds=timeout_seconds)
-        finally:
-            publisher.close()
-        return self._await(aggregate, partition, envelope.command_id, timeout_seconds)
+        return Settling(parked, partition, envelope.command_id, Entry(envelope.aggregate_id, payload))
 
-    def _await(self, aggregate: str, partition: int, command_id: str, timeout_seconds: float) -> Commit:
-        """Follow the log until the command's commit counts."""
+    def _await(
+        self, aggregate: str, partition: int, waiting: dict[str, ParkedCommand], timeout_seconds: float
+    ) -> Iterator[tuple[ParkedCommand, Commit]]:
+        """Follow the log until the commits of these commands count."""
         topic = self._pipeline.topic(aggregate, TopicKind.EVENTS)
+        codecs = Codecs(self._log, topic, CommitCodec(self._pipeline.schema_of(aggregate)))
         rule, reader = ReadRule(), self._log.reader(topic, partition, after=None)
         deadline = self._clock.monotonic() + timeout_seconds
         try:
-            while True:
+            while waiting:
                 messages = reader.read(messages_max=1000, timeout_seconds=0.2)
                 for message, _ in counting(messages, rule):
-                    if read_command_id(message.payload) == command_id:
-                        codecs = Codecs(self._log, topic, CommitCodec(self._pipeline.schema_of(aggregate)))
-                        return codecs.of(message.schema).decode(message.payload)
+                    if (parked := waiting.pop(read_command_id(message.payload), None)) is not None:
+                        yield parked, codecs.of(message.schema).decode(message.payload)
                 if not messages and self._clock.monotonic() > deadline:
                     raise OutcomeUnknown(
-                        f"Command {command_id} was sent, and no worker has decided it within {timeout_seconds:g} s.",
+                        f"Command {min(waiting)} was sent, and no worker has decided it within {timeout_seconds:g} s.",
                         cure="It stands on its topic, and is decided when a worker runs.",
-                        command_id=command_id,
+                        command_id=min(waiting),
                     )
         finally:
             reader.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +15,7 @@ from .shared import EXIT_PARKED, EXIT_REJECTED, AsJson, Data, Target, opened, pr
 if TYPE_CHECKING:
     from magnetar.schemas.commit import Commit
 
-    from ..parked import ParkedCommand, ParkedCommands
+    from ..parked import ParkedCommand, ParkedCommands, Settling
 
 
 class Action(StrEnum):
@@ -32,6 +33,7 @@ def parked(
     which: Annotated[
         str | None, typer.Argument(metavar="[WHICH]", help="Its command id or its position, as `list` shows them.")
     ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Retry all that can be sent again.")] = False,
     reason: Annotated[str | None, typer.Option(help="Why it is dropped; it stands in the log for good.")] = None,
     actor: Annotated[str | None, typer.Option(help="Who drops it.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for what becomes of it.")] = 30.0,
@@ -51,30 +53,49 @@ def parked(
 
     `magnetar parked shop.pipeline retry shop/Order/6/17`
 
+    `magnetar parked shop.pipeline retry --all`
+
     `magnetar parked shop.pipeline drop shop/Order/6/17 --reason "sent twice"`
     """
     from ..clock import SystemClock
     from ..parked import ParkedCommands
 
-    if action is not Action.LIST and which is None:
-        raise SettingsError(f"`{action}` does not say of which command.", cure="Add its id or its position.")
-    if action is Action.DROP and not reason:
-        raise SettingsError("A command is dropped for a reason.", cure="Add --reason.")
+    _check(action, which, reason, every=every)
     pipeline, _, log = opened(target, data)
     try:
         commands = ParkedCommands(pipeline, log, SystemClock())
-        if which is None:
+        if action is Action.LIST:
             _list(commands.open_ones(), json=json)
-            return
-        one = commands.named(which)
-        if action is Action.RETRY:
-            _say_settled(one, commands.retry(one, timeout_seconds=timeout), json=json)
+        elif action is Action.SHOW:
+            _show(commands.named(which or ""), commands, json=json)
         elif action is Action.DROP:
-            _say_settled(one, commands.drop(one, reason or "", actor=actor, timeout_seconds=timeout), json=json)
+            one = commands.drop(commands.named(which or ""), reason or "", actor=actor)
+            _say_settled(commands.settle([one], timeout_seconds=timeout), json=json)
         else:
-            _show(one, commands, json=json)
+            some = _all_again(commands) if every else [commands.again(commands.named(which or ""))]
+            _say_settled(commands.settle(some, timeout_seconds=timeout), json=json)
     finally:
         log.close()
+
+
+def _check(action: Action, which: str | None, reason: str | None, *, every: bool) -> None:
+    if every and (action is not Action.RETRY or which is not None):
+        raise SettingsError("--all goes with `retry` alone.", cure="Settle the others one by one.")
+    if action is not Action.LIST and which is None and not every:
+        raise SettingsError(f"`{action}` does not say of which command.", cure="Add its id or its position.")
+    if action is Action.DROP and not reason:
+        raise SettingsError("A command is dropped for a reason.", cure="Add --reason.")
+
+
+def _all_again(commands: ParkedCommands) -> list[Settling]:
+    """All that can be sent again; of the others it is said why not."""
+    some: list[Settling] = []
+    for one in commands.open_ones():
+        try:
+            some.append(commands.again(one))
+        except MessageRefused as error:
+            typer.echo(f"magnetar: {error}", err=True)
+    return some
 
 
 def _list(found: list[ParkedCommand], *, json: bool) -> None:
@@ -104,16 +125,22 @@ def _show(one: ParkedCommand, commands: ParkedCommands, *, json: bool) -> None:
         typer.echo(f"{name.replace('_', ' '):14}  {'' if value is None else value}")
 
 
-def _say_settled(one: ParkedCommand, commit: Commit, *, json: bool) -> None:
+def _say_settled(settled: Iterable[tuple[ParkedCommand, Commit]], *, json: bool) -> None:
+    """A line for each, as it comes. The exit code is the worst that became of one."""
     from ..lookback import what_became
 
-    what = what_became(commit)
-    if json:
-        print_json({"settled": one.id, "command_id": commit.command_id, "outcome": commit.outcome, "what": what})
-    else:
-        typer.echo(f"{commit.outcome}: {what or 'nothing to do'}  (settles {one.position})")
-    if commit.outcome in ("rejected", "parked"):
-        raise typer.Exit(EXIT_REJECTED if commit.outcome == "rejected" else EXIT_PARKED)
+    outcomes = set[str]()
+    for one, commit in settled:
+        what = what_became(commit)
+        outcomes.add(commit.outcome)
+        if json:
+            print_json({"settled": one.id, "command_id": commit.command_id, "outcome": commit.outcome, "what": what})
+        else:
+            typer.echo(f"{commit.outcome}: {what or 'nothing to do'}  (settles {one.position})")
+    if "parked" in outcomes:
+        raise typer.Exit(EXIT_PARKED)
+    if "rejected" in outcomes:
+        raise typer.Exit(EXIT_REJECTED)
 
 
 def _fields(each: ParkedCommand) -> dict[str, Any]:

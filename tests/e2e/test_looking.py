@@ -111,6 +111,7 @@ def test_parked_commands_are_listed_retried_and_dropped(shop: Shell) -> None:
     dropped = shop.run("parked", "shop", "drop", two["id"], "--reason", "sent twice")
     assert dropped.stdout == f"nothing: dropped: sent twice  (settles {two['position']})\n"
     assert shop.run("parked", "shop").stdout == "No command is parked.\n"
+    assert shop.run("parked", "shop", "retry", "--all").stdout == ""
     again = shop.run("parked", "shop", "retry", one["position"])
     assert (again.returncode, "it was settled, or never parked" in again.stderr) == (2, True)
     last = told(shop, "history", "shop", "Order", "1")["commits"][-1]
@@ -121,6 +122,7 @@ def test_parked_commands_are_listed_retried_and_dropped(shop: Shell) -> None:
     )
     for arguments, words in (
         (["retry"], "does not say of which command"),
+        (["drop", "--all", "--reason", "x"], "--all goes with `retry` alone"),
         (["drop", one["id"]], "Add --reason"),
         (["show", "nonsense"], "No parked command nonsense is open"),
     ):

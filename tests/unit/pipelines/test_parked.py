@@ -9,6 +9,7 @@ from magnetar.pipelines import CommandParked, lookback
 from magnetar.pipelines.parked import ParkedCommand, ParkedCommands
 from magnetar.schemas import MessageRefused, OutcomeUnknown, SettingsError, partition_of
 from magnetar.schemas.command_message import DROP
+from magnetar.schemas.commit import Commit
 
 from tests.unit.pipelines import counting_rig
 from tests.unit.pipelines.counting_rig import Add, Added, Rig, Tally, tallies
@@ -48,6 +49,12 @@ def open_ones(rig: Rig) -> list[ParkedCommand]:
     return commands(rig).open_ones()
 
 
+def retry(rig: Rig, parked: ParkedCommand) -> Commit:
+    ((settled, commit),) = commands(rig).settle([commands(rig).again(parked)], timeout_seconds=60)
+    assert settled == parked
+    return commit
+
+
 def test_what_is_parked_is_listed_and_nothing_else(rig: Rig) -> None:
     rig.send(5, 200, 13, 0)
     rig.publish(HOME, "a", b"junk")
@@ -68,7 +75,7 @@ def test_a_retry_decides_it_once_the_reason_is_mended(rig: Rig, at_work: None, m
         rig.client.ask(Tally, "a", Add(13), actor="ann", metadata={"trace": "x"})
     (parked,) = open_ones(rig)
     monkeypatch.setattr(counting_rig, "UNLUCKY", set())
-    commit = commands(rig).retry(parked, timeout_seconds=60)
+    commit = retry(rig, parked)
     assert (commit.outcome, commit.events, commit.resolves) == ("accepted", (Added(13),), parked.id)
     assert (commit.actor, commit.at_us, commit.metadata["trace"]) == ("ann", parked.commit.at_us, "x")
     assert (commit.causation_id, commit.correlation_id) == (parked.id, parked.commit.correlation_id)
@@ -82,7 +89,7 @@ def test_a_retry_that_is_parked_again_stands_in_the_place_of_the_first(rig: Rig,
     with pytest.raises(CommandParked):
         rig.client.ask(Tally, "a", Add(13))
     (first,) = open_ones(rig)
-    commit = commands(rig).retry(first, timeout_seconds=60)
+    commit = retry(rig, first)
     (second,) = open_ones(rig)
     assert (commit.outcome, commit.resolves, second.id) == ("parked", first.id, commit.command_id)
 
@@ -91,7 +98,7 @@ def test_a_retry_of_a_version_conflict_expects_no_version(rig: Rig, at_work: Non
     with pytest.raises(CommandParked):
         rig.client.ask(Tally, "a", Add(5), expected_version=7)
     (parked,) = open_ones(rig)
-    assert commands(rig).retry(parked, timeout_seconds=60).events == (Added(5),)
+    assert retry(rig, parked).events == (Added(5),)
 
 
 def test_a_drop_says_why_and_changes_nothing(rig: Rig, at_work: None) -> None:
@@ -99,7 +106,8 @@ def test_a_drop_says_why_and_changes_nothing(rig: Rig, at_work: None) -> None:
         rig.client.ask(Tally, "a", Add(13))
     rig.client.ask(Tally, "a", Add(5))
     (parked,) = open_ones(rig)
-    commit = commands(rig).drop(parked, "sent by mistake", actor="ann", timeout_seconds=60)
+    dropping = commands(rig).drop(parked, "sent by mistake", actor="ann")
+    ((_, commit),) = commands(rig).settle([dropping], timeout_seconds=60)
     assert (commit.outcome, commit.metadata[DROP], commit.actor) == ("nothing", "sent by mistake", "ann")
     assert open_ones(rig) == []
     last = list(lookback.steps(tallies, rig.log, "Tally", "a"))[-1]
@@ -111,9 +119,9 @@ def test_what_cannot_be_read_can_only_be_dropped(rig: Rig) -> None:
     rig.publish(1 - HOME, "a", b"junk")
     for parked in open_ones(rig):
         with pytest.raises(MessageRefused, match="cannot be sent again"):
-            commands(rig).retry(parked, timeout_seconds=1)
+            commands(rig).again(parked)
         with pytest.raises(OutcomeUnknown, match="no worker has decided it"):
-            commands(rig).drop(parked, "junk", actor=None, timeout_seconds=0)
+            list(commands(rig).settle([commands(rig).drop(parked, "junk", actor=None)], timeout_seconds=0))
     rig.work()
     assert open_ones(rig) == []
 
@@ -123,3 +131,14 @@ def test_a_command_beyond_64_kb_is_read_from_its_topic(rig: Rig) -> None:
     (parked,) = open_ones(rig)
     assert parked.parked.command is None
     assert commands(rig).command_of(parked)[1] == Add(13)
+
+
+def test_many_are_retried_at_once(rig: Rig, at_work: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for n in range(20):
+        rig.client.send(Tally, f"t{n}", Add(13))
+    while len(open_ones(rig)) < 20:
+        pass
+    monkeypatch.setattr(counting_rig, "UNLUCKY", set())
+    settlings = [commands(rig).again(parked) for parked in open_ones(rig)]
+    assert {c.outcome for _, c in commands(rig).settle(settlings, timeout_seconds=60)} == {"accepted"}
+    assert open_ones(rig) == []
