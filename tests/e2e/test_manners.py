@@ -7,7 +7,9 @@ import pytest
 
 from tests.e2e.conftest import MAGNETAR, Shell, start_dev
 
-COMMANDS = ("new", "dev", "run", "send", "ask", "query", "topology", "status", "history", "parked", "explain")
+COMMANDS = (
+    "new", "dev", "run", "send", "ask", "query", "topology", "status", "history", "parked", "transitions", "explain"
+)  # fmt: skip
 HEAVY = (
     "chdb",
     "clickhouse_connect",
@@ -69,7 +71,7 @@ def test_what_is_piped_has_no_colours(shell: Shell, setting: str) -> None:
 
 
 def test_the_shell_completes_commands(shell: Shell) -> None:
-    shell.environment |= {"_MAGNETAR_COMPLETE": "complete_bash", "COMP_WORDS": "magnetar t", "COMP_CWORD": "1"}
+    shell.environment |= {"_MAGNETAR_COMPLETE": "complete_bash", "COMP_WORDS": "magnetar to", "COMP_CWORD": "1"}
     assert shell.run().stdout.split() == ["topology"]
 
 

@@ -95,7 +95,7 @@ def test_what_declares_and_tests_a_domain_waits_for_no_engine(statement: str) ->
 
 
 def test_the_command_line_waits_for_no_engine_before_it_knows_what_is_wanted() -> None:
-    assert engines_after("import magnetar.pipelines.cli") == {"typer"}
+    assert engines_after("import magnetar.pipelines.cli.app") == {"typer"}
 
 
 def test_the_engines_would_be_seen() -> None:
