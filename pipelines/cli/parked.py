@@ -122,7 +122,8 @@ def _show(one: ParkedCommand, commands: ParkedCommands, *, json: bool) -> None:
 
     shown = "(it cannot be read)" if command is None else msgspec.json.encode(command).decode()
     for name, value in {**fields, "command": shown}.items():
-        typer.echo(f"{name.replace('_', ' '):14}  {'' if value is None else value}")
+        if value is not None:
+            typer.echo(f"{name.replace('_', ' '):14}  {value}")
 
 
 def _say_settled(settled: Iterable[tuple[ParkedCommand, Commit]], *, json: bool) -> None:
