@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 import msgspec
 from magnetar.schemas import (
     Command,
+    MessageId,
     MessageRefused,
     OutcomeUnknown,
     Position,
@@ -26,7 +27,7 @@ from magnetar.schemas.ids import NIL
 
 from .clock import Clock
 from .history import Codecs, counting, log_of, messages_at
-from .log import Entry, Log
+from .log import Entry, Log, Message
 from .pipeline import Pipeline
 
 NOBODY: Final = "_parked"
@@ -68,6 +69,8 @@ class ParkedCommands:
         self._pipeline = pipeline
         self._log = log
         self._clock = clock
+        self._open: list[ParkedCommand] = []
+        self._messages: dict[tuple[str, int], dict[MessageId, Message]] = {}
 
     def open_ones(self) -> list[ParkedCommand]:
         """All that nothing has settled, by aggregate and partition, in the order of the log."""
@@ -78,6 +81,7 @@ class ParkedCommands:
             for partition in range(self._pipeline.partitions):
                 self._read(aggregate, partition, parked, settled)
             found += [each for each in parked if not _is_settled(each, settled.get(each.id, []))]
+        self._open, self._messages = found, {}
         return found
 
     def named(self, name: str) -> ParkedCommand:
@@ -112,24 +116,31 @@ class ParkedCommands:
     def command_of(self, parked: ParkedCommand) -> tuple[CommandEnvelope, Command]:
         """The envelope and the command that was parked.
 
-        Its bytes stand in the commit, or beyond 64 kB on the command topic. Raises Undecodable for bytes that this code
-        cannot read, and MessageRefused if they are not there any more.
+        It is read from the command topic, whose message says by which schema, or else from the commit, which has the
+        bytes up to 64 kB. Raises Undecodable for bytes that this code cannot read, and MessageRefused if they are in
+        neither place any more.
         """
-        payload = parked.parked.command
+        message = self._message_of(parked)
+        payload = parked.parked.command if message is None else message.payload
         if payload is None:
-            topic = self._pipeline.topic(parked.aggregate, TopicKind.COMMANDS)
-            source = parked.commit.source
-            is_there = source.incarnation == self._log.describe(topic).incarnation
-            found = messages_at(self._log, topic, parked.partition, [source.id] if is_there else [])
-            if not found:
-                raise MessageRefused(
-                    f"The command parked at {parked.position} does not stand on its topic any more.", cure="Drop it."
-                )
-            payload = found[source.id].payload
-        message = CommandCodec(self._pipeline.schema_of(parked.aggregate)).decode(payload)
-        if message.command is None:
+            raise MessageRefused(
+                f"The command parked at {parked.position} does not stand on its topic any more.", cure="Drop it."
+            )
+        decoded = CommandCodec(self._pipeline.schema_of(parked.aggregate)).decode(payload)
+        if decoded.command is None:
             raise Undecodable("It is a drop, and no command.")
-        return message.envelope, message.command
+        return decoded.envelope, decoded.command
+
+    def _message_of(self, parked: ParkedCommand) -> Message | None:
+        """The message on the command topic; those of all that is open on a partition are found in one go."""
+        home = (parked.aggregate, parked.partition)
+        if home not in self._messages:
+            topic = self._pipeline.topic(parked.aggregate, TopicKind.COMMANDS)
+            incarnation = self._log.describe(topic).incarnation
+            sources = [each.commit.source for each in (*self._open, parked) if each[1:3] == home]
+            ids = {source.id for source in sources if source.incarnation == incarnation}
+            self._messages[home] = messages_at(self._log, topic, parked.partition, ids)
+        return self._messages[home].get(parked.commit.source.id)
 
     # --- settling ---------------------------------------------------------------------------------------------------
 

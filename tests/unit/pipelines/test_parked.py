@@ -1,5 +1,6 @@
 """Parked commands are found in the log, and settled by commands of their own."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event, Thread
@@ -131,6 +132,18 @@ def test_a_command_beyond_64_kb_is_read_from_its_topic(rig: Rig) -> None:
     (parked,) = open_ones(rig)
     assert parked.parked.command is None
     assert commands(rig).command_of(parked)[1] == Add(13)
+
+
+def test_a_command_whose_topic_is_gone_is_read_from_its_commit(rig: Rig) -> None:
+    rig.send(13)
+    rig.send(13, metadata={"x": "y" * 70_000})
+    short, long = open_ones(rig)
+    shutil.rmtree(rig.folder / "log" / "tallies" / "tally-commands")
+    again = Rig(rig.folder)
+    assert commands(again).command_of(short)[1] == Add(13)
+    with pytest.raises(MessageRefused, match="does not stand on its topic any more"):
+        commands(again).command_of(long)
+    again.close()
 
 
 def test_many_are_retried_at_once(rig: Rig, at_work: None, monkeypatch: pytest.MonkeyPatch) -> None:
