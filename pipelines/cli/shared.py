@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 EXIT_YOURS, EXIT_WORLD, EXIT_OURS, EXIT_REJECTED, EXIT_PARKED, EXIT_INTERRUPTED = 2, 3, 70, 10, 11, 130
 EXIT_CODES: Final = (
     "Exit codes: 0 done, 2 something to correct, 3 something outside does not work, 10 rejected, 11 parked, "
-    "70 an error within Magnetar, 130 stopped by Ctrl-C."
+    "70 an error within Magnetar, 130 Ctrl-C before it was done."
 )
 
 Target = Annotated[

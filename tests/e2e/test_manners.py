@@ -1,5 +1,6 @@
 """How the command line behaves: help, completion, exit codes, errors, pipes, narrow terminals."""
 
+import signal
 import subprocess
 import sys
 
@@ -91,6 +92,16 @@ def test_output_can_be_binary_and_need_not_be_read_to_its_end(shop: Shell) -> No
         ["bash", "-c", command], cwd=shop.folder, env=shop.environment, capture_output=True, text=True, check=False
     )
     assert (ran.stdout, ran.stderr) == ('"number"\n', "")
+
+
+def test_ctrl_c_while_a_command_waits_ends_it_without_a_word(shop: Shell) -> None:
+    start_dev(shop)
+    shop.close()
+    asking = shop.start("ask", "shop", "Order", "1", "Ship")
+    shop.eventually(lambda: '"undecided":1' in shop.run("status", "shop", "--json").stdout, "it is asked")
+    asking.send_signal(signal.SIGINT)
+    assert asking.wait(60) == 130
+    assert (shop.folder / "ask.log").read_text() == ""
 
 
 def test_an_error_is_one_line_that_names_its_page(shell: Shell) -> None:
