@@ -116,7 +116,8 @@ def what_became(commit: Commit) -> str:
 
 def commands_of(pipeline: Pipeline, log: Log, aggregate: str, found: list[Step]) -> dict[int, dict[str, Any]]:
     """By the number of its commit, the command that stands on the command topic still, and can be read."""
-    topic, codec = pipeline.topic(aggregate, TopicKind.COMMANDS), CommandCodec(pipeline.schema_of(aggregate))
+    topic = pipeline.topic(aggregate, TopicKind.COMMANDS)
+    codecs = Codecs(log, topic, CommandCodec(pipeline.schema_of(aggregate)))
     incarnation = log.describe(topic).incarnation
     wanted = {s.commit.source.id: s.commit.number for s in found if s.commit.source.incarnation == incarnation}
     shown: dict[int, dict[str, Any]] = {}
@@ -125,6 +126,6 @@ def commands_of(pipeline: Pipeline, log: Log, aggregate: str, found: list[Step])
     partition = found[0].position.parts()[2]
     for id, message in messages_at(log, topic, partition, wanted).items():
         with suppress(Undecodable):
-            if (command := codec.decode(message.payload).command) is not None:
+            if (command := codecs.of(message.schema).decode(message.payload).command) is not None:
                 shown[wanted[id]] = fields_of(command)
     return shown

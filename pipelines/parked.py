@@ -16,6 +16,7 @@ from magnetar.schemas import (
     Position,
     ReadRule,
     SettingsError,
+    Topic,
     TopicKind,
     Undecodable,
     partition_of,
@@ -126,7 +127,10 @@ class ParkedCommands:
             raise MessageRefused(
                 f"The command parked at {parked.position} does not stand on its topic any more.", cure="Drop it."
             )
-        decoded = CommandCodec(self._pipeline.schema_of(parked.aggregate)).decode(payload)
+        codec = CommandCodec(self._pipeline.schema_of(parked.aggregate))
+        if message is not None:
+            codec = Codecs(self._log, self._commands(parked.aggregate), codec).of(message.schema)
+        decoded = codec.decode(payload)
         if decoded.command is None:
             raise Undecodable("It is a drop, and no command.")
         return decoded.envelope, decoded.command
@@ -135,12 +139,15 @@ class ParkedCommands:
         """The message on the command topic; those of all that is open on a partition are found in one go."""
         home = (parked.aggregate, parked.partition)
         if home not in self._messages:
-            topic = self._pipeline.topic(parked.aggregate, TopicKind.COMMANDS)
+            topic = self._commands(parked.aggregate)
             incarnation = self._log.describe(topic).incarnation
             sources = [each.commit.source for each in (*self._open, parked) if each[1:3] == home]
             ids = {source.id for source in sources if source.incarnation == incarnation}
             self._messages[home] = messages_at(self._log, topic, parked.partition, ids)
         return self._messages[home].get(parked.commit.source.id)
+
+    def _commands(self, aggregate: str) -> Topic:
+        return self._pipeline.topic(aggregate, TopicKind.COMMANDS)
 
     # --- settling ---------------------------------------------------------------------------------------------------
 
@@ -186,7 +193,7 @@ class ParkedCommands:
         for each in settlings:
             by_home.setdefault((each.parked.aggregate, each.partition), []).append(each)
         for (aggregate, partition), some in by_home.items():
-            topic = self._pipeline.topic(aggregate, TopicKind.COMMANDS)
+            topic = self._commands(aggregate)
             publisher = self._log.publisher(topic, schema=self._pipeline.schema_of(aggregate).command_json)
             try:
                 publisher.publish(partition, [each.entry for each in some], timeout_seconds=timeout_seconds)

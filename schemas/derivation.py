@@ -29,7 +29,11 @@ def record_schema(cls: type[Message], *, namespace: str) -> Json:
 
 
 class UnknownToThisCode(Undecodable):
-    """The bytes are what their schema says, and have something that the class does not declare."""
+    """The bytes are what their schema says, and have something that the class does not declare.
+
+    What to do: deploy the code that declares it. Until then commands like that are parked, and a partition with events
+    like that is left to newer code.
+    """
 
 
 class RecordCodec:

@@ -8,14 +8,22 @@ from threading import Event, Thread
 import pytest
 from magnetar.pipelines import CommandParked, lookback
 from magnetar.pipelines.parked import ParkedCommand, ParkedCommands
-from magnetar.schemas import MessageRefused, OutcomeUnknown, SettingsError, partition_of
-from magnetar.schemas.command_message import DROP
+from magnetar.schemas import Command, MessageRefused, OutcomeUnknown, SettingsError, TopicKind, partition_of
+from magnetar.schemas.aggregate_schema import AggregateSchema
+from magnetar.schemas.command_message import DROP, CommandCodec
 from magnetar.schemas.commit import Commit
 
 from tests.unit.pipelines import counting_rig
-from tests.unit.pipelines.counting_rig import Add, Added, Rig, Tally, tallies
+from tests.unit.pipelines.counting_rig import Add, Added, Rig, Tally, TooMuch, tallies
 
 HOME = partition_of("a", 2)
+
+
+class Abandon(Command):
+    """Sorted before Add, it makes Add the second of the types."""
+
+
+WIDER = AggregateSchema("tallies", "Tally", commands=[Abandon, Add], events=[Added], rejections=[TooMuch])
 
 
 @pytest.fixture
@@ -48,6 +56,10 @@ def commands(rig: Rig) -> ParkedCommands:
 
 def open_ones(rig: Rig) -> list[ParkedCommand]:
     return commands(rig).open_ones()
+
+
+def steps(rig: Rig) -> list[lookback.Step]:
+    return list(lookback.steps(tallies, rig.log, "Tally", "a"))
 
 
 def retry(rig: Rig, parked: ParkedCommand) -> Commit:
@@ -111,7 +123,7 @@ def test_a_drop_says_why_and_changes_nothing(rig: Rig, at_work: None) -> None:
     ((_, commit),) = commands(rig).settle([dropping], timeout_seconds=60)
     assert (commit.outcome, commit.metadata[DROP], commit.actor) == ("nothing", "sent by mistake", "ann")
     assert open_ones(rig) == []
-    last = list(lookback.steps(tallies, rig.log, "Tally", "a"))[-1]
+    last = steps(rig)[-1]
     assert (last.version, last.state.total, lookback.what_became(last.commit)) == (1, 5, "dropped: sent by mistake")
 
 
@@ -144,6 +156,16 @@ def test_a_command_whose_topic_is_gone_is_read_from_its_commit(rig: Rig) -> None
     with pytest.raises(MessageRefused, match="does not stand on its topic any more"):
         commands(again).command_of(long)
     again.close()
+
+
+def test_a_command_of_an_older_schema_is_sent_again_by_todays(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.send(13)
+    (parked,) = open_ones(rig)
+    monkeypatch.setattr(tallies, "schemas", {"Tally": WIDER})
+    rig.log.provision(tallies.topic("Tally", TopicKind.COMMANDS), partitions=2, schema=WIDER.command_json)
+    again = commands(rig).again(parked)
+    assert CommandCodec(WIDER).decode(again.entry.payload).command == Add(13)
+    assert [each["amount"] for each in lookback.commands_of(tallies, rig.log, "Tally", steps(rig)).values()] == [13]
 
 
 def test_many_are_retried_at_once(rig: Rig, at_work: None, monkeypatch: pytest.MonkeyPatch) -> None:
