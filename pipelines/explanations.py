@@ -9,7 +9,7 @@ from typing import Final
 
 from magnetar.schemas import Fault, MagnetarError, SettingsError
 
-_HOMES: Final = ("schemas.errors", "schemas.command_message", "pipelines.client")
+_HOMES: Final = ("schemas.errors", "schemas.command_message", "schemas.derivation", "pipelines.receipt")
 """The modules that define errors. A test compares what they define with what all modules do."""
 
 _FAULTS = {

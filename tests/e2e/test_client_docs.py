@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.e2e.test_readme import write_shop
+from tests.e2e.readme import write_shop
 
 TEXT = (ROOT / "docs" / "client.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```\n(?:\n```\n(.*?)^```\n)?", TEXT, re.MULTILINE | re.DOTALL)
