@@ -23,7 +23,10 @@ _NO_TESTS: Final = 5
 
 
 class TestsFailed(MagnetarError):
-    """Tests that do not pass are no evidence."""
+    """Tests that do not pass are no evidence.
+
+    What to do: mend the tests, or the code that they test, and ask again.
+    """
 
     __test__ = False
     fault = Fault.YOURS
