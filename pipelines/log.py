@@ -172,7 +172,8 @@ class Log(Protocol):
     def provision(self, topic: Topic, *, partitions: int, schema: str) -> None:
         """Create the topic if it is missing and register `schema`, the JSON text of an Avro schema. Repeatable.
 
-        Raises SettingsError if the topic exists with another number of partitions.
+        Raises SettingsError if the topic exists with another number of partitions, and for a schema that cannot follow
+        those that are registered (`magnetar.schemas.evolution`).
         """
         ...
 

@@ -18,6 +18,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from magnetar.schemas import DataFolderError, LogUnavailable, MagnetarError, MessageId, SettingsError, Topic
+from magnetar.schemas.evolution import check_evolution
 
 from ..clock import Clock
 from ..log import Message, TopicDescription
@@ -143,6 +144,7 @@ class Folder:
             self._check(topic, known, partitions)
             text = canonical(schema)
             if text not in known["schemas"]:
+                check_evolution(str(topic), known["schemas"], text)
                 _write_atomically(
                     self.topic(topic) / "topic.json", json.dumps({**known, "schemas": [*known["schemas"], text]})
                 )

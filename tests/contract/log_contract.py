@@ -151,6 +151,15 @@ class LogContract:
         assert '"y"' not in log.schema(events, first.schema)
         assert '"y"' in log.schema(events, second.schema)
 
+    def test_a_schema_that_reads_the_log_differently_is_refused_and_nothing_registered(
+        self, log: Log, open_log: Callable[[], Log], events: Topic
+    ) -> None:
+        with pytest.raises(SettingsError, match=r"R\.x: was long, is string"):
+            log.provision(events, partitions=PARTITIONS, schema=SCHEMA.replace('"long"', '"string"'))
+        with pytest.raises(SettingsError, match=r"R\.x: is gone"):
+            open_log().provision(events, partitions=PARTITIONS, schema=WIDER.replace('"x"', '"z"'))
+        log.provision(events, partitions=PARTITIONS, schema=WIDER)
+
     # --- appending and reading --------------------------------------------------------------------------------------
 
     def test_what_was_appended_is_read_in_its_order(self, log: Log, open_log: Callable[[], Log], events: Topic) -> None:

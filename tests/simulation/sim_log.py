@@ -17,6 +17,7 @@ from magnetar.schemas import (
     SettingsError,
     Topic,
 )
+from magnetar.schemas.evolution import check_evolution
 
 from tests.simulation.sim_consumer import SimConsumer, Subscription
 from tests.simulation.stage import Stage
@@ -148,6 +149,7 @@ class SimLog:
         if len(found.partitions) != partitions:
             raise SettingsError(f"{topic} has {len(found.partitions)} partitions, not {partitions}.")
         if schema not in found.schemas:
+            check_evolution(str(topic), found.schemas, schema)
             found.schemas.append(schema)
 
     def describe(self, topic: Topic) -> TopicDescription:
