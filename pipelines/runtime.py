@@ -12,25 +12,31 @@ from collections.abc import Callable
 
 import structlog
 from magnetar.schemas import LogUnavailable, TopicKind
-from magnetar.schemas.checkpoint_block import CHECKPOINT_JSON
 
 from .clock import Clock, SystemClock
 from .deciding import decide_until, workers_of
 from .log import Log
 from .pipeline import Pipeline
+from .preflight import Severity, examine, refuse_dangers
+from .provisioning import wanted_topics
 from .settings import Settings, open_log
 from .worker import Worker
 
 
 def provision(pipeline: Pipeline, log: Log) -> None:
     """Create what is missing of the pipeline's topics. Repeatable."""
-    for schema in pipeline.schemas.values():
-        for kind, text in (
-            (TopicKind.COMMANDS, schema.command_json),
-            (TopicKind.EVENTS, schema.commit_json),
-            (TopicKind.CHECKPOINTS, CHECKPOINT_JSON),
-        ):
-            log.provision(pipeline.topic(schema.aggregate, kind), partitions=pipeline.partitions, schema=text)
+    for topic, partitions, schema in wanted_topics(pipeline):
+        log.provision(topic, partitions=partitions, schema=schema)
+
+
+def preflight(pipeline: Pipeline, log: Log) -> None:
+    """Say what is not as it should be; raise LogUnsafe if that would lose the log, or stop the pipeline."""
+    findings = examine(pipeline, log)
+    logger = structlog.get_logger("magnetar.preflight").bind(context=pipeline.name)
+    for finding in findings:
+        if finding.severity is Severity.WARNING:
+            logger.warning("preflight", what=str(finding), mend=finding.mend)
+    refuse_dangers(findings, of=f"The pipeline {pipeline.name}")
 
 
 def is_provisioned(pipeline: Pipeline, log: Log) -> bool:
@@ -72,6 +78,7 @@ def run_worker(
     workers: list[Worker] = []
     try:
         provision(pipeline, log)
+        preflight(pipeline, log)
         workers = workers_of(pipeline, log, name=name or worker_name(), clock=clock, failpoint=failpoint)
         decide_until(stopped, workers, clock)
     finally:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from magnetar.schemas import SettingsError
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 if TYPE_CHECKING:
@@ -35,6 +35,20 @@ class Settings(BaseSettings):
     """How long a query through the endpoint may take."""
     query_memory_bytes_max: int = 0
     """How much memory a query through the endpoint may take; 0 is an eighth of the machine's."""
+    token: SecretStr | None = None
+    """The JSON web token that says who we are on that Pulsar. Better in a file."""
+    token_file: Path | None = None
+    """A file with that token, read again when it has changed."""
+    tls_ca: Path | None = None
+    """A PEM file with the authority that signed that Pulsar's certificates; else those that the system trusts."""
+    tls_validate_hostname: bool = True
+    """Whether the certificates must be for the hosts that were asked for."""
+    worker_role: str = ""
+    """Who the workers are on that Pulsar, for provisioning to give rights to; may hold {context} and {aggregate}."""
+    projector_role: str = ""
+    """Who the projectors are."""
+    client_role: str = ""
+    """Who the clients are."""
 
 
 def load_settings(*, data: Path | None = None, broker: str | None = None) -> Settings:
@@ -54,15 +68,21 @@ def load_settings(*, data: Path | None = None, broker: str | None = None) -> Set
         raise SettingsError(
             f"MAGNETAR_BROKER is {settings.broker!r}.", cure="Use `embedded`, or pulsar://host:6650 for a Pulsar."
         )
+    if settings.token is not None and settings.token_file is not None:
+        raise SettingsError("Both MAGNETAR_TOKEN and MAGNETAR_TOKEN_FILE are set.", cure="Unset one of them.")
     return settings
 
 
 def open_log(settings: Settings, clock: Clock) -> Log:
-    """Open the log that the settings name. Raises DataFolderError or LogUnavailable."""
+    """Open the log that the settings name. Raises DataFolderError, LogUnavailable or AccessDenied."""
     if settings.broker == EMBEDDED:
         from .logs.sqlite import SqliteLog
 
         return SqliteLog(settings.data, clock)
     from .logs.pulsar import PulsarLog
+    from .logs.pulsar_access import Access, Token
 
-    return PulsarLog(settings.broker, settings.broker_admin, tenant=settings.tenant, clock=clock)
+    secret = None if settings.token is None else settings.token.get_secret_value()
+    token = Token(text=secret, file=settings.token_file) if secret or settings.token_file else None
+    access = Access(token=token, tls_ca=settings.tls_ca, tls_validate_hostname=settings.tls_validate_hostname)
+    return PulsarLog(settings.broker, settings.broker_admin, tenant=settings.tenant, clock=clock, access=access)

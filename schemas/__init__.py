@@ -1,11 +1,13 @@
 """The vocabulary of Magnetar: messages, errors, the log's format. It imports nothing else of ours."""
 
 from .errors import (
+    AccessDenied,
     DataFolderError,
     DeclarationError,
     Fault,
     LeaseLost,
     LogUnavailable,
+    LogUnsafe,
     MagnetarError,
     MessageRefused,
     OutcomeUnknown,
@@ -25,6 +27,7 @@ from .routing import murmur3_32, partition_of
 from .topics import MessageId, Position, Topic, TopicKind
 
 __all__ = [
+    "AccessDenied",
     "Command",
     "DataFolderError",
     "DeclarationError",
@@ -33,6 +36,7 @@ __all__ = [
     "Immutable",
     "LeaseLost",
     "LogUnavailable",
+    "LogUnsafe",
     "MagnetarError",
     "Message",
     "MessageId",

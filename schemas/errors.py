@@ -91,6 +91,16 @@ class LogUnavailable(MagnetarError):
     retry_is_safe = True
 
 
+class AccessDenied(LogUnavailable):
+    """The log does not take the token, or the role may not do what was asked."""
+
+
+class LogUnsafe(MagnetarError):
+    """The log's settings would lose what is written to it, or let others spoil it: nothing was written."""
+
+    fault = Fault.WORLD
+
+
 class OutcomeUnknown(MagnetarError):
     """Something was sent and not confirmed in time: it may stand in the log, or may yet.
 

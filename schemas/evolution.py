@@ -167,6 +167,8 @@ class _Comparison:
             case "union":
                 for index, branch in enumerate(new.branches):
                     self.compare(path, [old.branches[index] for old in olds], branch)
+            case _:  # the same primitive or fixed type
+                pass
 
     def _compare_records(self, path: str, olds: Sequence[_Node], new: _Node) -> None:
         fields = new.fields

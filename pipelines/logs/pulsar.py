@@ -7,29 +7,30 @@ import os
 import re
 import secrets
 import threading
-import uuid
 from collections.abc import Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 import pulsar
-from magnetar.schemas import LogUnavailable, MessageId, SettingsError, Topic, TopicKind
+from magnetar.schemas import LogUnavailable, MessageId, Topic
 
 from ..clock import Clock
 from ..log import TopicDescription
-from .pulsar_admin import PulsarAdmin
+from ..preflight import Finding
+from ..provisioning import Roles, Step, WantedTopic, apply
+from .pulsar_access import Access, is_encrypted
+from .pulsar_admin import INCARNATION, PulsarAdmin
 from .pulsar_consumer import BACKLOG, PulsarConsumer
 from .pulsar_messages import PulsarReader, translated
+from .pulsar_plan import REPLIES_NAMESPACE, PulsarPlan
+from .pulsar_preflight import PulsarPreflight
 from .pulsar_replies import INBOX_QUEUE, PulsarInbox, Replier
 from .pulsar_send import PENDING_MESSAGES_MAX, PassThrough, PulsarAppender, PulsarPublisher, Sender
+from .pulsar_start import PulsarStart
 
 MESSAGE_BYTES_MAX: Final = 5 * 1024 * 1024 - 64 * 1024
 """The broker's `maxMessageSize`, 5 MiB by default, less room for metadata."""
 
 SUBSCRIPTION: Final = "magnetar"
-REPLIES: Final = "magnetar-replies"
-"""The namespace of the inboxes. No context can have this name: a context's has no hyphen."""
-
-INCARNATION: Final = "magnetar.incarnation"
 OPERATION_TIMEOUT_SECONDS: Final = 15
 
 
@@ -55,44 +56,68 @@ class PulsarLog:
         batching: bool = True,
         message_bytes_max: int = MESSAGE_BYTES_MAX,
         client_log: str = os.devnull,
+        access: Access | None = None,
     ) -> None:
-        """Connect to a cluster; `client_log` is a file for what Pulsar's client has to warn of."""
+        """Connect to a cluster; `client_log` is a file for what Pulsar's client has to warn of.
+
+        Asks the admin API first: raises LogUnavailable if it does not answer, and AccessDenied for a token that is
+        missing, wrong or expired, at once.
+        """
+        access = access or Access()
         self.message_bytes_max = message_bytes_max
         self._tenant = tenant
         self._clock = clock
         self._batching = batching
-        self._admin = PulsarAdmin(admin_url)
-        self._writers = _client(service_url, client_log)
-        self._others = _client(service_url, client_log)
+        self._admin = PulsarAdmin(admin_url, access)
+        try:
+            self._admin.check()
+            self._writers = _client(service_url, client_log, access)
+            self._others = _client(service_url, client_log, access)
+        except BaseException:
+            self._admin.close()
+            raise
+        self._exposed = access.token is not None and not is_encrypted(service_url, admin_url)
         self._lock = threading.Lock()
         self._schemas: dict[tuple[Topic, int], str] = {}
         self._replier = Replier(self._reply_producer)
         self._opened: list[_Closing] = []
 
+    def plan(self, topics: Sequence[WantedTopic], roles: Roles) -> list[Step]:
+        """What is to be done for these topics, by somebody who may."""
+        return PulsarPlan(self._admin, self._tenant).steps(topics, roles)
+
+    def examine(self, topics: Sequence[WantedTopic]) -> list[Finding]:
+        """What is not as it should be."""
+        preflight = PulsarPreflight(
+            self._admin,
+            self._tenant,
+            message_bytes_max=self.message_bytes_max,
+            now_ms=self._clock.now_ms,
+            exposed=self._exposed,
+        )
+        return preflight.findings(topics)
+
     def provision(self, topic: Topic, *, partitions: int, schema: str) -> None:
-        """Create namespace and topic if they are missing, and register the schema."""
-        self._admin.ensure_log_namespace(f"{self._tenant}/{topic.context}")
-        name = self._name(topic)
-        found = self._admin.partitions(name)
-        if found is None:
-            self._admin.create_topic(name, partitions, {INCARNATION: str(uuid.uuid4())})
-            found = self._admin.partitions(name)
-        if found != partitions:
-            raise SettingsError(
-                f"{topic} has {found} partitions on this Pulsar, and the pipeline declares {partitions}.",
-                cure="The number is fixed, because it decides where each aggregate lives: set it back.",
-            )
-        self._admin.register(name, schema)
-        if topic.kind is TopicKind.CHECKPOINTS:
-            self._admin.let_trim(name)
+        """What a worker does at its start: create what is missing, if it may, and change nothing that is there.
+
+        Raises SettingsError and LogUnsafe besides, and AccessDenied if something is missing that it may not create.
+        """
+        PulsarStart(self._admin, self._tenant).provision(WantedTopic(topic, partitions, schema))
 
     def describe(self, topic: Topic) -> TopicDescription:
-        """What Pulsar knows of the topic."""
+        """What Pulsar knows of the topic. Raises LogUnavailable also for one that Magnetar has not made."""
         name = self._name(topic)
         partitions = self._admin.partitions(name)
-        if not partitions:
+        if partitions is None:
             raise LogUnavailable(f"The topic {name} does not exist on this Pulsar.", cure="Run the pipeline once.")
-        return TopicDescription(partitions, self._admin.properties(name).get(INCARNATION, ""))
+        incarnation = self._admin.properties(name).get(INCARNATION)
+        if not partitions or incarnation is None:
+            raise LogUnavailable(
+                f"The topic {name} was not made by Magnetar: it has "
+                f"{'no incarnation' if partitions else 'no partitions'}.",
+                cure="`magnetar plan MODULE` says what would be done about it.",
+            )
+        return TopicDescription(partitions, incarnation)
 
     def schema(self, topic: Topic, number: int) -> str:
         """The text of a version in the schema registry."""
@@ -160,15 +185,22 @@ class PulsarLog:
 
     def inbox(self) -> PulsarInbox:
         """Open a topic of its own for replies, which need not outlive anybody."""
-        self._admin.ensure_reply_namespace(f"{self._tenant}/{REPLIES}")
-        address = f"non-persistent://{self._tenant}/{REPLIES}/{secrets.token_hex(16)}"
-        with translated("opening an inbox"):
-            consumer = self._others.subscribe(address, "inbox", receiver_queue_size=INBOX_QUEUE)
+        address = f"non-persistent://{self._tenant}/{REPLIES_NAMESPACE}/{secrets.token_hex(16)}"
+        try:
+            consumer = self._subscribe_inbox(address)
+        except pulsar.TopicNotFound:
+            apply(list(PulsarPlan(self._admin, self._tenant).reply_steps()))
+            with translated("opening an inbox"):
+                consumer = self._subscribe_inbox(address)
         return self._keep(PulsarInbox(address, consumer))
+
+    def _subscribe_inbox(self, address: str) -> Any:
+        with translated("opening an inbox", but=pulsar.TopicNotFound):
+            return self._others.subscribe(address, "inbox", receiver_queue_size=INBOX_QUEUE)
 
     def reply(self, address: str, payloads: Sequence[bytes]) -> None:
         """Put replies into an inbox, if the address is one: it is anybody's text."""
-        if re.fullmatch(rf"non-persistent://{re.escape(self._tenant)}/{REPLIES}/[0-9a-f]{{32}}", address):
+        if re.fullmatch(rf"non-persistent://{re.escape(self._tenant)}/{REPLIES_NAMESPACE}/[0-9a-f]{{32}}", address):
             self._replier.put(address, payloads)
 
     def _reply_producer(self, address: str) -> Any:
@@ -217,6 +249,8 @@ class PulsarLog:
         return f"persistent://{self._name(topic)}-partition-{partition}"
 
 
-def _client(service_url: str, log_file: str) -> Any:
+def _client(service_url: str, log_file: str, access: Access) -> Any:
     logger = pulsar.FileLogger(pulsar.LoggerLevel.Warn, log_file)
-    return pulsar.Client(service_url, operation_timeout_seconds=OPERATION_TIMEOUT_SECONDS, logger=logger)
+    return pulsar.Client(
+        service_url, operation_timeout_seconds=OPERATION_TIMEOUT_SECONDS, logger=logger, **access.client_options()
+    )

@@ -3,56 +3,52 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
 
 import httpx
-from magnetar.schemas import LogUnavailable, MessageId, SettingsError
+from magnetar.schemas import AccessDenied, LogUnavailable, MessageId, SettingsError
+
+from .pulsar_access import Access
 
 TIMEOUT_SECONDS: Final = 15.0
 
 OK: Final = 200
+UNAUTHORIZED: Final = 401
+FORBIDDEN: Final = 403
 NOT_FOUND: Final = 404
 CONFLICT: Final = 409
 KEEPER: Final = "keeper"
+INCARNATION: Final = "magnetar.incarnation"
+TRIMMED: Final = {"retentionTimeInMinutes": 0, "retentionSizeInMB": 0}
+"""The retention of a topic of checkpoints: its keeper decides what stays."""
 _EARLIEST: Final = {"ledgerId": -1, "entryId": -1, "partitionIndex": -1}
-_FOREVER: Final = {"retentionTimeInMinutes": -1, "retentionSizeInMB": -1}
-LOG_POLICIES: Final[dict[str, Any]] = {
-    "retention_policies": _FOREVER,
-    "inactive_topic_policies": {
-        "inactiveTopicDeleteMode": "delete_when_no_subscriptions",
-        "maxInactiveDurationSeconds": 3600,
-        "deleteWhileInactive": False,
-    },
-    "schema_compatibility_strategy": "FULL_TRANSITIVE",
-    "schema_validation_enforced": True,
-    "autoTopicCreationOverride": {"allowAutoTopicCreation": False},
-    "deduplicationEnabled": True,
-    "message_ttl_in_seconds": 0,
-    "backlog_quota_map": {"destination_storage": {"limitSize": -1, "limitTime": -1, "policy": "producer_exception"}},
-}
-"""A namespace that keeps a log: nothing is deleted, nothing is created by accident, resends are dropped, and a backlog
-holds nobody up (the broker's default would, from 10 GB on)."""
 
-MARK_DELETES_PER_SECOND_MAX: Final = 10.0
-"""How often a subscription's place is stored. With a standalone's default of one in ten seconds, 671 acknowledged
-messages came again after a kill; with ten a second, none."""
 
-_QUORUM: Final = {
-    "bookkeeperEnsemble": "managedLedgerDefaultEnsembleSize",
-    "bookkeeperWriteQuorum": "managedLedgerDefaultWriteQuorum",
-    "bookkeeperAckQuorum": "managedLedgerDefaultAckQuorum",
-}
+class RegisteredSchema(NamedTuple):
+    """One version of a topic's schema in the registry."""
 
-REPLY_POLICIES: Final[dict[str, Any]] = {
-    "autoTopicCreationOverride": {"allowAutoTopicCreation": True, "topicType": "non-partitioned"},
-}
+    version: int
+    type: str
+    text: str
 
 
 class PulsarAdmin:
-    """A thin client of the admin API. Raises LogUnavailable for what the broker does not do."""
+    """A thin client of the admin API.
 
-    def __init__(self, url: str) -> None:
-        self._client = httpx.Client(base_url=f"{url.rstrip('/')}/admin/v2", timeout=TIMEOUT_SECONDS)
+    Raises LogUnavailable for what the broker does not do, AccessDenied for what it does not do for us.
+    """
+
+    def __init__(self, url: str, access: Access) -> None:
+        self.url = url
+        self._access = access
+        self._client = httpx.Client(
+            base_url=f"{url.rstrip('/')}/admin/v2", timeout=TIMEOUT_SECONDS, **access.admin_options()
+        )
+
+    def check(self) -> None:
+        """Raise at once if nobody answers, or the token is not taken: Pulsar's client would only time out."""
+        self.call("GET", "/brokers/version")
 
     def close(self) -> None:
         """Close the connections."""
@@ -74,51 +70,92 @@ class PulsarAdmin:
         except httpx.HTTPError as error:
             raise LogUnavailable(
                 f"Pulsar's admin API at {self._client.base_url} does not answer: {error}.",
-                cure="Check MAGNETAR_BROKER_ADMIN, and that the broker runs.",
+                cure="Check MAGNETAR_TLS_CA, and the host name in MAGNETAR_BROKER_ADMIN."
+                if "CERTIFICATE" in str(error)
+                else "Check MAGNETAR_BROKER_ADMIN, and that the broker runs.",
             ) from error
         if response.is_success or response.status_code in accept:
             return response
+        if response.status_code == UNAUTHORIZED:
+            what, cure = self._access.why_refused()
+            raise AccessDenied(what, cure=cure)
+        if response.status_code == FORBIDDEN:
+            raise AccessDenied(
+                f"Pulsar does not allow this role {method} {path}: {_reason(response)}",
+                cure="Use the token of a role that may, or have `magnetar provision` run by somebody who does.",
+            )
         raise LogUnavailable(
-            f"Pulsar answered {response.status_code} to {method} {path}: {response.text[:300]}",
+            f"Pulsar answered {response.status_code} to {method} {path}: {_reason(response)}",
             cure="Check the rights and the settings of the cluster.",
         )
 
-    def ensure_log_namespace(self, namespace: str) -> None:
-        """Create a namespace that keeps logs, if it is missing. Raises SettingsError if there is one that does not."""
-        if not self._create_namespace(namespace, LOG_POLICIES | self._persistence()):
-            found = self.call("GET", f"/namespaces/{namespace}").json()
-            if dangers := _dangers(found):
-                raise SettingsError(
-                    f"The namespace {namespace} exists, and its policies are not those of a log: {', '.join(dangers)}.",
-                    cure="Set them with pulsar-admin, or give the pipeline a name of its own.",
-                    namespace=namespace,
-                )
+    # --- what provisioning and preflight read and do ------------------------------------------------------------------
 
-    def ensure_reply_namespace(self, namespace: str) -> None:
-        """Create the namespace for replies if it is missing."""
-        self._create_namespace(namespace, REPLY_POLICIES)
+    def read(self, path: str, *, hidden: Any = None) -> Any:
+        """What is there; None if it is not, or says nothing; `hidden` if this role may not see it."""
+        response = self.call("GET", path, accept=(NOT_FOUND, FORBIDDEN))
+        if response.status_code == FORBIDDEN:
+            return hidden
+        return response.json() if response.is_success and response.text else None
 
-    def _create_namespace(self, namespace: str, policies: dict[str, Any]) -> bool:
-        """Create tenant and namespace, all policies in one call; whether the namespace was missing."""
-        if self._status("GET", f"/namespaces/{namespace}") == OK:
-            return False
-        tenant, _, _ = namespace.partition("/")
-        if self._status("GET", f"/tenants/{tenant}") == NOT_FOUND:
-            clusters = self.call("GET", "/clusters").json()
-            self.call("PUT", f"/tenants/{tenant}", {"allowedClusters": clusters, "adminRoles": []}, accept=(409,))
-        return self.call("PUT", f"/namespaces/{namespace}", policies, accept=(409,)).is_success
+    def runtime(self) -> dict[str, str] | None:
+        """The broker's configuration; None if this role may not see it."""
+        response = self.call("GET", "/brokers/configuration/runtime", accept=(UNAUTHORIZED, FORBIDDEN))
+        found: dict[str, str] | None = response.json() if response.is_success else None
+        return found
 
-    def _status(self, method: str, path: str) -> int:
-        return self.call(method, path, accept=(404,)).status_code
+    def has_tenant(self, tenant: str) -> bool:
+        """Whether the tenant is there; yes, if this role may not see it."""
+        return self.read(f"/tenants/{tenant}", hidden={}) is not None
 
-    def _persistence(self) -> dict[str, Any]:
-        """The cluster's own quorum, which can only be set together with the rate; nothing if we may not ask for it."""
-        response = self.call("GET", "/brokers/configuration/runtime", accept=(401, 403))
-        if not response.is_success:
-            return {}
-        runtime = response.json()
-        quorum = {policy: int(runtime[setting]) for policy, setting in _QUORUM.items()}
-        return {"persistence": {**quorum, "managedLedgerMaxMarkDeleteRate": MARK_DELETES_PER_SECOND_MAX}}
+    def clusters(self) -> list[str]:
+        """The names of the clusters."""
+        found: list[str] = self.call("GET", "/clusters").json()
+        return found
+
+    def create_tenant(self, tenant: str, clusters: Sequence[str]) -> None:
+        """Create a tenant; not if there is one."""
+        self.call("PUT", f"/tenants/{tenant}", {"allowedClusters": clusters, "adminRoles": []}, accept=(CONFLICT,))
+
+    def namespace(self, namespace: str) -> dict[str, Any] | None:
+        """A namespace's policies; None if it does not exist."""
+        response = self.call("GET", f"/namespaces/{namespace}", accept=(NOT_FOUND,))
+        found: dict[str, Any] | None = response.json() if response.is_success else None
+        return found
+
+    def create_namespace(self, namespace: str, policies: dict[str, Any]) -> None:
+        """Create a namespace with all its policies; not if there is one."""
+        self.call("PUT", f"/namespaces/{namespace}", policies, accept=(CONFLICT,))
+
+    def namespace_permissions(self, namespace: str) -> dict[str, list[str]] | None:
+        """Which roles may do what in a namespace; None if it does not exist."""
+        found: dict[str, list[str]] | None = self.read(f"/namespaces/{namespace}/permissions")
+        return found
+
+    def topic_permissions(self, topic: str) -> dict[str, list[str]] | None:
+        """Which roles may do what on a topic; None if it does not exist."""
+        found: dict[str, list[str]] | None = self.read(f"/persistent/{topic}/permissions")
+        return found
+
+    def topic_policy(self, topic: str, path: str, *, applied: bool = False) -> Any:
+        """A topic's own policy, or (`applied`) the one that holds; None if it has none."""
+        return self.read(f"/persistent/{topic}/{path}{'?applied=true' if applied else ''}")
+
+    def subscriptions(self, topic: str) -> list[str]:
+        """The names of a topic's subscriptions."""
+        return self.read(f"/persistent/{topic}/subscriptions") or []
+
+    def set_properties(self, topic: str, properties: dict[str, str]) -> None:
+        """Set properties of a topic."""
+        self.call("PUT", f"/persistent/{topic}/properties", properties)
+
+    def schemas(self, topic: str) -> list[RegisteredSchema]:
+        """All versions that the registry has for a topic, the oldest first; one that was deleted has no text."""
+        response = self.call("GET", f"/schemas/{topic}/schemas", accept=(NOT_FOUND,))
+        versions = response.json()["getSchemaResponses"] if response.is_success else []
+        return sorted(RegisteredSchema(each["version"], each["type"], each.get("data") or "") for each in versions)
+
+    # --- what the log reads and does ------------------------------------------------------------------------------
 
     def partitions(self, topic: str) -> int | None:
         """How many partitions the topic has; None if it does not exist."""
@@ -159,8 +196,11 @@ class PulsarAdmin:
         return text
 
     def let_trim(self, topic: str) -> None:
-        """Let a topic of checkpoints drop what its durable subscription `keeper` is past. Repeatable."""
-        self.call("POST", f"/persistent/{topic}/retention", {"retentionTimeInMinutes": 0, "retentionSizeInMB": 0})
+        """Let a topic of checkpoints drop what its keeper is past. Repeatable."""
+        self.call("POST", f"/persistent/{topic}/retention", TRIMMED)
+
+    def create_keeper(self, topic: str) -> None:
+        """Create the durable subscription of a topic of checkpoints, at its beginning. Repeatable."""
         self.call("PUT", f"/persistent/{topic}/subscription/{KEEPER}", _EARLIEST, accept=(CONFLICT,))
 
     def move_keeper(self, partition_topic: str, through: MessageId) -> None:
@@ -185,18 +225,9 @@ class PulsarAdmin:
         return None if found is None else str(found)
 
 
-def _dangers(policies: dict[str, Any]) -> list[str]:
-    """What of a namespace's policies would lose a log, or let things into it by accident."""
-    retention = policies.get("retention_policies") or {}
-    inactive = policies.get("inactive_topic_policies") or {}
-    creation = policies.get("autoTopicCreationOverride") or {}
-    safe = {
-        "retention must be unlimited in time and size (-1, -1)": all(retention.get(key) == -1 for key in _FOREVER),
-        "inactive topics must not be deleted": inactive.get("deleteWhileInactive") is False,
-        "messages must not expire (message TTL 0)": not policies.get("message_ttl_in_seconds"),
-        "topics must not be created by use": creation.get("allowAutoTopicCreation") is False,
-        "schemas must be compatible FULL_TRANSITIVE": policies.get("schema_compatibility_strategy")
-        == LOG_POLICIES["schema_compatibility_strategy"],
-        "deduplication must be on": policies.get("deduplicationEnabled") is True,
-    }
-    return [what for what, holds in safe.items() if not holds]
+def _reason(response: httpx.Response) -> str:
+    """Pulsar's own words."""
+    try:
+        return str(response.json()["reason"])[:300]
+    except (ValueError, KeyError, TypeError):
+        return response.text[:300]

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pulsar
-from magnetar.schemas import LogUnavailable, MessageId, SettingsError
+from magnetar.schemas import AccessDenied, LogUnavailable, MessageId, SettingsError
 
 from ..log import Message
 
@@ -25,10 +25,17 @@ def message_of(received: Any) -> tuple[Message, Any]:
 
 
 @contextmanager
-def translated(doing: str) -> Generator[None]:
-    """Raise the client's errors as the port's."""
+def translated(doing: str, *, but: type[Exception] | tuple[type[Exception], ...] = ()) -> Generator[None]:
+    """Raise the client's errors as the port's, all but some."""
     try:
         yield
+    except but:
+        raise
+    except pulsar.AuthorizationError as error:
+        raise AccessDenied(
+            f"Pulsar does not allow this role {doing}.",
+            cure="`magnetar plan MODULE` shows the rights that are missing, if the roles are set.",
+        ) from error
     except pulsar.IncompatibleSchema as error:
         raise SettingsError(
             f"Pulsar refused {doing}: the topic does not take this schema.",

@@ -23,9 +23,12 @@ from magnetar.schemas import (
 
 from ..clock import Clock
 from ..log import Backlog, Entry, Message, TopicDescription
+from ..preflight import Finding
+from ..provisioning import Roles, Step, WantedTopic
 from .sqlite_consumer import SqliteConsumer, backlog
 from .sqlite_files import Folder, canonical, connect, polling, read_messages, rows_of, transaction
 from .sqlite_inbox import SqliteInbox, deliver
+from .sqlite_plan import findings, steps
 
 MESSAGE_BYTES_MAX: Final = 5 * 1024 * 1024 - 64 * 1024
 """As on a Pulsar with default settings, less room for its metadata: what works embedded works there."""
@@ -56,6 +59,14 @@ class SqliteLog:
     def provision(self, topic: Topic, *, partitions: int, schema: str) -> None:
         """Create the topic if it is missing and register the schema."""
         self._folder.provision(topic, partitions=partitions, schema=schema)
+
+    def plan(self, topics: Sequence[WantedTopic], _roles: Roles) -> list[Step]:
+        """What is to be done in the folder; it knows no roles."""
+        return list(steps(self._folder, topics))
+
+    def examine(self, topics: Sequence[WantedTopic]) -> list[Finding]:
+        """What of the folder is not as it should be."""
+        return list(findings(self._folder, topics))
 
     def describe(self, topic: Topic) -> TopicDescription:
         """What the folder knows of the topic."""

@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from magnetar.pipelines.log import Log, Message
-from magnetar.pipelines.logs.pulsar import REPLIES, PulsarLog
+from magnetar.pipelines.logs.pulsar import PulsarLog
+from magnetar.pipelines.logs.pulsar_plan import REPLIES_NAMESPACE
 from magnetar.schemas import LogUnavailable, OutcomeUnknown, SettingsError, Topic, TopicKind
 
 from tests.contract.log_contract import DEADLINE_SECONDS, SCHEMA, WIDER, entries, numbers
@@ -138,7 +139,7 @@ def test_a_frozen_broker_does_not_hold_up_who_replies(
     replies = wait_for_replies(inbox.receive, 1)
     with standalone.frozen():
         for number in range(10):
-            unknown = f"non-persistent://public/{REPLIES}/{number:032x}"
+            unknown = f"non-persistent://public/{REPLIES_NAMESPACE}/{number:032x}"
             assert seconds_of(lambda address=unknown: log.reply(address, [b"lost"])) < 0.5  # type: ignore[misc]
     assert replies == [b"before"]
 

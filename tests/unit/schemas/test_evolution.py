@@ -353,6 +353,8 @@ def change_record(draw: st.DrawFn, part: Json) -> None:
             here.reverse()
         case "rename":
             part["suffix"] = "z"
+        case _:
+            pass
 
 
 def change_enum(draw: st.DrawFn, part: Json) -> None:

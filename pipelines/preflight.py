@@ -1,0 +1,76 @@
+"""Looking before writing: what of the log's settings would lose it, spoil it or hold it up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+
+from magnetar.schemas import LogUnsafe
+
+if TYPE_CHECKING:
+    from .log import Log
+    from .pipeline import Pipeline
+    from .provisioning import WantedTopic
+
+
+class Severity(StrEnum):
+    """How much a finding matters."""
+
+    DANGEROUS = "dangerous"
+    """Something would be lost, or the pipeline would stand still: no worker starts."""
+    WARNING = "warning"
+    """Something costs time or safety, and should be mended."""
+    NOTE = "note"
+    """Worth knowing; a doctor calls it clean all the same."""
+
+
+class Finding(NamedTuple):
+    """One thing that is not as it should be."""
+
+    severity: Severity
+    check: str
+    subject: str
+    found: str
+    wanted: str
+    lost: str
+    """What would be lost, or what happens."""
+    mend: str
+    """The command or setting that mends it."""
+
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.check} is {self.found}, and must be {self.wanted}; otherwise {self.lost}."
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        return self._asdict()
+
+
+@runtime_checkable
+class Examined(Protocol):
+    """A log that can be examined; the simulated one cannot, and has nothing to find."""
+
+    def examine(self, topics: Sequence[WantedTopic]) -> list[Finding]:
+        """What is not as it should be, of the log and of these topics."""
+        ...
+
+
+def examine(pipeline: Pipeline, log: Log) -> list[Finding]:
+    """What is not as it should be, the most dangerous first."""
+    from .provisioning import wanted_topics
+
+    found = log.examine(wanted_topics(pipeline)) if isinstance(log, Examined) else []
+    order = list(Severity)
+    return sorted(found, key=lambda finding: order.index(finding.severity))
+
+
+def refuse_dangers(findings: Sequence[Finding], *, of: str) -> None:
+    """Raise LogUnsafe if one of the findings is dangerous, with all that are."""
+    dangers = [finding for finding in findings if finding.severity is Severity.DANGEROUS]
+    if dangers:
+        listed = "".join(f"\n  {finding}\n    {finding.mend}" for finding in dangers)
+        raise LogUnsafe(
+            f"{of} is not safe here:{listed}\n",
+            cure="`magnetar doctor MODULE` shows it all, and `magnetar provision MODULE` mends most of it.",
+            findings=tuple(dangers),
+        )

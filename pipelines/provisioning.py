@@ -1,0 +1,108 @@
+"""What a pipeline needs of its log, planned like a diff and then done: nothing is deleted, shrunk or loosened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, runtime_checkable
+
+from magnetar.schemas import SettingsError, Topic, TopicKind
+from magnetar.schemas.checkpoint_block import CHECKPOINT_JSON
+
+if TYPE_CHECKING:
+    from .log import Log
+    from .pipeline import Pipeline
+    from .settings import Settings
+
+
+class WantedTopic(NamedTuple):
+    """One topic that a pipeline needs."""
+
+    topic: Topic
+    partitions: int
+    schema: str
+
+
+class Sign(StrEnum):
+    """What a step does."""
+
+    CREATE = "+"
+    CHANGE = "~"
+    KEEP = "="
+    """Something is stricter than we need, and stays."""
+    REFUSED = "!"
+    """Something that we do not do: nothing of the plan is done before it is settled."""
+
+
+class Step(NamedTuple):
+    """One difference between what is there and what is needed."""
+
+    sign: Sign
+    subject: str
+    detail: str
+    do: Callable[[], object] | None = None
+    """How it is done; None for what is kept or refused."""
+
+    def __str__(self) -> str:
+        return f"{self.sign.value} {self.subject}: {self.detail}"
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {"sign": self.sign.value, "subject": self.subject, "detail": self.detail}
+
+
+Roles = Mapping[str, str]
+"""The names of the `worker`, `projector` and `client` roles; those without a name get no rights from us."""
+
+RIGHTS: Final[Mapping[TopicKind, Mapping[str, tuple[str, ...]]]] = {
+    TopicKind.COMMANDS: {"worker": ("consume",), "client": ("produce",)},
+    TopicKind.EVENTS: {"worker": ("consume", "produce"), "projector": ("consume",), "client": ("consume",)},
+    TopicKind.CHECKPOINTS: {"worker": ("consume", "produce")},
+}
+"""Who may do what on which topic. A client reads the schemas of the commits that answer it."""
+
+
+@runtime_checkable
+class Planned(Protocol):
+    """A log that is planned."""
+
+    def plan(self, topics: Sequence[WantedTopic], roles: Roles) -> list[Step]:
+        """The steps from what is there to what is needed, in the order in which they are done."""
+        ...
+
+
+def wanted_topics(pipeline: Pipeline) -> list[WantedTopic]:
+    """The topics of all aggregates of a pipeline."""
+    return [
+        WantedTopic(pipeline.topic(schema.aggregate, kind), pipeline.partitions, text)
+        for schema in pipeline.schemas.values()
+        for kind, text in (
+            (TopicKind.COMMANDS, schema.command_json),
+            (TopicKind.EVENTS, schema.commit_json),
+            (TopicKind.CHECKPOINTS, CHECKPOINT_JSON),
+        )
+    ]
+
+
+def roles_of(settings: Settings) -> Roles:
+    """The roles that the settings name."""
+    return {"worker": settings.worker_role, "projector": settings.projector_role, "client": settings.client_role}
+
+
+def plan(pipeline: Pipeline, log: Log, settings: Settings) -> list[Step]:
+    """What would have to be done on the log for this pipeline. Reads, and changes nothing."""
+    return log.plan(wanted_topics(pipeline), roles_of(settings)) if isinstance(log, Planned) else []
+
+
+def apply(steps: Sequence[Step], *, done: Callable[[Step], object] = lambda _: None) -> None:
+    """Do what was planned, in its order; after a failure, plan again: what was done is not planned twice.
+
+    Raises SettingsError, before anything is done, if a step is refused.
+    """
+    refused = [str(step) for step in steps if step.sign is Sign.REFUSED]
+    if refused:
+        raise SettingsError("This cannot be provisioned:\n" + "\n".join(refused), cure="Nothing was changed.")
+    for step in steps:
+        if step.do is not None:
+            step.do()
+            done(step)

@@ -1,0 +1,160 @@
+"""The commands `plan`, `provision` and `doctor`: what a pipeline needs, and whether it stands on safe ground."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+if TYPE_CHECKING:
+    from .log import Log
+    from .pipeline import Pipeline
+    from .preflight import Finding
+    from .provisioning import Step
+    from .settings import Settings
+
+EXIT_REFUSED: Final = 2
+EXIT_DANGEROUS: Final = 3
+
+Target = Annotated[str, typer.Argument(metavar="MODULE", help="The module that declares the pipeline.")]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", help="The data folder (else MAGNETAR_DATA, else .magnetar).", show_default=False),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    for command in (plan, provision, doctor):
+        app.command()(command)
+
+
+def plan(target: Target, data: Data = None, json: AsJson = False) -> None:
+    """Show what `provision` would do: `+` is made, `~` changed, `=` left because it is stricter, `!` refused.
+
+    Reads only. Exits with 2 if something is refused.
+
+    **Example:** `magnetar plan shop.pipeline`
+    """
+    from .provisioning import Sign, plan
+
+    with _opened(target, data) as (pipeline, log, settings):
+        steps = plan(pipeline, log, settings)
+    _print_steps(steps, json)
+    if any(step.sign is Sign.REFUSED for step in steps):
+        raise typer.Exit(EXIT_REFUSED)
+
+
+def provision(target: Target, data: Data = None, json: AsJson = False) -> None:
+    """Do what `plan` shows: make topics, policies, schemas, rights. Repeatable; deletes and shrinks nothing.
+
+    **Example:** `magnetar provision shop.pipeline`
+    """
+    from .provisioning import apply, plan
+
+    with _opened(target, data) as (pipeline, log, settings):
+        steps = plan(pipeline, log, settings)
+        if json:
+            apply(steps)
+            _print_steps(steps, json)
+            return
+        apply(steps, done=typer.echo)
+    typer.echo("Nothing is left to do." if steps else "Nothing was to be done.")
+
+
+def doctor(target: Target, data: Data = None, json: AsJson = False) -> None:
+    """Look for settings that would lose the log, spoil it or hold it up, and say what mends them.
+
+    Exits with 3 if something is dangerous: no worker would start.
+
+    **Example:** `magnetar doctor shop.pipeline`
+    """
+    from .preflight import Severity, examine
+
+    with _opened(target, data) as (pipeline, log, settings):
+        findings = [*examine(pipeline, log), *_engine_findings(settings)]
+    if json:
+        _print_json([finding.as_json() for finding in findings])
+    else:
+        _print_findings(findings)
+    if any(finding.severity is Severity.DANGEROUS for finding in findings):
+        raise typer.Exit(EXIT_DANGEROUS)
+
+
+@contextmanager
+def _opened(target: str, data: Path | None) -> Generator[tuple[Pipeline, Log, Settings]]:
+    from .clock import SystemClock
+    from .loading import load_pipeline
+    from .settings import load_settings, open_log
+
+    pipeline, settings = load_pipeline(target), load_settings(data=data)
+    log = open_log(settings, SystemClock())
+    try:
+        yield pipeline, log, settings
+    finally:
+        log.close()
+
+
+def _engine_findings(settings: Settings) -> list[Finding]:
+    """Whether ClickHouse's engine runs here: tried, in a folder of its own, since a projector may have the real one."""
+    import tempfile
+
+    from magnetar.projections.store import Store, embedded_dsn
+    from magnetar.schemas import MagnetarError
+
+    from .preflight import Finding, Severity
+    from .settings import EMBEDDED
+
+    if settings.broker != EMBEDDED:
+        return []
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            Store(embedded_dsn(Path(folder))).close()
+    except MagnetarError as error:
+        return [
+            Finding(
+                Severity.DANGEROUS, "ClickHouse", "embedded engine", error.what, "usable",
+                "there are no tables to query; commands are decided all the same", error.cure,
+            )
+        ]  # fmt: skip
+    return []
+
+
+def _print_steps(steps: Sequence[Step], as_json: bool) -> None:
+    if as_json:
+        _print_json([step.as_json() for step in steps])
+        return
+    for step in steps:
+        typer.echo(step)
+    typer.echo(f"{len(steps)} steps." if steps else "Nothing is to be done.")
+
+
+def _print_findings(findings: Sequence[Finding]) -> None:
+    from .preflight import Severity
+
+    for finding in findings:
+        typer.echo(
+            f"{finding.severity.value:<10}{finding.subject}\n"
+            f"          {finding.check}: {finding.found}; must be {finding.wanted}\n"
+            f"          otherwise {finding.lost}\n"
+            f"          mend: {finding.mend}"
+        )
+    counts = {severity: sum(f.severity is severity for f in findings) for severity in Severity}
+    dangerous, warnings, notes = counts.values()
+    typer.echo(f"{dangerous} dangerous, {warnings} warnings, {notes} notes: {_verdict(dangerous, warnings)}")
+
+
+def _verdict(dangerous: int, warnings: int) -> str:
+    if dangerous:
+        return "no worker starts here. `magnetar provision` mends what is not the broker's own setting."
+    return "workers start here." if warnings else "clean."
+
+
+def _print_json(value: Any) -> None:
+    import msgspec
+
+    typer.echo(msgspec.json.encode(value).decode())
