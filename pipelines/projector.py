@@ -204,7 +204,7 @@ def run_projector(
     clock = SystemClock()
     log = open_log(settings, clock)
     try:
-        provision(pipeline, log)
+        provision(pipeline, log, kinds=[TopicKind.EVENTS])  # its role may see nothing else
         store = Store(embedded_dsn(settings.data))
         limits = QueryLimits(seconds_max=settings.query_seconds_max, memory_bytes_max=settings.query_memory_bytes_max)
         front = HttpFront(store.reader(limits), settings.data, port=settings.query_port)

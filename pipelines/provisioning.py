@@ -40,11 +40,12 @@ class Step(NamedTuple):
     sign: Sign
     subject: str
     detail: str
+    """What is done, in a line or several."""
     do: Callable[[], object] | None = None
     """How it is done; None for what is kept or refused."""
 
     def __str__(self) -> str:
-        return f"{self.sign.value} {self.subject}: {self.detail}"
+        return f"{self.sign.value} {self.subject}: {self.detail}".replace("\n", "\n    ")
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""

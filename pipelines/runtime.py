@@ -8,7 +8,7 @@ import random
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import structlog
 from magnetar.schemas import LogUnavailable, TopicKind
@@ -23,10 +23,11 @@ from .settings import Settings, open_log
 from .worker import Worker
 
 
-def provision(pipeline: Pipeline, log: Log) -> None:
-    """Create what is missing of the pipeline's topics. Repeatable."""
+def provision(pipeline: Pipeline, log: Log, *, kinds: Collection[TopicKind] = tuple(TopicKind)) -> None:
+    """Create what is missing of the pipeline's topics of these kinds. Repeatable."""
     for topic, partitions, schema in wanted_topics(pipeline):
-        log.provision(topic, partitions=partitions, schema=schema)
+        if topic.kind in kinds:
+            log.provision(topic, partitions=partitions, schema=schema)
 
 
 def preflight(pipeline: Pipeline, log: Log) -> None:

@@ -112,10 +112,11 @@ def evolution(registered: Sequence[str], new: str) -> Evolution:
 
     Raises SettingsError for a text that is no Avro schema.
     """
-    olds = [_parsed(text) for text in registered]
     node = _parsed(new)
-    if any(_plain(old.json) == _plain(node.json) for old in olds):
+    plain = _plain(node.json)
+    if any(_plain(json.loads(text)) == plain for text in registered):
         return Evolution(known=True)
+    olds = [_parsed(text) for text in registered]
     comparison = _Comparison()
     if olds:
         comparison.compare(node.name.rpartition(".")[2] or "the schema", olds, node)

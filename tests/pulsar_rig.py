@@ -18,7 +18,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import httpx
@@ -27,7 +27,7 @@ VERSION = "4.0.8"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "magnetar"
 COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy"
 ARTIFACT = f"org.apache.pulsar:pulsar-server-distribution:{VERSION}:tar.gz:bin"
-PACKAGES = {"java": "openjdk-17-jre-headless", "mvn": "maven"}
+PACKAGES = {"java": "openjdk-17-jre-headless", "mvn": "maven", "openssl": "openssl"}
 START_SECONDS_MAX = 180
 UNPACKING = "unpacking-"
 IN_USE = "in-use"
@@ -44,7 +44,7 @@ def distribution() -> Path:
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        _require("java", *(() if home.exists() else ("mvn",)))
+        require("java", *(() if home.exists() else ("mvn",)))
         if not home.exists():
             for left in CACHE.glob(f"{UNPACKING}*"):  # whoever unpacked there is gone: the lock is ours
                 shutil.rmtree(left)
@@ -59,7 +59,7 @@ def distribution() -> Path:
     return home
 
 
-def _require(*programs: str) -> None:
+def require(*programs: str) -> None:
     missing = [PACKAGES[program] for program in programs if shutil.which(program) is None]
     if missing:
         raise RigError(
@@ -110,8 +110,10 @@ class Existing:
 class Standalone(Existing):
     """One Pulsar in one process, with its own ports and data, which ends when this process does."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
+        """`settings` go into standalone.conf."""
         self._folder = folder
+        self._settings = settings or {}
         self._home = distribution()
         self._port, self._web = free_ports(2)
         super().__init__(f"pulsar://127.0.0.1:{self._port}", f"http://127.0.0.1:{self._web}")
@@ -132,6 +134,7 @@ class Standalone(Existing):
             "advertisedAddress": "127.0.0.1",
             "listeningInterface": "lo",  # without it, the bookie listens on all interfaces
             "allowLoopback": "true",
+            **self._settings,
         }
         lines = (conf / "standalone.conf").read_text().splitlines()
         kept = [line for line in lines if line.partition("=")[0] not in settings]
@@ -182,9 +185,12 @@ class Standalone(Existing):
         try:
             # Ready is not yet complete: cluster and namespace are made a moment later.
             paths = ("brokers/ready", "namespaces/public/default")
-            return all(httpx.get(f"{self.admin_url}/admin/v2/{path}", timeout=5).is_success for path in paths)
+            return all(self._get(f"{self.admin_url}/admin/v2/{path}").is_success for path in paths)
         except httpx.HTTPError:
             return False
+
+    def _get(self, url: str) -> httpx.Response:
+        return httpx.get(url, timeout=5)
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:

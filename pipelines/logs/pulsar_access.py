@@ -36,8 +36,8 @@ class Token:
             try:
                 found = self._file.stat()
                 stamp = (found.st_mtime_ns, found.st_ino)
-                if stamp != self._stamp:
-                    self._text, self._stamp = self._file.read_text(), stamp
+                if stamp != self._stamp and (text := self._file.read_text()).strip():  # empty: it is being written
+                    self._text, self._stamp = text, stamp
             except (OSError, UnicodeDecodeError) as error:
                 raise SettingsError(
                     f"The token cannot be read from {self.origin}: {type(error).__name__}.",

@@ -76,12 +76,12 @@ class PulsarAdmin:
             ) from error
         if response.is_success or response.status_code in accept:
             return response
-        if response.status_code == UNAUTHORIZED:
+        if response.status_code == UNAUTHORIZED and not _knows_us(response):
             what, cure = self._access.why_refused()
             raise AccessDenied(what, cure=cure)
-        if response.status_code == FORBIDDEN:
+        if response.status_code in (UNAUTHORIZED, FORBIDDEN):
             raise AccessDenied(
-                f"Pulsar does not allow this role {method} {path}: {_reason(response)}",
+                f"Pulsar does not allow this role {method} {path} ({_reason(response).strip()}).",
                 cure="Use the token of a role that may, or have `magnetar provision` run by somebody who does.",
             )
         raise LogUnavailable(
@@ -91,22 +91,32 @@ class PulsarAdmin:
 
     # --- what provisioning and preflight read and do ------------------------------------------------------------------
 
-    def read(self, path: str, *, hidden: Any = None) -> Any:
-        """What is there; None if it is not, or says nothing; `hidden` if this role may not see it."""
-        response = self.call("GET", path, accept=(NOT_FOUND, FORBIDDEN))
-        if response.status_code == FORBIDDEN:
-            return hidden
+    def read(self, path: str) -> Any:
+        """What is there; None if it is not, or says nothing."""
+        response = self.call("GET", path, accept=(NOT_FOUND,))
         return response.json() if response.is_success and response.text else None
 
     def runtime(self) -> dict[str, str] | None:
         """The broker's configuration; None if this role may not see it."""
-        response = self.call("GET", "/brokers/configuration/runtime", accept=(UNAUTHORIZED, FORBIDDEN))
-        found: dict[str, str] | None = response.json() if response.is_success else None
+        try:
+            found: dict[str, str] = self.call("GET", "/brokers/configuration/runtime").json()
+        except AccessDenied:
+            return None
         return found
+
+    def bookies(self) -> int:
+        """How many machines store; 0 if this role may not know."""
+        try:
+            return len((self.read("/bookies/all") or {}).get("bookies", ()))
+        except AccessDenied:
+            return 0
 
     def has_tenant(self, tenant: str) -> bool:
         """Whether the tenant is there; yes, if this role may not see it."""
-        return self.read(f"/tenants/{tenant}", hidden={}) is not None
+        try:
+            return self.read(f"/tenants/{tenant}") is not None
+        except AccessDenied:
+            return True
 
     def clusters(self) -> list[str]:
         """The names of the clusters."""
@@ -150,10 +160,10 @@ class PulsarAdmin:
         self.call("PUT", f"/persistent/{topic}/properties", properties)
 
     def schemas(self, topic: str) -> list[RegisteredSchema]:
-        """All versions that the registry has for a topic, the oldest first; one that was deleted has no text."""
+        """All versions that the registry has for a topic, the oldest first; after a deletion, only later ones."""
         response = self.call("GET", f"/schemas/{topic}/schemas", accept=(NOT_FOUND,))
         versions = response.json()["getSchemaResponses"] if response.is_success else []
-        return sorted(RegisteredSchema(each["version"], each["type"], each.get("data") or "") for each in versions)
+        return sorted(RegisteredSchema(each["version"], each["type"], each["data"]) for each in versions)
 
     # --- what the log reads and does ------------------------------------------------------------------------------
 
@@ -176,7 +186,7 @@ class PulsarAdmin:
 
     def properties(self, topic: str) -> dict[str, str]:
         """The properties that the topic was created with."""
-        found: dict[str, str] = self.call("GET", f"/persistent/{topic}/properties").json()
+        found: dict[str, str] = self.read(f"/persistent/{topic}/properties") or {}
         return found
 
     def register(self, topic: str, schema: str) -> None:
@@ -191,7 +201,12 @@ class PulsarAdmin:
 
     def schema(self, topic: str, version: int) -> str:
         """The text of a registered schema."""
-        response = self.call("GET", f"/schemas/{topic}/schema/{version}")
+        response = self.call("GET", f"/schemas/{topic}/schema/{version}", accept=(NOT_FOUND,))
+        if response.status_code == NOT_FOUND:
+            raise LogUnavailable(
+                f"The registry has no version {version} of the schema of {topic}, and messages were written with it.",
+                cure="It was deleted: restore it. `magnetar doctor MODULE` says more.",
+            )
         text: str = response.json()["data"]
         return text
 
@@ -223,6 +238,11 @@ class PulsarAdmin:
             return None
         found = response.json().get("subscriptions", {}).get(subscription, {}).get("activeConsumerName")
         return None if found is None else str(found)
+
+
+def _knows_us(response: httpx.Response) -> bool:
+    """Whether it is the role that may not: Pulsar answers 401 to that too, and then gives a reason."""
+    return "application/json" in response.headers.get("Content-Type", "")
 
 
 def _reason(response: httpx.Response) -> str:

@@ -57,11 +57,11 @@ class PulsarPlan:
         runtime = self._admin.runtime()
         if found is None:
             policies = new_namespace(runtime)
-            shown = "; ".join(f"{p.name} {p.show(policies[p.key])}" for p in POLICIES if p.key in policies)
+            shown = "".join(f"\n{p.name} {p.show(policies[p.key])}" for p in POLICIES if p.key in policies)
             yield Step(
                 Sign.CREATE,
                 f"namespace {namespace}",
-                shown,
+                f"with all its policies in one call{shown}",
                 lambda: self._admin.create_namespace(namespace, policies),
             )
             return
@@ -172,20 +172,19 @@ class PulsarPlan:
 
     def _schema_steps(self, name: str, wanted: WantedTopic, *, is_new: bool) -> Iterator[Step]:
         registered = [] if is_new else self._admin.schemas(name)
-        foreign = sorted({found.type for found in registered if found.text and found.type != "AVRO"})
+        foreign = sorted({found.type for found in registered if found.type != "AVRO"})
         if foreign:
             yield Step(Sign.REFUSED, f"schema of {name}", f"it has a schema of the type {', '.join(foreign)}, not AVRO")
             return
-        found = evolution([each.text for each in registered if each.text], wanted.schema)
+        found = evolution([each.text for each in registered], wanted.schema)
         for refusal in found.refused:
             yield Step(Sign.REFUSED, f"schema of {name}", str(refusal))
-        deleted = bool(registered) and not registered[-1].text
-        if found.refused or (found.known and not deleted):
+        if found.refused or found.known:
             return
         yield Step(
             Sign.CREATE,
             f"schema of {name}",
-            _new_schema(found.added, is_first=not registered, deleted=deleted),
+            _new_schema(found.added, is_first=not registered),
             lambda: self._admin.register(name, wanted.schema),
         )
 
@@ -243,11 +242,9 @@ def _wrong_partitions(found: int, wanted: int) -> str:
     return f"{has}, and the pipeline declares {wanted}; the number decides where each aggregate lives, and stays"
 
 
-def _new_schema(added: Sequence[str], *, is_first: bool, deleted: bool) -> str:
+def _new_schema(added: Sequence[str], *, is_first: bool) -> str:
     if is_first:
         return "its first version"
-    if deleted:
-        return "registered again: it was deleted"
     if not added:
         return "a new version, of which older releases notice nothing"
     more = f" and {len(added) - _SHOWN_MAX} more" if len(added) > _SHOWN_MAX else ""

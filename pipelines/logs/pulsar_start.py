@@ -31,8 +31,7 @@ class PulsarStart:
                 self._create(wanted)
         except AccessDenied as error:
             raise AccessDenied(
-                f"{wanted.topic}, or this schema of it, is not on this Pulsar, and this role may not put it there. "
-                f"{error.what}",
+                f"{wanted.topic} or its schema is missing or hidden, and this role may not make it. {error.what}",
                 cure="Have `magnetar provision MODULE` run by an administrator.",
             ) from error
 
@@ -40,10 +39,8 @@ class PulsarStart:
         name = f"{self._tenant}/{wanted.topic}"
         if self._admin.partitions(name) != wanted.partitions or INCARNATION not in self._admin.properties(name):
             return False
-        registered = self._admin.schemas(name)
-        if not registered or not registered[-1].text:
-            return False
-        return check_evolution(str(wanted.topic), [each.text for each in registered if each.text], wanted.schema).known
+        registered = [each.text for each in self._admin.schemas(name) if each.type == "AVRO"]
+        return check_evolution(str(wanted.topic), registered, wanted.schema).known
 
     def _create(self, wanted: WantedTopic) -> None:
         namespace = f"{self._tenant}/{wanted.topic.context}"

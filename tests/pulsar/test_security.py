@@ -1,0 +1,193 @@
+"""Tokens and TLS, on a Pulsar that wants both: who may do what, and how quickly a refusal is said."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from magnetar.pipelines.clock import SystemClock
+from magnetar.pipelines.logs.pulsar import PulsarLog
+from magnetar.pipelines.provisioning import RIGHTS, WantedTopic, apply
+from magnetar.pipelines.settings import Settings, open_log
+from magnetar.schemas import AccessDenied, LogUnavailable, SettingsError, Topic, TopicKind
+
+from tests.contract.log_contract import DEADLINE_SECONDS, SCHEMA, WIDER, entries, numbers
+from tests.pulsar_rig import Existing, data_folder
+from tests.pulsar_secured import ADMIN, Authority, Secured
+
+SOON_SECONDS = 10.0
+"""Less than the fifteen seconds after which Pulsar's client would give up, on a busy machine."""
+
+ROLES = {"worker": "{context}-{aggregate}-worker", "projector": "{context}-mirror", "client": "{context}-client"}
+COMMANDS, EVENTS = (Topic("safe", "Thing", kind) for kind in (TopicKind.COMMANDS, TopicKind.EVENTS))
+WORKER, MIRROR, CLIENT = "safe-thing-worker", "safe-mirror", "safe-client"
+
+
+@pytest.fixture(scope="module")
+def secured(broker: Existing) -> Iterator[Secured]:
+    """A second Pulsar, with a context `safe` that an administrator has provisioned."""
+    with data_folder() as folder:
+        secured = Secured(folder)
+        try:
+            secured.start()
+            wanted = [WantedTopic(Topic("safe", "Thing", kind), 1, SCHEMA) for kind in TopicKind]
+            wanted.append(WantedTopic(Topic("safe", "Other", TopicKind.EVENTS), 1, SCHEMA))
+            with opened(secured, secured.token(ADMIN)) as log:
+                apply(log.plan(wanted, ROLES))
+                assert log.plan(wanted, ROLES) == []
+            yield secured
+        finally:
+            secured.stop()
+
+
+@contextmanager
+def opened(secured: Secured, token: str | None = None, **others: object) -> Iterator[PulsarLog]:
+    """The log as its settings open it."""
+    settings = {
+        "broker": secured.service_url,
+        "broker_admin": secured.admin_url,
+        "tls_ca": secured.authority.certificate,
+        "token": token,
+        **others,
+    }
+    log = open_log(Settings.model_validate(settings), SystemClock())
+    assert isinstance(log, PulsarLog)
+    try:
+        yield log
+    finally:
+        log.close()
+
+
+def refused_soon(secured: Secured, match: str, token: str | None = None, **others: object) -> None:
+    started = time.monotonic()
+    with pytest.raises(LogUnavailable, match=match), opened(secured, token, **others):
+        pass
+    assert time.monotonic() - started < SOON_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda secured: None, "wants a token, and none is set"),
+        (lambda secured: "nonsense", "damaged, or signed by another"),
+        (lambda secured: secured.token(ADMIN)[:-4] + "AAAA", "damaged, or signed by another"),
+        (lambda secured: secured.token(ADMIN, seconds=-60), "MAGNETAR_TOKEN expired at 2"),
+    ],
+    ids=["missing", "garbage", "bad signature", "expired"],
+)
+def test_a_bad_token_is_said_at_once(secured: Secured, make: Callable[[Secured], str | None], match: str) -> None:
+    token = make(secured)
+    refused_soon(secured, match, token)
+
+
+def test_no_secret_is_in_what_is_printed(secured: Secured) -> None:
+    token = secured.token(ADMIN, seconds=-60)
+    settings = Settings(token=token)  # type: ignore[arg-type]
+    with pytest.raises(AccessDenied) as error, opened(secured, token):
+        pass
+    assert token not in f"{settings!r} {settings} {error.value} {error.value.fields} {error.value.cure}"
+
+
+def test_a_certificate_of_another_authority_is_refused(secured: Secured, tmp_path: Path) -> None:
+    other = Authority(tmp_path / "other")
+    refused_soon(secured, "CERTIFICATE_VERIFY_FAILED", secured.token(ADMIN), tls_ca=other.certificate)
+    with (
+        pytest.raises(LogUnavailable),
+        opened(secured, secured.token(WORKER), broker_admin=secured.plain.admin_url, tls_ca=other.certificate) as log,
+    ):
+        log.fence(EVENTS, 0, schema=SCHEMA, name="worker")
+
+
+def test_the_host_name_is_checked_unless_that_is_refused_by_name(secured: Secured) -> None:
+    token = secured.token(WORKER)
+    wrong = {"broker_admin": secured.admin_url.replace("localhost", "127.0.0.1")}
+    refused_soon(secured, "CERTIFICATE_VERIFY_FAILED", token, **wrong)
+    with opened(secured, token, tls_validate_hostname=False, **wrong) as log:
+        log.describe(EVENTS)
+    wrong = {"broker": secured.service_url.replace("localhost", "127.0.0.1")}
+    with opened(secured, token, **wrong) as log, pytest.raises(LogUnavailable):
+        log.reader(EVENTS, 0, after=None)
+    with opened(secured, token, tls_validate_hostname=False, **wrong) as log:
+        log.reader(EVENTS, 0, after=None)
+
+
+def test_each_role_can_do_its_part(secured: Secured) -> None:
+    with opened(secured, secured.token(CLIENT)) as client, opened(secured, secured.token(WORKER)) as worker:
+        inbox = client.inbox()
+        for kind in TopicKind:
+            worker.provision(Topic("safe", "Thing", kind), partitions=1, schema=SCHEMA)
+        client.publisher(COMMANDS, schema=SCHEMA).publish(0, entries(1), timeout_seconds=DEADLINE_SECONDS)
+        consumer = worker.consumer(COMMANDS, name="w")
+        batch = consumer.receive(messages_max=10, timeout_seconds=DEADLINE_SECONDS)
+        assert batch is not None
+        assert consumer.is_granted(0)
+        appender = worker.fence(EVENTS, 0, schema=SCHEMA, name="w")
+        last = appender.append(entries(7), timeout_seconds=DEADLINE_SECONDS)
+        checkpoints = Topic("safe", "Thing", TopicKind.CHECKPOINTS)
+        block = worker.fence(checkpoints, 0, schema=SCHEMA, name="w").append(
+            entries(1), timeout_seconds=DEADLINE_SECONDS
+        )
+        worker.trim(checkpoints, 0, through=block)
+        assert client.schema(EVENTS, 0) == SCHEMA
+        worker.reply(inbox.address, [b"reply"])
+        assert list(inbox.receive(timeout_seconds=DEADLINE_SECONDS)) == [b"reply"]
+        assert worker.end(EVENTS, 0) == last._replace(batch=-1)
+    with opened(secured, secured.token(MIRROR)) as mirror:
+        mirror.provision(EVENTS, partitions=1, schema=SCHEMA)
+        messages = mirror.reader(EVENTS, 0, after=None).read(messages_max=1, timeout_seconds=DEADLINE_SECONDS)
+        assert numbers(messages) == [7]
+
+
+def test_no_role_can_do_anothers_part(secured: Secured) -> None:
+    assert "produce" not in RIGHTS[TopicKind.EVENTS]["projector"]
+    with opened(secured, secured.token(MIRROR)) as mirror:
+        with pytest.raises(AccessDenied):
+            mirror.fence(EVENTS, 0, schema=SCHEMA, name="mirror")
+        with pytest.raises(AccessDenied):
+            mirror.describe(COMMANDS)
+    with opened(secured, secured.token(WORKER)) as worker, pytest.raises(AccessDenied):
+        worker.fence(Topic("safe", "Other", TopicKind.EVENTS), 0, schema=SCHEMA, name="worker")
+    with opened(secured, secured.token(CLIENT)) as client:
+        with pytest.raises(AccessDenied):
+            client.fence(EVENTS, 0, schema=SCHEMA, name="client")
+        with pytest.raises(AccessDenied):
+            client.consumer(COMMANDS, name="client")
+
+
+def test_a_worker_without_rights_is_told_to_have_it_provisioned(secured: Secured) -> None:
+    with opened(secured, secured.token(WORKER)) as worker:
+        with pytest.raises(AccessDenied) as error:
+            worker.provision(EVENTS, partitions=1, schema=WIDER)
+        assert "magnetar provision" in error.value.cure
+        with pytest.raises(SettingsError, match=r"R\.x: was long, is string"):
+            worker.provision(EVENTS, partitions=1, schema=SCHEMA.replace('"long"', '"string"'))
+        with pytest.raises(AccessDenied):
+            worker.provision(Topic("safe", "New", TopicKind.EVENTS), partitions=1, schema=SCHEMA)
+
+
+def test_a_role_that_may_not_read_policies_is_told_so_and_not_stopped(secured: Secured) -> None:
+    with opened(secured, secured.token(WORKER)) as worker:
+        found = worker.examine([WantedTopic(Topic("safe", "Thing", kind), 1, SCHEMA) for kind in TopicKind])
+    assert {each.check: each.found for each in found} == {
+        "configuration": "hidden from this role",
+        "policies": "hidden from this role",
+    }
+
+
+def test_a_token_in_a_file_is_renewed_without_a_restart(secured: Secured, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    life_seconds = 8.0
+    file.write_text(secured.token(WORKER, seconds=life_seconds) + "\n")
+    deadline = time.time() + life_seconds
+    with opened(secured, token_file=file) as log:
+        appender = log.fence(EVENTS, 0, schema=SCHEMA, name="worker")
+        appender.append(entries(1), timeout_seconds=DEADLINE_SECONDS)
+        file.write_text(secured.token(WORKER))
+        while time.time() < deadline + 2:  # the broker asks again every two seconds
+            appender.append(entries(2), timeout_seconds=DEADLINE_SECONDS)
+            log.describe(EVENTS)
+            time.sleep(0.1)
+        file.unlink()
+        with pytest.raises(SettingsError, match=f"cannot be read from MAGNETAR_TOKEN_FILE .{file}."):
+            log.describe(EVENTS)
