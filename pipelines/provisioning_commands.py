@@ -137,11 +137,10 @@ def _print_findings(findings: Sequence[Finding]) -> None:
     from .preflight import Severity
 
     for finding in findings:
+        should = "better" if finding.severity is Severity.NOTE else "must be"
         typer.echo(
-            f"{finding.severity.value:<10}{finding.subject}\n"
-            f"          {finding.check}: {finding.found}; must be {finding.wanted}\n"
-            f"          otherwise {finding.lost}\n"
-            f"          mend: {finding.mend}"
+            f"{finding.severity.value:<10} {finding.subject}: {finding.check} is {finding.found}, "
+            f"{should} {finding.wanted}\n           otherwise {finding.lost}\n           mend: {finding.mend}"
         )
     counts = {severity: sum(f.severity is severity for f in findings) for severity in Severity}
     dangerous, warnings, notes = counts.values()
@@ -150,8 +149,8 @@ def _print_findings(findings: Sequence[Finding]) -> None:
 
 def _verdict(dangerous: int, warnings: int) -> str:
     if dangerous:
-        return "no worker starts here. `magnetar provision` mends what is not the broker's own setting."
-    return "workers start here." if warnings else "clean."
+        return "not safe for a pipeline. `magnetar plan` shows what `magnetar provision` would mend."
+    return "safe, and could be better." if warnings else "clean."
 
 
 def _print_json(value: Any) -> None:

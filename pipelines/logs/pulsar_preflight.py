@@ -211,19 +211,19 @@ class PulsarPreflight:
             own = self._admin.namespace(namespace)
         except AccessDenied:
             return
-        if own is None or not (own.get("autoTopicCreationOverride") or {}).get("allowAutoTopicCreation"):
-            yield Finding(
-                Severity.WARNING, "automatic topic creation", f"namespace {namespace}",
-                "there is no such namespace" if own is None else "off", "on",
-                "nobody who asks gets an answer", _PROVISION,
-            )  # fmt: skip
+        subject, lost = f"namespace {namespace}", "nobody who asks gets an answer"
+        if own is None:
+            yield Finding(Severity.WARNING, "namespace", subject, "missing", "there", lost, _PROVISION)
+        elif not (own.get("autoTopicCreationOverride") or {}).get("allowAutoTopicCreation"):
+            mend = f"pulsar-admin namespaces set-auto-topic-creation {namespace} --enable --type non-partitioned"
+            yield Finding(Severity.WARNING, "automatic topic creation", subject, "off", "on", lost, mend)
 
 
 def policy_findings(namespace: str, own: Mapping[str, Any] | None, runtime: Runtime) -> Iterator[Finding]:
     """What a namespace's policies, or the broker's where it has none, would do to a log."""
     subject = f"namespace {namespace}"
     if own is None:
-        subject += " (missing: as the broker would have it)"
+        subject += " (missing: the broker's defaults)"
     for policy in POLICIES:
         now = effective(policy, own or {}, runtime)
         if (own is None and not runtime) or policy.is_fine(now):

@@ -66,14 +66,15 @@ def findings(folder: Folder, topics: Sequence[WantedTopic]) -> Iterator[Finding]
             "commands are refused once the disk is full", "make room, or MAGNETAR_DATA: another folder",
         )  # fmt: skip
     for step in steps(folder, topics):
+        check = step.subject.split()[0]
         if step.sign is Sign.REFUSED:
             yield Finding(
-                Severity.DANGEROUS, "plan", step.subject, step.detail, "as declared",
-                "no worker starts", "change the declaration back",
+                Severity.DANGEROUS, check, step.subject, step.detail, "as declared", "no worker starts",
+                "change the declaration back",
             )  # fmt: skip
         else:
             yield Finding(
-                Severity.WARNING, "plan", step.subject, "missing", step.detail, "nothing can be decided",
+                Severity.WARNING, check, step.subject, "missing", f"there ({step.detail})", "nothing can be decided",
                 "magnetar provision MODULE",
             )  # fmt: skip
 

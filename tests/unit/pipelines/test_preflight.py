@@ -18,7 +18,7 @@ from magnetar.pipelines.preflight import Finding, Severity, examine, refuse_dang
 from magnetar.pipelines.provisioning import Sign, apply, plan
 from magnetar.pipelines.runtime import provision, run_worker
 from magnetar.pipelines.settings import Settings, load_settings
-from magnetar.schemas import Command, Event, Fault, LogUnsafe, SettingsError, Topic, TopicKind
+from magnetar.schemas import Command, Event, Fault, LogUnsafe, SettingsError
 
 STANDALONE = {
     "defaultRetentionTimeInMinutes": "0",
@@ -310,14 +310,3 @@ def test_a_token_is_given_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     with pytest.raises(SettingsError, match="Both MAGNETAR_TOKEN and MAGNETAR_TOKEN_FILE") as error:
         load_settings()
     assert "s3cret" not in str(error.value)
-
-
-def test_topics_of_a_log_that_cannot_be_planned_need_no_plan() -> None:
-    assert plan(pipeline(), SimpleNamespace(), SETTINGS) == []  # type: ignore[arg-type] # as the simulated log
-    assert Topic("depot", "Stock", TopicKind.EVENTS) in {each.topic for each in _wanted()}
-
-
-def _wanted() -> list[Any]:
-    from magnetar.pipelines.provisioning import wanted_topics
-
-    return list(wanted_topics(pipeline()))
