@@ -77,9 +77,8 @@ class PulsarPlan:
             return
         subject = f"namespace {namespace}"
         if found.get(policy.key) and policy.is_stricter(now):
-            yield Step(
-                Sign.KEEP, subject, f"{policy.name} stays {policy.show(now)}; {policy.must} is what we would set"
-            )
+            loosen = f"to have {policy.must}: pulsar-admin {policy.mend.format(of=namespace)}"
+            yield Step(Sign.KEEP, subject, f"{policy.name} stays {policy.show(now)}; {loosen}")
             return
         wanted = policy.wanted(now)
         yield Step(

@@ -7,13 +7,14 @@ from typing import Any
 
 import httpx
 import pytest
+from magnetar.pipelines.clock import SystemClock
 from magnetar.pipelines.logs.pulsar import PulsarLog
 from magnetar.pipelines.preflight import Severity
 from magnetar.pipelines.provisioning import Sign, Step, WantedTopic, apply
 from magnetar.schemas import LogUnavailable, LogUnsafe, SettingsError, Topic, TopicKind
 
 from tests.contract.log_contract import DEADLINE_SECONDS, SCHEMA, WIDER, entries
-from tests.pulsar_rig import Existing
+from tests.pulsar_rig import Existing, free_ports
 
 Call = Callable[..., Any]
 
@@ -76,6 +77,12 @@ def test_each_dangerous_default_is_found_and_provisioning_mends_it(
     apply(log.plan(wanted(context), {}))
     assert [each for each in log.examine(wanted(context)) if each.severity is not Severity.NOTE] == []
     assert log.plan(wanted(context), {}) == []
+
+
+def test_a_broker_that_is_not_there_is_said_at_once(broker: Existing) -> None:
+    (port,) = free_ports(1)
+    with pytest.raises(LogUnavailable, match="does not answer"):
+        PulsarLog(f"pulsar://127.0.0.1:{port}", f"http://127.0.0.1:{port}", clock=SystemClock())
 
 
 def test_a_new_namespace_keeps_everything_with_the_clusters_own_quorum(

@@ -175,6 +175,24 @@ def test_a_role_that_may_not_read_policies_is_told_so_and_not_stopped(secured: S
     }
 
 
+def test_a_right_that_is_taken_away_is_missed_by_name_and_given_back(secured: Secured) -> None:
+    other = Topic("safe", "Other", TopicKind.EVENTS)
+    wanted = [WantedTopic(other, 1, SCHEMA)]
+    role = "safe-other-worker"
+    with opened(secured, secured.token(ADMIN)) as admin, opened(secured, secured.token(role)) as worker:
+        worker.fence(other, 0, schema=SCHEMA, name="worker").append(entries(1), timeout_seconds=DEADLINE_SECONDS)
+        admin._admin.call("DELETE", f"/persistent/public/{other}/permissions/{role}")
+        with pytest.raises(AccessDenied):
+            worker.fence(other, 0, schema=SCHEMA, name="worker")
+        assert [str(step) for step in admin.plan(wanted, ROLES)] == [
+            f"+ topic public/{other}: role {role} may consume and produce"
+        ]
+        apply(admin.plan(wanted, ROLES))
+        worker.fence(other, 0, schema=SCHEMA, name="worker").append(entries(2), timeout_seconds=DEADLINE_SECONDS)
+        read = worker.reader(other, 0, after=None).read(messages_max=2, timeout_seconds=DEADLINE_SECONDS)
+        assert numbers(read)[0] == 1
+
+
 def test_a_token_in_a_file_is_renewed_without_a_restart(secured: Secured, tmp_path: Path) -> None:
     file = tmp_path / "token"
     life_seconds = 8.0

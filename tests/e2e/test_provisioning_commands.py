@@ -1,0 +1,43 @@
+"""`plan`, `provision` and `doctor` on the embedded log; tests/pulsar has them on a real Pulsar."""
+
+import json
+from pathlib import Path
+
+from tests.e2e.conftest import Shell
+from tests.e2e.test_readme import write_shop
+
+
+def test_a_folder_is_planned_provisioned_and_examined(shell: Shell) -> None:
+    write_shop(shell.folder)
+    assert "warning    topic shop/order-events: topic is missing, must be there" in shell.run("doctor", "shop").stdout
+    planned = shell.run("plan", "shop")
+    assert planned.stdout.splitlines() == [
+        "+ topic shop/order-commands: 16 partitions",
+        "+ topic shop/order-events: 16 partitions",
+        "+ topic shop/order-checkpoints: 16 partitions",
+        "3 steps.",
+    ]
+    assert not (Path(shell.folder) / ".magnetar" / "log").exists(), "a plan changes nothing"
+    assert shell.run("provision", "shop").stdout.splitlines()[-1] == "Nothing is left to do."
+    assert shell.run("provision", "shop").stdout == "Nothing was to be done.\n"
+    found = shell.run("doctor", "shop")
+    assert (found.returncode, found.stdout) == (0, "0 dangerous, 0 warnings, 0 notes: clean.\n"), found.stderr
+
+
+def test_json_is_for_programs(shell: Shell) -> None:
+    write_shop(shell.folder)
+    steps = json.loads(shell.run("plan", "shop", "--json").stdout)
+    assert steps[0] == {"sign": "+", "subject": "topic shop/order-commands", "detail": "16 partitions"}
+    assert json.loads(shell.run("provision", "shop", "--json").stdout) == steps
+    assert json.loads(shell.run("plan", "shop", "--json").stdout) == []
+    module = shell.folder / "shop.py"
+    module.write_text(
+        module.read_text().replace("projections=[BestSellers]", "projections=[BestSellers], partitions=8")
+    )
+    found = shell.run("doctor", "shop", "--json")
+    assert found.returncode == 3, found.stderr
+    assert {each["severity"] for each in json.loads(found.stdout)} == {"dangerous"}
+    assert shell.run("plan", "shop").returncode == 2
+    refused = shell.run("provision", "shop")
+    assert refused.returncode == 2
+    assert "it has 16 partitions, and the pipeline declares 8" in refused.stderr
