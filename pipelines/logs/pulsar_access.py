@@ -45,6 +45,12 @@ class Token:
                 ) from error
         return (self._text or "").strip()
 
+    def read_or_last(self) -> str:
+        """The same for Pulsar's client, whose threads an exception would end the process from: the last one known."""
+        with contextlib.suppress(SettingsError):
+            return self.read()
+        return (self._text or "").strip()
+
     def expired_at(self) -> datetime | None:
         """When it expired, if it says so; the signature is the broker's to check."""
         with contextlib.suppress(ValueError, KeyError, TypeError, IndexError, OverflowError):
@@ -74,7 +80,7 @@ class Access:
         if self._tls_ca is not None:
             options["tls_trust_certs_file_path"] = str(self._tls_ca)
         if self.token is not None:
-            options["authentication"] = pulsar.AuthenticationToken(self.token.read)
+            options["authentication"] = pulsar.AuthenticationToken(self.token.read_or_last)
         return options
 
     def admin_options(self) -> dict[str, Any]:

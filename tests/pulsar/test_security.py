@@ -209,3 +209,4 @@ def test_a_token_in_a_file_is_renewed_without_a_restart(secured: Secured, tmp_pa
         file.unlink()
         with pytest.raises(SettingsError, match=f"cannot be read from MAGNETAR_TOKEN_FILE .{file}."):
             log.describe(EVENTS)
+        appender.append(entries(3), timeout_seconds=DEADLINE_SECONDS)  # connected with the last one
