@@ -3,7 +3,10 @@
 import copy
 import io
 import json
-from typing import Any
+from collections.abc import Mapping
+from decimal import Decimal
+from enum import Enum
+from typing import Annotated, Any
 
 import avro.schema
 import fastavro
@@ -11,7 +14,7 @@ import pytest
 from avro.compatibility import ReaderWriterCompatibilityChecker, SchemaCompatibilityType
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from magnetar.schemas import Command, Event, Rejection, SettingsError
+from magnetar.schemas import Command, Event, Precision, Rejection, SettingsError, State
 from magnetar.schemas.aggregate_schema import AggregateSchema
 from magnetar.schemas.checkpoint_block import CHECKPOINT_JSON
 from magnetar.schemas.evolution import check_evolution, evolution
@@ -234,6 +237,64 @@ def test_a_changed_event_is_named_with_its_path() -> None:
 def test_a_removed_event_type_is_refused() -> None:
     paths = [each.path for each in evolution([commits(Bought, Returned)], commits(Bought)).refused]
     assert paths == ["Commit.events.Returned", "Commit.events.type"]
+
+
+class Colour(Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class WiderColour(Enum):
+    GREEN = "green"
+    BLUE = "blue"
+    RED = "red"
+
+
+WiderColour.__name__ = WiderColour.__qualname__ = "Colour"
+
+
+class Address(State):
+    street: str
+
+
+class Phone(State):
+    number: str
+
+
+class Fax(State):
+    number: str
+
+
+class Moved(Event):
+    colour: Colour
+    to: Address | Phone
+    stops: tuple[Address, ...]
+    counts: Mapping[str, Annotated[Decimal, Precision(9, 2)]]
+
+
+class MovedWider(Event, wire_name="Moved"):
+    counts: Mapping[str, Annotated[Decimal, Precision(9, 2)]]
+    colour: WiderColour
+    to: Address | Phone | Fax
+    stops: tuple[Address, ...]
+    note: str = "none"
+    hops: tuple[int, ...] = ()
+    paint: WiderColour | None = None
+
+
+def test_types_of_every_kind_grow() -> None:
+    found = evolution([commits(Moved)], commits(MovedWider))
+    assert found.refused == ()
+    assert {path.removeprefix("Commit.events.Moved.") for path in found.added} == {
+        "colour = green",
+        "to.type = Fax",
+        "to.Fax",
+        "note",
+        "hops",
+        "paint",
+    }
+    back = evolution([commits(MovedWider)], commits(Moved)).refused
+    assert len(back) == 6
 
 
 def test_the_checkpoints_schema_may_follow_itself() -> None:
