@@ -92,11 +92,18 @@ class LogUnavailable(MagnetarError):
 
 
 class AccessDenied(LogUnavailable):
-    """The log does not take the token, or the role may not do what was asked."""
+    """The log does not take the token, or the role may not do what was asked.
+
+    What to do: set a token that is valid (the message says what is wrong with this one), or have `magnetar provision`
+    give the role its rights.
+    """
 
 
 class LogUnsafe(MagnetarError):
-    """The log's settings would lose what is written to it, or let others spoil it: nothing was written."""
+    """The log's settings would lose what is written to it, or let others spoil it: nothing was written.
+
+    What to do: run `magnetar doctor`, which says what mends each of them, or `magnetar provision`, which mends most.
+    """
 
     fault = Fault.WORLD
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from magnetar.schemas import MagnetarError
 
-from . import explaining, looking, making, parked, running, talking, testing
+from . import explaining, looking, making, parked, provisioning, running, talking, testing
 from .shared import EXIT_CODES, EXIT_OURS, exit_code
 
 app = typer.Typer(
@@ -25,6 +25,9 @@ for command in (
     making.new,
     running.dev,
     running.run,
+    provisioning.plan,
+    provisioning.provision,
+    provisioning.doctor,
     talking.send,
     talking.ask,
     talking.query,

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from tests.e2e.conftest import Shell
-from tests.e2e.test_readme import write_shop
+from tests.e2e.readme import write_shop
 
 
 def test_a_folder_is_planned_provisioned_and_examined(shell: Shell) -> None:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.e2e.conftest import Shell
-from tests.e2e.test_readme import write_shop
+from tests.e2e.readme import write_shop
 from tests.pulsar_rig import Existing
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "pulsar.md"

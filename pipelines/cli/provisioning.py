@@ -5,32 +5,18 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING
 
 import typer
 
+from .shared import EXIT_WORLD, EXIT_YOURS, AsJson, Data, Target, print_json
+
 if TYPE_CHECKING:
-    from .log import Log
-    from .pipeline import Pipeline
-    from .preflight import Finding
-    from .provisioning import Step
-    from .settings import Settings
-
-EXIT_REFUSED: Final = 2
-EXIT_DANGEROUS: Final = 3
-
-Target = Annotated[str, typer.Argument(metavar="MODULE", help="The module that declares the pipeline.")]
-Data = Annotated[
-    Path | None,
-    typer.Option("--data", help="The data folder (else MAGNETAR_DATA, else .magnetar).", show_default=False),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
-    for command in (plan, provision, doctor):
-        app.command()(command)
+    from ..log import Log
+    from ..pipeline import Pipeline
+    from ..preflight import Finding
+    from ..provisioning import Step
+    from ..settings import Settings
 
 
 def plan(target: Target, data: Data = None, json: AsJson = False) -> None:
@@ -40,13 +26,13 @@ def plan(target: Target, data: Data = None, json: AsJson = False) -> None:
 
     **Example:** `magnetar plan shop.pipeline`
     """
-    from .provisioning import Sign, plan
+    from ..provisioning import Sign, plan
 
     with _opened(target, data) as (pipeline, log, settings):
         steps = plan(pipeline, log, settings)
     _print_steps(steps, json)
     if any(step.sign is Sign.REFUSED for step in steps):
-        raise typer.Exit(EXIT_REFUSED)
+        raise typer.Exit(EXIT_YOURS)
 
 
 def provision(target: Target, data: Data = None, json: AsJson = False) -> None:
@@ -54,7 +40,7 @@ def provision(target: Target, data: Data = None, json: AsJson = False) -> None:
 
     **Example:** `magnetar provision shop.pipeline`
     """
-    from .provisioning import apply, plan
+    from ..provisioning import apply, plan
 
     with _opened(target, data) as (pipeline, log, settings):
         steps = plan(pipeline, log, settings)
@@ -73,23 +59,23 @@ def doctor(target: Target, data: Data = None, json: AsJson = False) -> None:
 
     **Example:** `magnetar doctor shop.pipeline`
     """
-    from .preflight import Severity, examine
+    from ..preflight import Severity, examine
 
     with _opened(target, data) as (pipeline, log, settings):
         findings = [*examine(pipeline, log), *_engine_findings(settings)]
     if json:
-        _print_json([finding.as_json() for finding in findings])
+        print_json([finding.as_json() for finding in findings])
     else:
         _print_findings(findings)
     if any(finding.severity is Severity.DANGEROUS for finding in findings):
-        raise typer.Exit(EXIT_DANGEROUS)
+        raise typer.Exit(EXIT_WORLD)
 
 
 @contextmanager
 def _opened(target: str, data: Path | None) -> Generator[tuple[Pipeline, Log, Settings]]:
-    from .clock import SystemClock
-    from .loading import load_pipeline
-    from .settings import load_settings, open_log
+    from ..clock import SystemClock
+    from ..loading import load_pipeline
+    from ..settings import load_settings, open_log
 
     pipeline, settings = load_pipeline(target), load_settings(data=data)
     log = open_log(settings, SystemClock())
@@ -106,8 +92,8 @@ def _engine_findings(settings: Settings) -> list[Finding]:
     from magnetar.projections.store import Store, embedded_dsn
     from magnetar.schemas import MagnetarError
 
-    from .preflight import Finding, Severity
-    from .settings import EMBEDDED
+    from ..preflight import Finding, Severity
+    from ..settings import EMBEDDED
 
     if settings.broker != EMBEDDED:
         return []
@@ -126,7 +112,7 @@ def _engine_findings(settings: Settings) -> list[Finding]:
 
 def _print_steps(steps: Sequence[Step], as_json: bool) -> None:
     if as_json:
-        _print_json([step.as_json() for step in steps])
+        print_json([step.as_json() for step in steps])
         return
     for step in steps:
         typer.echo(step)
@@ -134,7 +120,7 @@ def _print_steps(steps: Sequence[Step], as_json: bool) -> None:
 
 
 def _print_findings(findings: Sequence[Finding]) -> None:
-    from .preflight import Severity
+    from ..preflight import Severity
 
     for finding in findings:
         should = "better" if finding.severity is Severity.NOTE else "must be"
@@ -151,9 +137,3 @@ def _verdict(dangerous: int, warnings: int) -> str:
     if dangerous:
         return "not safe for a pipeline. `magnetar plan` shows what `magnetar provision` would mend."
     return "safe, and could be better." if warnings else "clean."
-
-
-def _print_json(value: Any) -> None:
-    import msgspec
-
-    typer.echo(msgspec.json.encode(value).decode())
