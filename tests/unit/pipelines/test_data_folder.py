@@ -16,6 +16,7 @@ from magnetar.schemas import DataFolderError, Topic, TopicKind
 
 TOPIC = Topic("shop", "Order", TopicKind.EVENTS)
 SCHEMA = '{"type": "record", "name": "R", "fields": []}'
+WIDER = '{"type": "record", "name": "R", "fields": [{"name": "y", "type": "long", "default": 0}]}'
 
 
 def opened(folder: Path) -> SqliteLog:
@@ -102,7 +103,7 @@ def test_names_are_on_the_disk_before_what_refers_to_them(tmp_path: Path, monkey
     topic = tmp_path / "data" / "log" / str(TOPIC)
     assert {str(topic), str(topic.parent), str(tmp_path / "data")} <= set(synced)
     synced.clear()
-    log.provision(TOPIC, partitions=2, schema=SCHEMA.replace("R", "S"))
+    log.provision(TOPIC, partitions=2, schema=WIDER)
     assert synced[-1] == str(topic)
     assert "topic.json" in synced[-2]
 
