@@ -35,7 +35,9 @@ MESSAGE_BYTES_MAX: Final = 5 * 1024 * 1024 - 64 * 1024
 
 T = TypeVar("T", bound="Closing")
 
-FENCE_TIMEOUT_SECONDS: Final = 5.0
+FENCE_TIMEOUT_SECONDS: Final = 30.0
+"""SQLite gives its lock to whoever asks next, and a busy owner asks all the time: a fence may have to try often."""
+
 TRIM_TIMEOUT_SECONDS: Final = 5.0
 FROZEN_SECONDS: Final = 1.0
 """How long an owner, or who wants to become it, waits for the transaction of a process that is stopped: a worker has

@@ -290,11 +290,13 @@ class LogContract:
 
         thread = threading.Thread(target=stream)
         thread.start()
-        self.eventually(log, lambda: len(confirmed) > 20)
-        new = self.fence(open_log(), events, "new")
-        new.append(entries(1), timeout_seconds=DEADLINE_SECONDS)
-        stop.set()
-        thread.join(DEADLINE_SECONDS)
+        try:
+            self.eventually(log, lambda: len(confirmed) > 20)
+            new = self.fence(open_log(), events, "new")
+            new.append(entries(1), timeout_seconds=DEADLINE_SECONDS)
+        finally:  # the log must not be closed under its hands
+            stop.set()
+            thread.join()
         read = numbers(self.read_all(log, events, 0, len(confirmed) + 1))
         before, after = read[: read.index(1)], read[read.index(1) + 1 :]
         assert after == []
