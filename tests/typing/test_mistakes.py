@@ -8,15 +8,22 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.docs.pages import ROOT, Block, parts
+
 MISTAKES = Path("tests", "typing", "mistakes.py")
 ROOMS = ("schemas", "aggregates", "projections", "pipelines")
-DOCUMENTED = {
-    "README.md": ("shop.py", "test_shop.py", "talk.py"),
-    "docs/testing.md": ("library.py", "test_library.py"),
-    "docs/client.md": ("sending.py", "many.py", "outcomes.py", "repeating.py", "api.py", "test_api.py"),
-}
-"""Pages, and the names of the modules that their Python blocks are."""
+DOCUMENTED = ("README.md", "docs/testing.md", "docs/client.md")
+"""Pages that share a folder with `shop.py`."""
+
+
+def documented() -> dict[str, str]:
+    """The Python on these pages, as modules: the files that have a title, and the blocks that are run."""
+    modules = {}
+    for page in DOCUMENTED:
+        for part in parts(ROOT / page):
+            if isinstance(part, Block) and part.language == "python":
+                modules[part.title or f"{Path(page).stem.lower()}_{part.line}.py"] = part.text
+    return modules
 
 
 def expected(checker: str) -> list[tuple[str, int]]:
@@ -37,16 +44,14 @@ def project(tmp_path: Path) -> Path:
         (package / file.name).symlink_to(file)
     for room in ROOMS:
         (package / room).symlink_to(ROOT / room)
-    for page, modules in DOCUMENTED.items():
-        blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
-        for name, block in zip(modules, blocks, strict=True):
-            (tmp_path / name).write_text(block)
+    for name, text in documented().items():
+        (tmp_path / name).write_text(text)
     return tmp_path
 
 
 def reported(project: Path, *command: str) -> tuple[list[tuple[str, int]], str]:
     """The files and lines in which a checker has found an error, and all that it printed."""
-    files = [str(MISTAKES), *(name for modules in DOCUMENTED.values() for name in modules)]
+    files = [str(MISTAKES), *documented()]
     ran = subprocess.run(
         [str(Path(sys.executable).with_name(command[0])), *command[1:], *files],
         cwd=project,
@@ -72,4 +77,5 @@ def test_pyright_finds_each_mistake_and_nothing_else(project: Path) -> None:
 
 def test_every_mistake_is_found_by_both() -> None:
     assert len(expected("mypy")) > 30
+    assert len(documented()) == 11
     assert expected("mypy") == expected("pyright")

@@ -1,7 +1,6 @@
 """`clickhouse-connect` and curl in other processes, against an engine that is open in this one."""
 
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,8 +10,6 @@ from typing import Any
 import pytest
 from magnetar.projections.http_front import HttpFront
 from magnetar.projections.store import Store
-
-DOCS = Path(__file__).parents[3] / "docs" / "querying.md"
 
 CONNECT = """
 import json, sys
@@ -212,24 +209,3 @@ asked = [
 print(json.dumps([len(client.raw_query(sql)) > 0 for sql in asked]))
 """
     assert all(run(folder, code))
-
-
-def blocks(language: str) -> list[str]:
-    """The code blocks of docs/querying.md in one language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", DOCS.read_text(), re.MULTILINE | re.DOTALL)
-
-
-def test_the_python_in_the_docs_runs_as_it_stands_there(folder: Path) -> None:
-    program = "\n".join(blocks("python")) + "\nimport json\nprint(json.dumps([best_sellers.shape, total]))\n"
-    assert run(folder, program, prelude="") == [[2, 2], 2000]
-
-
-def test_the_shell_session_in_the_docs_is_what_is_printed(folder: Path) -> None:
-    (session,) = blocks("console")
-    commands = [part.partition("\n") for part in re.split(r"^\$ ", session, flags=re.MULTILINE)[1:]]
-    script = "\n".join(command for command, _, _ in commands)
-    environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
-    ran = subprocess.run(
-        ["bash", "-euc", script], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    assert ran.stdout == "".join(output for _, _, output in commands), ran.stderr

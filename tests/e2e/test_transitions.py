@@ -1,4 +1,4 @@
-"""The code of docs/testing.md runs as it stands there, and prints what stands there."""
+"""`magnetar transitions`, over the domain of docs/testing.md; that page itself is run by tests/docs."""
 
 import json
 import re
@@ -8,32 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.pages import ROOT, Block, files, parts
 from tests.e2e.conftest import Shell
 
-PAGE = (Path(__file__).parents[2] / "docs" / "testing.md").read_text()
-
-
-def blocks(language: str) -> list[str]:
-    """The page's code blocks in one language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-
-
-def without_trailing_spaces(text: str) -> str:
-    return "".join(line.rstrip() + "\n" for line in text.splitlines())
+PAGE = ROOT / "docs" / "testing.md"
 
 
 @pytest.fixture
 def library(shell: Shell) -> Shell:
     """A terminal in a folder with the page's two modules."""
-    for name, text in zip(("library.py", "test_library.py"), blocks("python"), strict=True):
+    for name, text in files(PAGE).items():
         (shell.folder / name).write_text(text)
     return shell
-
-
-def test_the_table_is_the_one_that_is_printed(library: Shell) -> None:
-    ran = library.run("transitions", "library", "Book")
-    assert (ran.returncode, ran.stderr) == (0, "")
-    assert f"$ magnetar transitions library Book\n{without_trailing_spaces(ran.stdout)}" == blocks("console")[0]
 
 
 def test_evidence_from_another_run_makes_the_same_table(library: Shell) -> None:
@@ -53,7 +39,8 @@ def test_a_failing_test_says_what_the_page_says(library: Shell) -> None:
     ran = library.run("transitions", "library", "Book")
     assert ran.returncode == 2
     said = re.sub(r"^E +(?=\S)", "  ", ran.stderr, flags=re.MULTILINE)
-    for line in blocks("text")[0].splitlines():
+    (shown,) = (part.text for part in parts(PAGE) if isinstance(part, Block) and part.language == "text")
+    for line in shown.splitlines():
         assert line.strip() in said
     assert "Mend them first." in said
 
@@ -74,8 +61,7 @@ def test_what_cannot_be_shown_is_said_in_one_line(library: Shell, arguments: lis
 
 
 def test_the_flights_transitions_are_told(shell: Shell) -> None:
-    checkout = Path(__file__).parents[2]
-    shell.folder = checkout
+    shell.folder = ROOT
     ran = shell.run(
         "transitions", "examples.flights.pipeline", "Flight", "--tests", "tests/unit/examples/test_flight.py"
     )
