@@ -32,7 +32,7 @@ test: $(ENVIRONMENT) .venv-wheel/.locked ## run all tests, against the checkout 
 	@tools/test
 
 .PHONY: check
-check: $(ENVIRONMENT) ## format, lint, types (mypy and pyright), import arrows
+check: $(ENVIRONMENT) ## format, lint, types (mypy and pyright), import arrows, the docs' site
 	@tools/check
 
 .PHONY: chaos
@@ -40,9 +40,17 @@ chaos: $(ENVIRONMENT) ## kill and freeze: all of January, 100 random kills; SEED
 	MAGNETAR_CHAOS_FLIGHTS=1000000 MAGNETAR_CHAOS_KILLS=100 $(if $(SEED),MAGNETAR_CHAOS_SEED='$(SEED)') \
 		.venv/bin/pytest -s tests/chaos
 
+.PHONY: docs
+docs: $(ENVIRONMENT) ## build the docs' site, build/site/index.html; any warning is an error
+	@tools/check docs
+
 .PHONY: bench
 bench: $(ENVIRONMENT) ## measure speeds beside their floors
 	.venv/bin/python -m benchmarks
+
+.PHONY: dist
+dist: $(ENVIRONMENT) ## build what is released into dist/: sdist, wheel, SHA256SUMS (docs/releasing.md)
+	@.venv/bin/python -P tools/dist.py
 
 .PHONY: format
 format: $(ENVIRONMENT) ## format the code and apply the safe fixes of the linter

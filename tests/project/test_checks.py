@@ -87,3 +87,17 @@ def test_a_forbidden_import_is_seen(checkout: Path, room: str, statement: str) -
     with planted(checkout, {f"{room}/planted.py": statement + "\n"}):
         told = check(checkout, "imports")
     assert f"magnetar.{room}.planted ->" in " ".join(told.split())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[A page](nothing.md)",
+        "[A heading](glossary.md#nothing)",
+        "::: magnetar.Nothing",
+    ],
+)
+def test_docs_that_lead_nowhere_are_seen(checkout: Path, text: str) -> None:
+    with planted(checkout, {"docs/planted.md": f"# Planted\n\n{text}\n"}):
+        told = check(checkout, "docs")
+    assert "planted.md" in told or "magnetar.Nothing" in told
