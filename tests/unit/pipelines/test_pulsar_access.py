@@ -42,6 +42,7 @@ def test_a_file_is_read_again_when_it_has_changed(tmp_path: Path) -> None:
         ("nonsense", "damaged, or signed by another"),
         ("a.b.c", "damaged, or signed by another"),
     ],
+    ids=["expired", "signed by another", "of no end", "no token", "no JSON"],  # not the tokens: one has the time in it
 )
 def test_what_is_wrong_with_a_token_is_said_without_showing_it(text: str, words: str) -> None:
     access = Access(token=Token(text=text))
