@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+from typing import Any, Final, Literal, get_args, get_origin
 from uuid import UUID
 
 from magnetar.schemas import DeclarationError, Immutable, QueryRefused, StoreUnavailable
-from magnetar.schemas.derivation import hints_of
+from magnetar.schemas.annotations import hints_of, opened, union_members
 from magnetar.schemas.names import kebab
 
 from .columns import literal, quoted
@@ -94,21 +94,19 @@ def _check_fields(projection: type[Sql], columns: dict[str, str]) -> None:
 
 
 def _fits(annotation: Any, column: str) -> bool:
-    is_nullable = get_origin(annotation) in (Union, types.UnionType) and types.NoneType in get_args(annotation)
-    if is_nullable:
-        (annotation,) = [a for a in get_args(annotation) if a is not types.NoneType] or [None]
+    members = union_members(opened(annotation)[0])
+    kinds = {_kind(member) for member in members if member is not types.NoneType}
     column = re.sub(r"^LowCardinality\((.*)\)$", r"\1", column)
     inner = re.sub(r"^Nullable\((.*)\)$", r"\1", column)
-    if inner != column and not is_nullable:
+    if inner != column and types.NoneType not in members:
         return False
-    kind = _kind(annotation)
+    kind = kinds.pop() if len(kinds) == 1 else None  # the members of a union of structs are of one kind
     return kind in _FITTING and re.fullmatch(_FITTING[kind], " ".join(inner.split())) is not None
 
 
 def _kind(annotation: Any) -> Any:
     """The key of an annotation in the table above."""
-    if get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
+    annotation, _ = opened(annotation)
     if get_origin(annotation) is Literal:
         return type(get_args(annotation)[0])
     annotation = get_origin(annotation) or annotation

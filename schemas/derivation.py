@@ -8,14 +8,14 @@ from typing import Any, Final
 import msgspec
 from fastavro import parse_schema, schemaless_reader, schemaless_writer
 
-from .annotations import hints_of, union_members
+from .annotations import hints_of
 from .derive import record_of
 from .errors import Undecodable
 from .field_type import Json, Unknown
 from .messages import Immutable, Message
 from .names import wire_name
 
-__all__ = ["Json", "RecordCodec", "UnknownToThisCode", "hints_of", "record_schema", "union_members"]
+__all__ = ["Json", "RecordCodec", "UnknownToThisCode", "hints_of", "record_schema"]
 
 _LONG: Final = range(-(2**63), 2**63)
 

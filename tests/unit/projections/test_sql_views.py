@@ -2,12 +2,14 @@
 
 import uuid
 from datetime import date
+from decimal import Decimal
+from typing import Annotated, NewType
 
 import pytest
 from magnetar.projections import Sql
 from magnetar.projections.sql_views import create_view, view_name
 from magnetar.projections.store import Store
-from magnetar.schemas import DeclarationError
+from magnetar.schemas import DeclarationError, Precision, State
 
 
 @pytest.fixture
@@ -85,3 +87,28 @@ class Nullable(Sql):
 def test_what_does_not_fit_is_refused_naming_it(store: Store, database: str, projection: type[Sql], words: str) -> None:
     with pytest.raises(DeclarationError, match=words):
         create_view(store, database, projection, set())
+
+
+Sku = NewType("Sku", str)
+
+
+class Card(State):
+    number: str
+
+
+class Cash(State):
+    pass
+
+
+class Named(Sql):
+    select = """
+    SELECT sku, toNullable(sku) AS other, toDecimal64(1, 2) AS price, tuple('Cash', NULL, NULL) AS paid FROM Sold
+    """
+    sku: Sku
+    other: Annotated[Sku | None, "if there is one"]
+    price: Annotated[Decimal, Precision(18, 2)]
+    paid: Card | Cash
+
+
+def test_aliases_are_opened_and_a_union_of_structs_is_a_tuple(store: Store, database: str) -> None:
+    create_view(store, database, Named, set())
