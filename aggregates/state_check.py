@@ -21,11 +21,13 @@ def why_broken(state: Any) -> str | None:
     aggregate: Any = type(state)
     codec = _codec(aggregate)
     try:
-        read = codec.decode(codec.encode(state))
+        written = codec.encode(state)
+    except PartitionRefused as error:
+        return f"{_unwritable(state) or type(state).__qualname__} cannot be stored ({error.__cause__})"
+    try:
+        read = codec.decode(written)
     except PartitionRefused as error:
         return _from_msgspec(state, error.__cause__ or error)
-    except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
-        return f"{_unwritable(state) or type(state).__qualname__} cannot be stored ({error})"
     for path, is_there, is_read in differences(state, read, exactly=True):
         return f"{_field(state, path)} is {is_there!r}, and would be read as {is_read!r}"
     return None

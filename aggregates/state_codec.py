@@ -23,19 +23,25 @@ class StateCodec:
         self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(aggregate)
 
     def encode(self, state: Any) -> bytes:
-        """The state's bytes. Raises TypeError or ValueError for one that `apply` has made of the wrong types."""
-        return _ENDED if state is None else self._encoder.encode(state)
+        """The state's bytes. Raises PartitionRefused for one that `apply` has made of what cannot be stored."""
+        try:
+            return _ENDED if state is None else self._encoder.encode(state)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise self._refusal("cannot be stored", error) from error
 
     def decode(self, data: bytes) -> Any:
         """The state. Raises PartitionRefused if the bytes are not of this class."""
         try:
             return None if data == _ENDED else self._decoder.decode(data)
         except msgspec.MsgspecError as error:
-            name = wire_name(self._aggregate)
-            raise PartitionRefused(
-                f"A stored state of {name} cannot be read: {error}.",
-                cure=f"`apply` makes states that {name}'s annotations do not allow: mend it, and raise its revision.",
-            ) from error
+            raise self._refusal("cannot be read", error) from error
+
+    def _refusal(self, what: str, error: Exception) -> PartitionRefused:
+        name = wire_name(self._aggregate)
+        return PartitionRefused(
+            f"A state of {name} {what}: {error}.",
+            cure=f"`apply` makes states that {name}'s annotations do not allow: mend it, and raise its revision.",
+        )
 
 
 def fingerprint(aggregate: type[Any]) -> bytes:

@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 from magnetar.aggregates import CheckpointUnusable, FoundRound, PartitionProcessor, Round
 from magnetar.aggregates.checkpoint import Beginning, blocks_of, find_rounds, read_beginning
-from magnetar.schemas import MagnetarError, MessageId, ReadRule, Topic
+from magnetar.schemas import DataFolderError, MagnetarError, MessageId, ReadRule, Topic
 from magnetar.schemas.checkpoint_block import CHECKPOINT_JSON
 from magnetar.schemas.commit import read_head
 
@@ -110,6 +110,12 @@ class Checkpoints:
 
     def _messages(self, after: MessageId | None) -> Iterator[tuple[MessageId, bytes]]:
         """What stands on the checkpoint topic behind a message. Less is no harm: an older round is found, or none."""
+        try:
+            yield from self._read(after)
+        except DataFolderError as error:
+            self._logger.warning("checkpoints cannot be read", why=str(error))
+
+    def _read(self, after: MessageId | None) -> Iterator[tuple[MessageId, bytes]]:
         end = self._log.end(self._topic, self._partition)
         if end is None or (after is not None and end <= after):
             return
@@ -137,7 +143,7 @@ class Checkpoints:
                     return
                 self._begin(processor, marks)
             self._append_due(processor.next_number)
-        except (MagnetarError, TypeError, ValueError) as error:
+        except MagnetarError as error:
             self._abandon(processor.next_number, error)
 
     def close(self) -> None:

@@ -216,6 +216,9 @@ class Worker:
                 checkpoints.rejected(found, error)
                 owned.processor.close()
                 continue
+            except BaseException:
+                owned.processor.close()
+                raise
             owned.processor.begin(owner, self._incarnation)
             return owned
         raise AssertionError("without a checkpoint, no checkpoint is unusable")

@@ -66,6 +66,13 @@ class NewerTally(Tally, wire_name="Tally"):
         return made if isinstance(event, Closed) else made.replace(note="new")
 
 
+class HugeTally(Tally, wire_name="Tally"):
+    """Its `apply` makes numbers that no stored state can hold."""
+
+    def apply(self, event: Added | Closed) -> Self:
+        return self.replace(total=2**70)
+
+
 tallies = Pipeline("tallies", aggregates=[Tally], partitions=1)
 SCHEMA = tallies.schemas["Tally"]
 COMMANDS, EVENTS, CHECKPOINTS = (
@@ -298,3 +305,31 @@ def test_a_checkpoint_that_cannot_be_written_costs_only_itself(system: System) -
     system.send(500)
     assert system.run() == folded(system)
     assert system.blocks() == 0
+
+
+def test_a_state_that_cannot_be_stored_costs_checkpoints_and_no_worker(system: System, replayed: list[int]) -> None:
+    system.send(300)
+    assert system.run(HugeTally)["t1"][1].total == 2**70
+    replayed.clear()
+    assert system.run(HugeTally)["t1"][1].total == 2**70
+    assert min(replayed) == 1
+
+
+def test_a_state_that_cannot_be_spilled_refuses_its_partition(system: System) -> None:
+    system.send(300)
+    worker = system.worker(HugeTally, states_max=10)
+    while worker.step(timeout_seconds=0.1):
+        pass
+    assert "A state of Tally cannot be stored: " in worker.refused[0].what
+    worker.close()
+
+
+def test_without_the_file_of_the_checkpoints_the_log_is_read_from_its_start(
+    system: System, replayed: list[int]
+) -> None:
+    system.send(500)
+    system.run()
+    system.damage("DROP TABLE messages")
+    replayed.clear()
+    assert system.run() == folded(system)
+    assert min(replayed) == 1
