@@ -46,7 +46,7 @@ class Decision(NamedTuple):
     """What became of one command message.
 
     `commit` is the new commit's bytes, to be appended under `key`; None for a message that has been decided before,
-    whose commit is the one with `number`, or is not remembered if `number` is None.
+    whose commit is the one with `number`, or is not remembered if `number` is None. `reason` is why it was parked.
     """
 
     commit: bytes | None
@@ -55,6 +55,7 @@ class Decision(NamedTuple):
     command_id: str
     reply_to: str | None
     outcome: str
+    reason: str = ""
 
 
 class Cannot(Exception):
@@ -309,7 +310,8 @@ class PartitionProcessor:
         if len(commit) > self._commit_bytes_max:
             readable = CommandEnvelope(readable.aggregate_id, readable.command_id, readable.issued_at_us)
             commit = self._commit(id, readable, encode_ids_to_time(readable), version, published_at_ms, tail)
-        return self._stored(id, readable, known_as, commit, published_at_ms, "parked")
+        stored = self._stored(id, readable, known_as, commit, published_at_ms, "parked")
+        return stored._replace(reason=cannot.reason)
 
     def _commit(
         self, id: MessageId, envelope: CommandEnvelope, ids_to_time: bytes, version: int, at_ms: int, tail: bytes

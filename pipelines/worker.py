@@ -319,7 +319,11 @@ class Worker:
         for decision in decisions:
             if decision.outcome == "parked":
                 self._logger.warning(
-                    "command parked", partition=partition, number=decision.number, command_id=decision.command_id
+                    "command parked",
+                    partition=partition,
+                    number=decision.number,
+                    command_id=decision.command_id,
+                    reason=decision.reason,
                 )
 
     def _reply(self, owned: _Owned, partition: int, decisions: Sequence[Decision]) -> None:

@@ -108,7 +108,8 @@ def test_an_expected_version_decides_only_at_that_version(place: Place, client: 
         again = client.ask(Purse, "a", Pay(5), expected_version=receipt.version)
         with pytest.raises(CommandParked) as parked:
             client.ask(Purse, "a", Pay(5), expected_version=receipt.version)
-    assert (again.version, parked.value.reason) == (2, "version_conflict")
+    assert (again.version, parked.value.reason, parked.value.version) == (2, "version_conflict", 2)
+    assert "look at it" in parked.value.cure
 
 
 @pytest.mark.parametrize(
