@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, Generic, TypeVar
 
-from magnetar.schemas import MagnetarError, OutcomeUnknown, Position
+from magnetar.schemas import MagnetarError, OutcomeUnknown, Position, Undecodable
 from magnetar.schemas.commit import PARKED, Commit, Parked
 from magnetar.schemas.errors import Fault
 
@@ -79,3 +79,14 @@ def unknown(command_id: str, why: str) -> OutcomeUnknown:
         cure="Repeating it with the same command id is safe: an id is decided once.",
         command_id=command_id,
     )
+
+
+def unreadable(command_id: str, why: MagnetarError) -> Undecodable:
+    """The error for a command that was decided, with an outcome that this code cannot read: the worker is newer."""
+    error = Undecodable(
+        f"Command {command_id} was decided, and this code cannot read the outcome. {why.what}",
+        cure="Deploy the code that declares it here too: asking again with the same command id gives the outcome then.",
+        command_id=command_id,
+    )
+    error.__cause__ = why
+    return error

@@ -6,12 +6,12 @@ import threading
 from concurrent.futures import Future
 from typing import Any, Final
 
-from magnetar.schemas import MagnetarError, MessageRefused
+from magnetar.schemas import MagnetarError, MessageRefused, PartitionRefused, Undecodable
 from magnetar.schemas.commit import read_command_id
 
 from .log import Inbox, Log
 from .outgoing import Route
-from .receipt import Receipt, receipt_of, unknown
+from .receipt import Receipt, receipt_of, unknown, unreadable
 from .reply import Reply
 
 LOOK_SECONDS: Final = 0.005
@@ -151,5 +151,7 @@ def _answer(ask: Ask, reply: Reply) -> None:
     try:
         commit = route.codecs.of(reply.schema).decode(reply.commit)
         ask.receipt.set_result(receipt_of(route.context, route.aggregate, reply.partition, commit))
+    except (PartitionRefused, Undecodable) as error:
+        ask.receipt.set_exception(unreadable(ask.command_id, error))
     except Exception as error:  # noqa: BLE001 - the asker's to see, and not this thread's to end of
         ask.receipt.set_exception(error)

@@ -1,11 +1,13 @@
 """A backlog over two releases: commands and commits of the older one are read with its schemas."""
 
 import random
+import threading
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Self
 
+import pytest
 from magnetar.aggregates import Aggregate
 from magnetar.pipelines import Pipeline, SyncClient
 from magnetar.pipelines.clock import SystemClock
@@ -13,7 +15,7 @@ from magnetar.pipelines.logs.sqlite import SqliteLog
 from magnetar.pipelines.runtime import provision
 from magnetar.pipelines.settings import Settings
 from magnetar.pipelines.worker import Worker
-from magnetar.schemas import Command, Event, Immutable, Precision, uuid7
+from magnetar.schemas import Command, Event, Immutable, Precision, Undecodable, uuid7
 
 
 class Price1(Immutable, wire_name="Price"):
@@ -126,4 +128,22 @@ def test_commands_and_events_of_an_older_release_are_read_with_its_schemas(tmp_p
     totals = ((euro, Decimal("1.50")), (euro, Decimal(2)), (dollar, Decimal(6)))
     (owned,) = new.worker._owned.values()
     assert owned.processor.state_of("a") == (3, Cart2(totals))
+    new.close()
+
+
+def test_an_outcome_that_the_clients_code_lacks_is_said_to_be_decided(tmp_path: Path) -> None:
+    old = Deployment(tmp_path / "data", Cart1)
+    old.worker.close()
+    new = Deployment(tmp_path / "data", Cart2)
+    id, stop = uuid7(SystemClock().now_ms(), 1), threading.Event()
+    thread = threading.Thread(target=lambda: [new.work() for _ in iter(stop.is_set, True)])
+    thread.start()
+    try:
+        with pytest.raises(Undecodable, match=f"Command {id} was decided, .* Added.price.currency") as unreadable:
+            old.client.ask(Cart1, "a", Put1(Price1(Decimal(1))), command_id=id)
+    finally:
+        stop.set()
+        thread.join()
+    assert unreadable.value.fields == {"command_id": id}
+    old.close()
     new.close()
