@@ -6,7 +6,7 @@ from fastapi import FastAPI, Header, Request, status
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from magnetar import CommandParked, MagnetarError, OutcomeUnknown, Receipt
+from magnetar import CommandParked, MagnetarError, MessageRefused, OutcomeUnknown, Receipt
 
 from .pipeline import accounts
 from .user import (
@@ -112,12 +112,18 @@ async def command_parked(_: Request, error: CommandParked) -> JSONResponse:
     return problem(code, error.detail, reason=error.reason, position=error.position)
 
 
+@app.exception_handler(MessageRefused)
+async def message_refused(_: Request, error: MessageRefused) -> JSONResponse:
+    """It cannot be sent as it is: an id that is none, for example. Nothing was carried out."""
+    return problem(status.HTTP_422_UNPROCESSABLE_CONTENT, error.what)
+
+
 @app.exception_handler(MagnetarError)
 async def other_error(_: Request, error: MagnetarError) -> JSONResponse:
-    """The rest: what cannot be sent as it is, or the log does not answer. Nothing was carried out."""
+    """The rest is not the caller's fault, and none of his business: the log does not answer, its disk is full."""
     if error.retry_is_safe:
         return problem(status.HTTP_503_SERVICE_UNAVAILABLE, "Try again later.")
-    return problem(status.HTTP_422_UNPROCESSABLE_CONTENT, error.what)
+    return problem(status.HTTP_500_INTERNAL_SERVER_ERROR, "Something is wrong here.")
 
 
 def problem(code: int, detail: str, **more: Any) -> JSONResponse:

@@ -42,3 +42,17 @@ def test_without_a_worker_the_caller_learns_how_to_repeat(tmp_path: Path, monkey
         worker.close()
     assert (repeating.result().status_code, repeating.result().json()["version"]) == (200, 1)
     log.close()
+
+
+def test_what_is_wrong_with_the_data_folder_is_none_of_the_callers_business(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAGNETAR_DATA", str(tmp_path / "data"))
+    log = SqliteLog(tmp_path / "data", SystemClock())
+    provision(accounts, log)
+    log.close()
+    for file in (tmp_path / "data" / "log" / "accounts" / "user-commands").glob("?*.sqlite"):
+        file.write_bytes(b"no database" * 1000)
+    with TestClient(api.app) as http:
+        answer = http.put("/users/anna/name", json={"name": "Anna"}, headers={"X-Actor": "anna"})
+    assert (answer.status_code, str(tmp_path) in answer.text) == (500, False)
