@@ -17,7 +17,7 @@ from magnetar.schemas import (
     why_bad_aggregate_id,
     wire_name,
 )
-from magnetar.schemas.command_message import CommandCodec, CommandEnvelope
+from magnetar.schemas.command_message import RESERVED, CommandCodec, CommandEnvelope
 from magnetar.schemas.commit import CommitCodec
 from magnetar.schemas.ids import is_uuid
 
@@ -102,6 +102,8 @@ def _why_not(id: str, details: Details) -> tuple[str, str] | None:
     for key, value in metadata.items():
         if not (isinstance(key, str) and isinstance(value, str)):
             return f"the metadata {key!r}: {value!r} is not text", "Metadata are texts by text."
+        if key.startswith(RESERVED):
+            return f"the metadata {key!r} would be taken for Magnetar's own", f"Begin it otherwise than {RESERVED!r}."
     return None
 
 

@@ -28,6 +28,9 @@ from .framing import (
 from .messages import Command
 from .names import wire_name
 
+RESERVED: Final = "magnetar."
+"""What the keys of our own metadata begin with: a sender's do not."""
+
 RESOLVES: Final = "magnetar.resolves"
 """The metadata of a retry or a drop: the id of the parked command that it settles."""
 

@@ -127,6 +127,7 @@ def test_an_expected_version_decides_only_at_that_version(place: Place, client: 
         ("a", {"expected_version": -1}, "expected version is -1"),
         ("a", {"expected_version": True}, "expected version is True"),
         ("a", {"metadata": {"n": 1}}, "metadata 'n': 1 is not text"),
+        ("a", {"metadata": {"magnetar.drop": "x"}}, "'magnetar.drop' would be taken for Magnetar's own"),
     ],
 )
 def test_what_could_not_be_decided_is_not_even_sent(
