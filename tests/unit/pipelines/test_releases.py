@@ -11,6 +11,7 @@ import pytest
 from magnetar.aggregates import Aggregate
 from magnetar.pipelines import Pipeline, SyncClient
 from magnetar.pipelines.clock import SystemClock
+from magnetar.pipelines.deciding import decide_until
 from magnetar.pipelines.logs.sqlite import SqliteLog
 from magnetar.pipelines.runtime import provision
 from magnetar.pipelines.settings import Settings
@@ -136,7 +137,7 @@ def test_an_outcome_that_the_clients_code_lacks_is_said_to_be_decided(tmp_path: 
     old.worker.close()
     new = Deployment(tmp_path / "data", Cart2)
     id, stop = uuid7(SystemClock().now_ms(), 1), threading.Event()
-    thread = threading.Thread(target=lambda: [new.work() for _ in iter(stop.is_set, True)])
+    thread = threading.Thread(target=decide_until, args=(stop.is_set, [new.worker], SystemClock()))
     thread.start()
     try:
         with pytest.raises(Undecodable, match=f"Command {id} was decided, .* Added.price.currency") as unreadable:
