@@ -12,11 +12,11 @@ import types
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Any, Final, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
 from magnetar.schemas import Command, Rejection
-from magnetar.schemas.derivation import hints_of
+from magnetar.schemas.annotations import hints_of, opened, union_members
 
 from .aggregate import Aggregate, contract_of
 
@@ -93,12 +93,13 @@ def kind_of(state: Any, version: int) -> str:
 
 def _choices(annotation: Any) -> list[str]:
     """What can stand in a field, if that can be counted."""
+    annotation, _ = opened(annotation)
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
         return [member.name for member in annotation]
-    members = get_args(annotation)
     if get_origin(annotation) is Literal:
-        return [_called(member) for member in members]
-    if get_origin(annotation) in (Union, types.UnionType) and all(
+        return [_called(member) for member in get_args(annotation)]
+    members = union_members(annotation)
+    if len(members) > 1 and all(
         member is types.NoneType or (isinstance(member, type) and issubclass(member, msgspec.Struct))
         for member in members
     ):

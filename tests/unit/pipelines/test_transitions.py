@@ -2,7 +2,7 @@
 
 import enum
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import pytest
 from magnetar.aggregates import Aggregate, evidence, given
@@ -86,6 +86,10 @@ class Light(Aggregate):
         return self.replace(mode="night", over=Closed())
 
 
+class Valve(Gate):
+    way: Annotated[Open | Closed, "of the water"] = Open()
+
+
 class Counter(Aggregate):
     count: int = 0
 
@@ -150,6 +154,7 @@ def test_states_are_told_apart_by_what_can_be_counted() -> None:
     assert len(evidence.kinds_of(Light)) == 8
     assert evidence.kind_of(Light(), 0) == "day, RED, None"
     assert evidence.kind_of(Light("night", Colour.GREEN, Closed()), 1) == "night, GREEN, Closed"
+    assert evidence.kinds_of(Valve) == evidence.kinds_of(Gate) == ["Open", "Closed"]
     assert evidence.kinds_of(Counter) == ["new", "existing", "ended"]
     states = (Counter(), 0), (Counter(1), 1), (Counter(10), 10)
     assert [evidence.kind_of(*state) for state in states] == ["new", "existing", "ended"]
