@@ -7,6 +7,7 @@ import fcntl
 import json
 import math
 import os
+import secrets
 import shutil
 import sqlite3
 import time
@@ -75,7 +76,8 @@ class Folder:
         marker = self.path / _MARKER
         if not marker.exists():
             self.path.mkdir(parents=True, exist_ok=True)
-            foreign = [each.name for each in self.path.iterdir() if each.name not in _OTHERS]
+            names = [each.name for each in self.path.iterdir()]
+            foreign = [name for name in names if name not in _OTHERS and not name.startswith(_making(marker))]
             if foreign and not marker.exists():
                 raise DataFolderError(
                     f"{self.path} is not empty, and not a data folder of Magnetar: it holds {min(foreign)!r}.",
@@ -352,8 +354,13 @@ def _holder_of(path: Path, kind: str, first_byte: str = "0") -> int | None:
     return None
 
 
+def _making(path: Path) -> str:
+    """What the names begin with under which a file is being written."""
+    return f".{path.name}."
+
+
 def _write_atomically(path: Path, text: str) -> None:
-    making = path.with_name(f".{path.name}.{os.getpid()}")
+    making = path.with_name(f"{_making(path)}{secrets.token_hex(8)}")
     with making.open("w") as file:
         file.write(text)
         file.flush()

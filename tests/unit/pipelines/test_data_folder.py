@@ -6,12 +6,14 @@ import shutil
 import sqlite3
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from magnetar.pipelines.clock import SystemClock
 from magnetar.pipelines.log import Entry
 from magnetar.pipelines.logs.sqlite import SqliteLog
+from magnetar.pipelines.logs.sqlite_files import Folder
 from magnetar.schemas import DataFolderError, Topic, TopicKind
 
 TOPIC = Topic("shop", "Order", TopicKind.EVENTS)
@@ -154,3 +156,10 @@ def test_a_full_disk_loses_nothing_that_was_confirmed(small_disk: Path) -> None:
     reader = log.reader(TOPIC, 0, after=None)
     assert len(reader.read(messages_max=1000, timeout_seconds=0)) == confirmed
     log.close()
+
+
+def test_a_folder_may_be_made_by_several_at_a_time(tmp_path: Path) -> None:
+    for n in range(20):
+        with ThreadPoolExecutor(8) as threads:
+            folders = [threads.submit(Folder, tmp_path / str(n)) for _ in range(8)]
+        assert {folder.result().path for folder in folders} == {tmp_path / str(n)}
