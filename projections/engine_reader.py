@@ -173,7 +173,11 @@ class EngineReader:
             if self._is_closed:
                 raise clickhouse_error("QUERY_WAS_CANCELLED", "The engine is being closed.")
             self._running.add(mark)
-        return self._connect()
+        try:
+            return self._connect()
+        except BaseException:
+            self._running.discard(mark)
+            raise
 
     def _shut(self, connection: Any, mark: str) -> None:
         connection.close()

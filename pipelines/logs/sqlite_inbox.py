@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from magnetar.schemas import DataFolderError
 
@@ -61,7 +62,8 @@ def deliver(folder: Path, address: str, payloads: Sequence[bytes]) -> None:
     if not _ADDRESS.fullmatch(address) or not path.exists():
         return
     with contextlib.suppress(sqlite3.Error):
-        connection = sqlite3.connect(path, isolation_level=None, timeout=1.0)
+        # Without mode=rw, an inbox that is removed in this moment would be made anew, for nobody.
+        connection = sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, isolation_level=None, timeout=1.0)
         try:
             connection.execute("PRAGMA synchronous=OFF")
             connection.execute("BEGIN IMMEDIATE")
