@@ -13,11 +13,13 @@ from typing import Final, NamedTuple
 import structlog
 from magnetar.pipelines.runtime import collect_rarely
 
-from . import mirror, recovery, scale, worker
+from . import ask, mirror, recovery, scale, worker
 from .worker import Measured
 
 SCALE_LEAST: Final = 0.8
 RECOVERY_SECONDS_MAX: Final = 10.0
+ASK_P50_MS_MAX: Final = 10.0
+ASK_P99_MS_MAX: Final = 50.0
 MEMORY_AGGREGATES_MIN: Final = 100_000
 """With fewer aggregates, the process itself is more than they are."""
 
@@ -87,11 +89,24 @@ def scale_rows(_: int) -> Iterator[Row]:
         )
 
 
+def ask_rows(_: int) -> Iterator[Row]:
+    """What a client waits for an answer of an idle worker, and the rate with many asks in flight."""
+    answered = ask.run()
+    yield Row(
+        "ask, idle: p50 and p99",
+        f"{answered.p50_ms:.1f} ms and {answered.p99_ms:.1f} ms",
+        f"{answered.per_second:,.0f} asks/s with {answered.in_flight:,} in flight",
+        f"{ASK_P50_MS_MAX:.0f} ms and {ASK_P99_MS_MAX:.0f} ms",
+        answered.p50_ms < ASK_P50_MS_MAX and answered.p99_ms < ASK_P99_MS_MAX,
+    )
+
+
 BENCHMARKS: Final[dict[str, Callable[[int], Iterator[Row]]]] = {
     "worker": worker_rows,
     "mirror": mirror_rows,
     "recovery": recovery_rows,
     "scale": scale_rows,
+    "ask": ask_rows,
 }
 
 
