@@ -173,7 +173,9 @@ def _parts(schema: Json) -> tuple[Any, list[tuple[str, Json]]]:
     try:
         fields = [(field["name"], field["type"]) for field in schema["fields"]]
         at = next(i for i, (name, _) in enumerate(fields) if name == "type")
-        return [(name, _bare(avro)) for name, avro in fields[: at + 1]], [(n, avro[1]) for n, avro in fields[at + 1 :]]
+        return [(name, _bare(avro)) for name, avro in fields[: at + 1]], [
+            (str(n), avro[1]) for n, avro in fields[at + 1 :]
+        ]
     except (TypeError, KeyError, IndexError, StopIteration):
         return None, []
 

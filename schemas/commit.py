@@ -141,8 +141,14 @@ class CommitCodec:
         self._check_envelope()
 
     def for_schema(self, written_with: str) -> CommitCodec:
-        """A codec that reads what was written with another schema of the same topic."""
-        return CommitCodec(self.schema, written_with=written_with)
+        """A codec that reads what was written with another schema of the same topic. Raises PartitionRefused."""
+        try:
+            return CommitCodec(self.schema, written_with=written_with)
+        except (AttributeError, IndexError, KeyError, StopIteration, TypeError, ValueError) as error:
+            raise PartitionRefused(
+                f"A schema of the commits of {self.schema.aggregate} is none: {type(error).__name__} ({error}).",
+                cure="Somebody else registered it: find out who, and take the right to do so away.",
+            ) from error
 
     def encode(
         self,
@@ -444,7 +450,7 @@ class _Records:
 
     def __init__(self, schema: AggregateSchema, ours: dict[str, type[Any]], written: list[tuple[str, Json]]) -> None:
         self._aggregate = schema.aggregate
-        self._names = [UNKNOWN_SYMBOL, *(name for name, _ in written)]
+        self._names = [UNKNOWN_SYMBOL, *(str(name) for name, _ in written)]
         self._by_class: dict[type[Any], tuple[bytes, RecordCodec, bytes]] = {}
         self._by_index: list[tuple[bytes, RecordCodec, bytes] | str] = []
         for index, (name, record) in enumerate(written):

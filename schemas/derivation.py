@@ -47,9 +47,14 @@ class RecordCodec:
         record, written = record_of(cls), schema if written_with is None else written_with
         self._parsed = parse_schema(schema)
         self._datum = record.writer()
-        self.misfit = record.misfit(written)
-        self._writer = self._parsed if written == schema else parse_schema(written)
-        self._read = None if self.misfit else record.reader(written)
+        self._writer, self._read = self._parsed, None
+        try:
+            self.misfit = record.misfit(written)
+            if self.misfit is None:
+                self._writer = self._parsed if written == schema else parse_schema(written)
+                self._read = record.reader(written)
+        except Exception as error:  # noqa: BLE001 - the writer may be anybody, and its schema anything
+            self.misfit = f" with a schema that cannot be read: {type(error).__name__} ({error})"
 
     def encode(self, value: Immutable) -> bytes:
         """The record's Avro bytes, exactly those that `fastavro.schemaless_writer` writes.

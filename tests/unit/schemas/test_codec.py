@@ -1,10 +1,11 @@
 """The codec of one class: what it does not write, and what it reads of older and newer messages."""
 
 import io
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -301,3 +302,51 @@ def test_a_command_with_a_symbol_that_its_schema_lacks_is_undecodable() -> None:
     payload = CommandCodec(schema(Paid0)).encode(CommandEnvelope("a", uuid7(1, 1), 0), Pay(Color.RED))
     with pytest.raises(Undecodable):
         CommandCodec(schema(Paid0)).decode(payload[:-1] + b"\x7e")
+
+
+class Order(Command):
+    color: Color = Color.RED
+    money: Money | None = None
+    paid: Card | Cash = Cash()
+    tags: tuple[str, ...] = ()
+    prices: Mapping[str, int] = {}
+    pair: tuple[int, str] = (1, "")
+
+
+def broken(schema: Any) -> Iterator[str]:
+    """The schema with one thing in it replaced by nonsense, for each thing and each nonsense."""
+    whole = json.dumps(schema)
+    for path in paths(schema):
+        for nonsense in (None, {}, [], "nonsense", 7):
+            changed = around = json.loads(whole)
+            for key in path[:-1]:
+                around = around[key]
+            around[path[-1]] = nonsense
+            yield json.dumps(changed)
+
+
+def paths(value: Any, so_far: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in parts:
+        yield (*so_far, key)
+        yield from paths(part, (*so_far, key))
+
+
+def test_commands_of_a_schema_that_is_broken_anywhere_are_read_or_undecodable() -> None:
+    schema = commands(Order)
+    message = sent(schema, Order())
+    for text in broken(schema.command_schema):
+        codec = CommandCodec(schema).for_schema(text)
+        try:
+            assert codec.decode(message).command == Order(), text
+        except Undecodable:
+            continue
+
+
+def test_commits_of_a_schema_that_is_broken_anywhere_are_read_or_refuse_the_partition() -> None:
+    of_paid = schema(Paid2)
+    for text in ["junk", "[]", "null", *broken(of_paid.commit_schema)]:
+        try:
+            CommitCodec(of_paid).for_schema(text)
+        except PartitionRefused:
+            continue
