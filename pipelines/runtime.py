@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Collection
 
 import structlog
-from magnetar.schemas import LogUnavailable, TopicKind
+from magnetar.schemas import TopicKind
 
 from .clock import Clock, SystemClock
 from .deciding import decide_until, workers_of
@@ -38,17 +38,6 @@ def preflight(pipeline: Pipeline, log: Log) -> None:
         if finding.severity is Severity.WARNING:
             logger.warning("preflight", what=str(finding), mend=finding.mend)
     refuse_dangers(findings, of=f"The pipeline {pipeline.name}")
-
-
-def is_provisioned(pipeline: Pipeline, log: Log) -> bool:
-    """Whether all topics of the pipeline are there."""
-    try:
-        for aggregate in pipeline.aggregates:
-            for kind in TopicKind:
-                log.describe(pipeline.topic(aggregate, kind))
-    except LogUnavailable:
-        return False
-    return True
 
 
 def collect_rarely() -> None:
