@@ -316,8 +316,9 @@ class Order(Command):
 def broken(schema: Any) -> Iterator[str]:
     """The schema with one thing in it replaced by nonsense, for each thing and each nonsense."""
     whole = json.dumps(schema)
+    each: tuple[Any, ...] = (None, {}, [], "nonsense", 7)
     for path in paths(schema):
-        for nonsense in (None, {}, [], "nonsense", 7):
+        for nonsense in each:
             changed = around = json.loads(whole)
             for key in path[:-1]:
                 around = around[key]
