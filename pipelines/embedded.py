@@ -123,6 +123,8 @@ class _Deciding:
                 self._rested.notify_all()
 
     def _rest(self) -> None:
+        if any(worker.keeps_off for worker in self._workers):
+            return  # what stands on that partition is not decided yet
         with self._rested:
             self._rests += 1
             self._rested.notify_all()

@@ -152,6 +152,11 @@ class Worker:
         """The partitions that this worker believes to own."""
         return tuple(sorted(self._owned))
 
+    @property
+    def keeps_off(self) -> bool:
+        """Whether it lost a partition lately, and will take part in it again in a moment."""
+        return bool(self._rejoin_at)
+
     def step(self, *, timeout_seconds: float) -> bool:
         """Wait for commands of one partition, and carry them through to the acknowledgement.
 
