@@ -57,7 +57,11 @@ class SqliteConsumer:
         self._turn = 0
         self._closed = False
         self._looked_at = self._beat_at = float("-inf")
-        self._join()
+        try:
+            self._join()
+        except BaseException:
+            self._close_files()
+            raise
 
     def receive(self, *, messages_max: int, timeout_seconds: float) -> Batch | None:
         """Wait for messages of any partition that this consumer is active for; partitions take turns."""
@@ -102,6 +106,9 @@ class SqliteConsumer:
             transaction(self._registry, self._registry_path, LOCK_TIMEOUT_SECONDS),
         ):
             self._forget(self._name)
+        self._close_files()
+
+    def _close_files(self) -> None:
         self._registry.close()
         for connection in self._connections:
             connection.close()
