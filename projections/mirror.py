@@ -14,9 +14,11 @@ from magnetar.schemas.aggregate_schema import AggregateSchema
 
 from .columns import literal, structure
 from .container import container
+from .generations import DEFINITION as GENERATIONS
 from .range_loop import Lease, Range
 from .store import Store
 from .tables import MirrorTables
+from .views import shown_views
 
 _LEASE_LOST: Final = "magnetar: the lease is lost"
 _KEY: Final = (
@@ -34,7 +36,7 @@ _PENDING: Final = (
     f"owner Nullable(String), written_at {_NOW}) ENGINE = ReplacingMergeTree(first) "
     f"ORDER BY {_TABLE} COMMENT 'the range that each partition is at'"
 )
-ADMIN_DEFINITIONS: Final = ("CREATE DATABASE IF NOT EXISTS magnetar", _LEASES, _PENDING)
+ADMIN_DEFINITIONS: Final = ("CREATE DATABASE IF NOT EXISTS magnetar", _LEASES, _PENDING, GENERATIONS)
 INSERT_SETTINGS: Final = (
     "max_insert_threads = 1, max_threads = 1, input_format_parallel_parsing = 0, max_partitions_per_insert_block = 1, "
     "min_insert_block_size_rows = 10000000, min_insert_block_size_bytes = 0, max_insert_block_size = 10000000, "
@@ -44,7 +46,7 @@ INSERT_SETTINGS: Final = (
 
 
 class Mirror:
-    """The tables of one aggregate as a RangeStore. Generation 1 is the only one there is."""
+    """One generation of the tables of one aggregate, as a RangeStore."""
 
     def __init__(
         self,
@@ -52,13 +54,15 @@ class Mirror:
         schema: AggregateSchema,
         *,
         partitions: int,
+        generation: int = 1,
         schema_text: Callable[[int], str],
         folder: Path,
         failpoint: Callable[[str], None] | None = None,
     ) -> None:
         self._store = store
         self._name = f"{schema.context}/{schema.aggregate}"
-        self.tables = MirrorTables(schema, partitions=partitions)
+        self._generation = generation
+        self.tables = MirrorTables(schema, partitions=partitions, generation=generation)
         self._schema_text = schema_text
         self._folder = folder
         self._failpoint = failpoint or (lambda _: None)
@@ -71,14 +75,32 @@ class Mirror:
         for statement in self.tables.widenings({row[0]: row[1] for row in columns}):
             self._store.command(statement)
 
+    def last_numbers(self) -> dict[int, int]:
+        """By partition, the number of the last commit in the tables, whoever put it there."""
+        rows = self._store.query(f"SELECT partition, max(number) FROM {self.tables.commits} GROUP BY partition")
+        return {partition: number for partition, number in rows}
+
+    def show(self, failpoint: Callable[[str], None] = lambda _: None) -> None:
+        """Let the views show this generation. Repeatable."""
+        for nth, statement in enumerate(shown_views(self.tables).values()):
+            if nth:
+                failpoint("between_views")
+            self._store.command(statement)
+
+    def drop(self) -> None:
+        """Remove the tables, and what is known of how far they are. Repeatable."""
+        for statement in self.tables.drops():
+            self._store.command(statement)
+
     def take_lease(self, partition: int, nonce: str) -> Lease:
         """Write a lease above all before."""
         where = self._where(partition)
         ((epoch,),) = self._store.query(f"SELECT max(epoch) + 1 FROM magnetar.leases WHERE {where}")
         self._store.command(
             "INSERT INTO magnetar.leases (`projection`, generation, aggregate, partition, epoch, nonce) "
-            "VALUES ('mirror', 1, {aggregate:String}, {partition:UInt16}, {epoch:UInt64}, {nonce:String})",
-            {"aggregate": self._name, "partition": partition, "epoch": epoch, "nonce": nonce},
+            "VALUES ('mirror', {generation:UInt32}, {aggregate:String}, {partition:UInt16}, {epoch:UInt64}, "
+            "{nonce:String})",
+            {"generation": self._generation, "aggregate": self._name, "partition": partition, "epoch": epoch, "nonce": nonce},
         )
         return Lease(epoch, nonce)
 
@@ -121,8 +143,8 @@ class Mirror:
                 f"The tables of {self._name} partition {partition} do not fit the log: they hold {count} commits and "
                 f"{have_events} events, and commits {first} to {last} were begun last. Rows were lost, or changed "
                 "behind the mirror's back.",
-                cure="Nothing is lost from the log: stop the projector and remove the tables, or the folder "
-                "`clickhouse` of the data folder; it fills them again.",
+                cure="Nothing is lost from the log: `magnetar rebuild` with the pipeline's module fills new tables from "
+                "it; or stop the projector and remove the folder `clickhouse` of the data folder.",
                 partition=partition,
             )
 
@@ -131,10 +153,11 @@ class Mirror:
         self._store.command(
             "INSERT INTO magnetar.pending "
             "(`projection`, generation, aggregate, partition, epoch, nonce, first, last, after, owner) VALUES "
-            "('mirror', 1, {aggregate:String}, {partition:UInt16}, {epoch:UInt64}, {nonce:String}, "
+            "('mirror', {generation:UInt32}, {aggregate:String}, {partition:UInt16}, {epoch:UInt64}, {nonce:String}, "
             "{first:Int64}, {last:Int64}, "
             "{after:Nullable(String)}, {owner:Nullable(String)})",
             {
+                "generation": self._generation,
                 "aggregate": self._name,
                 "partition": partition,
                 "epoch": lease.epoch,
@@ -149,7 +172,7 @@ class Mirror:
     def insert(self, partition: int, lease: Lease, inserted: Range, schema: int, payloads: Sequence[bytes]) -> None:
         """Let ClickHouse decode the payloads into both tables, each under its token and behind the lease."""
         text = self._schema_text(schema)
-        path = self._folder / f"{os.getpid()}-{self.tables.schema.aggregate}-{partition}.avro"
+        path = self._folder / f"{os.getpid()}-{self.tables.schema.aggregate}-{self._generation}-{partition}.avro"
         with path.open("wb") as file:
             file.writelines(container(text, payloads))
         try:
@@ -158,7 +181,7 @@ class Mirror:
             for nth, (table, statement) in enumerate(statements.items()):
                 if nth:
                     self._failpoint("between_tables")
-                token = f"mirror:1:{self._name}:{partition}:{inserted.first}-{inserted.last}:{table}"
+                token = f"mirror:{self._generation}:{self._name}:{partition}:{inserted.first}-{inserted.last}:{table}"
                 self._run(partition, f"{statement} SETTINGS insert_deduplication_token = {literal(token)}")
         finally:
             with contextlib.suppress(OSError):
@@ -179,8 +202,8 @@ class Mirror:
         return f"throwIf(({newest}) != {ours}, {literal(_LEASE_LOST)}) = 0"
 
     def _where(self, partition: int) -> str:
-        of_table = f"`projection` = 'mirror' AND generation = 1 AND aggregate = {literal(self._name)}"
+        of_table = f"`projection` = 'mirror' AND generation = {self._generation} AND aggregate = {literal(self._name)}"
         return f"{of_table} AND partition = {partition}"
 
     def _mark(self, partition: int) -> str:
-        return f"magnetar mirror 1 {self._name} {partition} insert"
+        return f"magnetar mirror {self._generation} {self._name} {partition} insert"

@@ -50,16 +50,19 @@ _COMMITS: Final = {
 
 
 class MirrorTables:
-    """Names, definitions and statements of one aggregate's mirror. It makes text and runs nothing."""
+    """Names, definitions and statements of one generation of an aggregate's mirror. It makes text and runs nothing."""
 
-    def __init__(self, schema: AggregateSchema, *, partitions: int) -> None:
+    def __init__(self, schema: AggregateSchema, *, partitions: int, generation: int = 1) -> None:
         self.schema = schema
         self.records = {name: schema.record(cls) for name, cls in schema.events.items()}
+        self.generation = generation
         self._partitions = partitions
         base = kebab(schema.aggregate).replace("-", "_")
         self.database = quoted(schema.context)
-        self.events = f"{self.database}.{quoted(base + '__events')}"
-        self.commits = f"{self.database}.{quoted(base + '__commits')}"
+        self.shown_events, self.shown_commits = f"{base}__events", f"{base}__commits"
+        self.events, self.commits = (
+            f"{self.database}.{quoted(f'{name}__g{generation}')}" for name in (self.shown_events, self.shown_commits)
+        )
 
     def definitions(self) -> list[str]:
         """The statements that create what is missing, and add the columns of new events and fields. Repeatable."""
@@ -73,6 +76,10 @@ class MirrorTables:
                 for name, definition in self._event_columns().items()
             ),
         ]
+
+    def drops(self) -> list[str]:
+        """The statements that remove the tables. Repeatable."""
+        return [f"DROP TABLE IF EXISTS {table} SYNC" for table in (self.events, self.commits)]
 
     def _event_columns(self) -> dict[str, str]:
         columns = {**ENVELOPE, "type": "LowCardinality(String)"}
@@ -100,8 +107,8 @@ class MirrorTables:
                 raise StoreUnavailable(
                     f"The mirror of {self.schema.aggregate} has rows with {name}, and cannot give them the default of "
                     f"its new field {defaults[0]}.",
-                    cure=f"Make the default None or empty, or drop the tables {self.events} and {self.commits} and "
-                    "their rows in magnetar.pending, so that they are filled anew from the log.",
+                    cure="Run `magnetar rebuild` with the pipeline's module, which fills new tables from the log, or make "
+                    "the default None or empty.",
                 )
             made.append(f"ALTER TABLE {self.events} MODIFY COLUMN {quoted(name)} {column_type(field['type'])}")
         return made

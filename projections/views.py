@@ -44,8 +44,26 @@ _COMMITS: Final = (
 RESERVED: Final = frozenset({"commits", "rejections"})
 
 
+def shown_views(tables: MirrorTables) -> dict[str, str]:
+    """By name, the statements that make this generation the one that is shown: all other views read these two.
+
+    Each is replaced at once; between the two a reader may see the events of one generation and the commits of another.
+    """
+    of = tables.schema.aggregate
+    return {
+        name: _view(tables.database, name, f"SELECT * FROM {table}", f"all {what} of {of}")
+        for name, table, what in (
+            (tables.shown_events, tables.events, "events"),
+            (tables.shown_commits, tables.commits, "commits"),
+        )
+    }
+
+
 def views(tables: Sequence[MirrorTables]) -> dict[str, str]:
-    """By name, the statement that creates each view of a context. Raises DeclarationError for names that clash."""
+    """By name, the statement that creates each view of a context. Raises DeclarationError for names that clash.
+
+    The two of `shown_views` are needed first, for each aggregate.
+    """
     made: dict[str, str] = {}
     for each in tables:
         for name in each.schema.events:
@@ -59,7 +77,7 @@ def views(tables: Sequence[MirrorTables]) -> dict[str, str]:
     envelope = ", ".join(f"{quoted(column)} AS {quoted(name)}" for column, name in _ENVELOPE)
     columns = ", ".join(quoted(column) for column in _COMMITS)
     union = " UNION ALL ".join(
-        f"SELECT {literal(each.schema.aggregate)} AS _aggregate, {envelope}, {columns} FROM {each.commits}"
+        f"SELECT {literal(each.schema.aggregate)} AS _aggregate, {envelope}, {columns} FROM {database}.{quoted(each.shown_commits)}"
         for each in tables
     )
     made["commits"] = _view(database, "commits", union, "every command, by what became of it")
@@ -78,7 +96,8 @@ def _event_view(tables: MirrorTables, name: str, record: Json) -> str:
     envelope = [f"{quoted(column)} AS {quoted(alias)}" for column, alias in _ENVELOPE]
     # Qualified: a field may be called like an envelope column, and an alias would win over the column in WHERE.
     query = (
-        f"SELECT {', '.join([*fields, *envelope])} FROM {tables.events} AS events WHERE events.type = {literal(name)}"
+        f"SELECT {', '.join([*fields, *envelope])} FROM {tables.database}.{quoted(tables.shown_events)} AS events "
+        f"WHERE events.type = {literal(name)}"
     )
     said = record.get("doc", f"the event {name} of {tables.schema.aggregate}")
     return _view(tables.database, name, query, said, columns=_columns(record))

@@ -198,7 +198,7 @@ def slow(stage: Stage) -> None:
     A table remembers the tokens of the last inserts only. Here it remembers two, and the new owner makes more.
     """
     for table in ("flight__commits", "flight__events"):
-        stage.store.command(f"ALTER TABLE flights.{table} MODIFY SETTING non_replicated_deduplication_window = 2")
+        stage.store.command(f"ALTER TABLE flights.{table}__g1 MODIFY SETTING non_replicated_deduplication_window = 2")
     first = SlowOwner(stage, 0, "")
     first.start()
     running = (
@@ -220,7 +220,7 @@ def slow(stage: Stage) -> None:
 def lost(stage: Stage) -> None:
     """1. A part that ClickHouse had confirmed is empty, as after a power cut. 2. The user does what the error says."""
     stage.judge()
-    where = "database = 'flights' AND table = 'flight__commits' AND partition = '7' AND active"
+    where = "database = 'flights' AND table = 'flight__commits__g1' AND partition = '7' AND active"
     (part,) = [row["path"] for row in stage.ask(f"SELECT path FROM system.parts WHERE {where} LIMIT 1")]
     stage.store.close()
     for file in Path(part).iterdir():

@@ -196,6 +196,7 @@ def test_two_aggregates_share_a_context(store: Any, tmp_path: Path) -> None:
     other = AggregateSchema(context.name, "Return", commands=[Open], events=[Returned], rejections=[Denied])
     mirror = Mirror(store, other, partitions=4, schema_text=lambda number: other.commit_json, folder=tmp_path)
     mirror.prepare()
+    mirror.show()
     for statement in views([context.mirror.tables, mirror.tables]).values():
         store.command(statement)
     context.accepted(1, BOUGHT1)

@@ -106,6 +106,7 @@ class Context:
             folder=self.folder,
         )
         mirror.prepare()
+        mirror.show()
         for statement in views([mirror.tables]).values():
             self.store.command(statement)
         return mirror
@@ -274,10 +275,10 @@ def test_a_log_that_lacks_what_was_being_inserted_is_refused(context: Context) -
 @pytest.mark.parametrize(
     "lost",
     [
-        "DELETE FROM DB.account__commits WHERE number = 3",
-        "DELETE FROM DB.account__commits WHERE number = 5",
-        "DELETE FROM DB.account__events WHERE number = 2",
-        "DELETE FROM DB.account__events WHERE number = 5",
+        "DELETE FROM DB.account__commits__g1 WHERE number = 3",
+        "DELETE FROM DB.account__commits__g1 WHERE number = 5",
+        "DELETE FROM DB.account__events__g1 WHERE number = 2",
+        "DELETE FROM DB.account__events__g1 WHERE number = 5",
         "DELETE FROM magnetar.pending WHERE aggregate = 'NAME/Account' AND first > 1",
         "DELETE FROM magnetar.pending WHERE aggregate = 'NAME/Account'",
     ],
