@@ -2,72 +2,47 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
-from typing import Final
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Final
 
 import structlog
 from magnetar.projections import Sql
 from magnetar.projections.columns import quoted
 from magnetar.projections.engine_reader import QueryLimits
+from magnetar.projections.generations import Generations, GenerationTable, Kind, Step
 from magnetar.projections.http_front import HttpFront
 from magnetar.projections.mirror import ADMIN_DEFINITIONS, Mirror
-from magnetar.projections.range_loop import Feed, RangeLoop
 from magnetar.projections.sql_views import create_view
 from magnetar.projections.store import Store, embedded_dsn
 from magnetar.projections.views import RESERVED, views
-from magnetar.schemas import (
-    LeaseLost,
-    LogUnavailable,
-    MessageId,
-    PartitionRefused,
-    QueryRefused,
-    StoreUnavailable,
-    Topic,
-    TopicKind,
-)
+from magnetar.schemas import StoreUnavailable, TopicKind
 
 from .clock import Clock, SystemClock
-from .log import Log, Message, Reader
+from .control import take_wish
+from .feeding import Feeding, Source, Table
+from .log import Log
 from .pipeline import Pipeline
+from .rebuild import Filler, catch_up, is_near
 from .runtime import collect_rarely, provision
 from .settings import Settings, open_log
+from .wishes import Wish
 
 IDLE_SECONDS: Final = 0.05
 """The pause when no partition has anything new: how much later a row may be visible."""
 
-RETRY_SECONDS: Final = 5.0
-"""How long a partition that was lost is left alone at least, and twice that at most."""
-
-THREADS: Final = 4
-"""While ClickHouse takes in one partition's range, Python reads another's. Of the rate of ready-made blocks, one thread
-reached 46 %, two 62 %, four 70 %."""
-
-
-class _InTurn:
-    """A reader that reads while no other one does.
-
-    SQLite lets go of the interpreter's lock at every row, so two threads that read at once hand it to each other at
-    every row, and spend more time on waiting for it than on reading.
-    """
-
-    def __init__(self, reader: Reader, turn: threading.Lock) -> None:
-        self._reader = reader
-        self._turn = turn
-        self.close = reader.close
-
-    def read(self, *, messages_max: int, timeout_seconds: float) -> Sequence[Message]:
-        """The next messages, when it is this reader's turn; who may have to wait for them keeps nobody else waiting."""
-        with nullcontext() if timeout_seconds else self._turn:
-            return self._reader.read(messages_max=messages_max, timeout_seconds=timeout_seconds)
+SWAP_LOOK_SECONDS: Final = 0.2
+"""How often it is looked whether a generation has caught up: a query that takes a millisecond."""
 
 
 class Projector:
-    """Mirrors all aggregates of a pipeline, one range of one partition after the other."""
+    """Mirrors all aggregates of a pipeline, one range of one partition after the other.
+
+    Every generation that was shown once is fed here, by one thread; those that are being filled, by the filler's. Only
+    this thread swaps, so that what is shown stands still meanwhile.
+    """
 
     def __init__(
         self,
@@ -80,113 +55,212 @@ class Projector:
         failpoint: Callable[[str], None] | None = None,
     ) -> None:
         self._pipeline = pipeline
-        self._log = log
         self._store = store
         self._clock = clock
-        self._failpoint = failpoint
+        self._failpoint = failpoint or (lambda _: None)
         self._folder = settings.data.absolute() / "blocks"
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
-        self._mirrors = {aggregate: self._mirror(aggregate) for aggregate in pipeline.aggregates}
-        self._loops: dict[tuple[str, int], RangeLoop | None] = {}
-        self._open_at: dict[tuple[str, int], float] = {}
-        self._reading = threading.Lock()
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="magnetar-mirror")
+        self._steps = GenerationTable(store)
+        self._known: dict[str, Generations] = {}
+        self._mirrors: dict[Table, Mirror] = {}
+        self._source = Source(pipeline, log, clock, threading.Lock(), self._failpoint)
+        self._live = Feeding(self._source, name="mirror")
+        self._filler = Filler(self._source._replace(failpoint=self._filling_failpoint))
+        self._wished = threading.Event()
+        self._look_at = 0.0
         self._logger = structlog.get_logger("magnetar.projector").bind(context=pipeline.name)
 
-    def _mirror(self, aggregate: str) -> Mirror:
-        topic = self._pipeline.topic(aggregate, TopicKind.EVENTS)
-        return Mirror(
-            self._store,
-            self._pipeline.schemas[aggregate],
-            partitions=self._pipeline.partitions,
-            schema_text=lambda number: self._log.schema(topic, number),
-            folder=self._folder,
-            failpoint=self._failpoint,
-        )
+    def _filling_failpoint(self, name: str) -> None:
+        self._failpoint(f"filling_{name}")
+
+    # --- tables and views ---------------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
         """Create what is missing of databases, tables and views. Raises DeclarationError for a wrong projection."""
+        self._define()
+        for aggregate in self._pipeline.aggregates:
+            self._known[aggregate] = known = self._steps.read(self._name(aggregate))
+            for generation in range(1, known.last + 1):
+                table = Table(aggregate, generation)
+                if generation in known.fed:
+                    self._prepare_table(table, is_newest=generation == known.fed[-1])
+                else:  # whoever dropped it may have been killed before it was gone
+                    self._mirror(table).drop()
+        self._create_views()
+
+    def _define(self) -> None:
         for statement in (*ADMIN_DEFINITIONS, f"CREATE DATABASE IF NOT EXISTS {quoted(self._pipeline.name)}"):
             self._store.command(statement)
-        for mirror in self._mirrors.values():
+
+    def _prepare_table(self, table: Table, *, is_newest: bool) -> None:
+        """Create or widen it. An older one that cannot be widened stays as it is, and is fed no more."""
+        mirror = self._mirror(table)
+        try:
             mirror.prepare()
-        made = views([mirror.tables for mirror in self._mirrors.values()])
-        for statement in made.values():
-            self._store.command(statement)
-        taken = {*made, *RESERVED}
+        except StoreUnavailable as error:
+            if is_newest:
+                raise
+            self._logger.warning("generation outgrown", **table._asdict(), what=error.what)
+            return
+        self._mirrors[table] = mirror
+        self._feeding(table).add(table, mirror)
+
+    def _mirror(self, table: Table) -> Mirror:
+        topic = self._pipeline.topic(table.aggregate, TopicKind.EVENTS)
+        return Mirror(
+            self._store,
+            self._pipeline.schemas[table.aggregate],
+            partitions=self._pipeline.partitions,
+            generation=table.generation,
+            schema_text=lambda number: self._source.log.schema(topic, number),
+            folder=self._folder,
+            failpoint=self._filling_failpoint if self._is_filling(table) else self._failpoint,
+        )
+
+    def _is_filling(self, table: Table) -> bool:
+        return self._known[table.aggregate].filling == table.generation
+
+    def _feeding(self, table: Table) -> Feeding:
+        return self._filler.feeding if self._is_filling(table) else self._live
+
+    def _shown(self, aggregate: str) -> Table:
+        return Table(aggregate, self._known[aggregate].shown)
+
+    def _name(self, aggregate: str) -> str:
+        return f"{self._pipeline.name}/{aggregate}"
+
+    def _create_views(self) -> None:
+        """Views over what is shown. While an outgrown generation is, its views stay as they were when it was not."""
+        shown = [self._shown(aggregate) for aggregate in self._pipeline.aggregates]
+        for table in shown:
+            if table in self._mirrors:
+                self._mirrors[table].show()
+        outgrown = [table.aggregate for table in shown if table not in self._mirrors]
+        old = {event for aggregate in outgrown for event in self._pipeline.schemas[aggregate].events}
+        made = views([self._mirror(table).tables for table in shown])
+        for name, statement in made.items():
+            if name not in old:
+                self._store.command(statement)
+        if outgrown:
+            return
+        names = {name for table in shown for name in self._mirrors[table].tables.shown_names}
+        taken = {*made, *names, *RESERVED}
         for projection in self._pipeline.projections:
             if issubclass(projection, Sql):
                 create_view(self._store, self._pipeline.name, projection, taken)
 
+    # --- feeding ------------------------------------------------------------------------------------------------------
+
     def open(self) -> None:
         """Take the lease of every partition, and replay the range that each was at."""
-        for aggregate in self._mirrors:
-            for partition in range(self._pipeline.partitions):
-                of = (aggregate, partition)
-                self._loops[of], self._open_at[of] = None, self._clock.monotonic()
-                self._step_one(of)
+        self._live.open()
+        with self._filler.paused():
+            pass
 
     def open_used(self) -> None:
         """The same for the partitions that are not open yet and have something: in tests they are few."""
-        for aggregate in self._mirrors:
-            topic = self._pipeline.topic(aggregate, TopicKind.EVENTS)
-            for partition in range(self._pipeline.partitions):
-                of = (aggregate, partition)
-                if of not in self._loops and self._log.end(topic, partition) is not None:
-                    self._open_one(of)
-
-    def _open_one(self, of: tuple[str, int]) -> None:
-        aggregate, partition = of
-        opener = self._opener(self._pipeline.topic(aggregate, TopicKind.EVENTS), partition)
-        nonce = random.SystemRandom().randbytes(16).hex()
-        self._loops[of] = RangeLoop(self._mirrors[aggregate], partition, opener, nonce=nonce, failpoint=self._failpoint)
-
-    def _open_again(self, of: tuple[str, int]) -> int:
-        """Take back a partition that was lost, after a pause: its new owner may be gone, or ClickHouse back."""
-        if self._clock.monotonic() >= self._open_at[of]:
-            self._open_one(of)
-        return 0
-
-    def _opener(self, topic: Topic, partition: int) -> Callable[[MessageId | None], Feed]:
-        return lambda after: _InTurn(self._log.reader(topic, partition, after=after), self._reading)
+        self._live.open_used()
 
     def step(self) -> int:
         """Insert the next range of each partition; returns how many commits they have together."""
-        return sum(self._threads.map(self._step_one, list(self._loops)))
-
-    def _step_one(self, of: tuple[str, int]) -> int:
-        aggregate, partition = of
-        loop = self._loops[of]
-        try:
-            if loop is None:
-                return self._open_again(of)
-            count = loop.step()
-        except (LeaseLost, StoreUnavailable, QueryRefused, LogUnavailable, PartitionRefused) as error:
-            self._logger.warning(
-                "partition lost", aggregate=aggregate, partition=partition, what=error.what, cure=error.cure
-            )
-            self._loops[of] = None
-            self._open_at[of] = self._clock.monotonic() + RETRY_SECONDS * (1 + random.SystemRandom().random())
-            if loop is not None:
-                loop.close()
-            return 0
-        if count:
-            self._logger.debug("mirrored", aggregate=aggregate, partition=partition, number=loop.number)
-        return count
+        self._look_after_generations()
+        return self._live.step()
 
     @property
     def lost(self) -> list[str]:
         """The partitions that were lost, and are left alone for a while."""
-        return [f"{aggregate}/{partition}" for (aggregate, partition), loop in self._loops.items() if loop is None]
+        return [f"{table.aggregate}/{partition}" for table, partition in self._live.lost]
 
     def close(self) -> None:
         """Let go of the log."""
-        self._threads.shutdown()
-        for loop in self._loops.values():
-            if loop is not None:
-                loop.close()
-        self._loops.clear()
+        self._filler.close()
+        self._live.close()
+
+    # --- generations --------------------------------------------------------------------------------------------------
+
+    def ask(self, sql: str) -> list[dict[str, Any]]:
+        """The rows of a query. Any thread may call this."""
+        return self._store.rows(sql)
+
+    def wish(self, wish: Wish, aggregates: Iterable[str]) -> None:
+        """Write down what is to become of the generations; the thread that steps does it. Any thread may call this.
+
+        Raises SettingsError if it is possible for none of the aggregates.
+        """
+        self._define()
+        for aggregate, steps in wish.steps({each: self._steps.read(self._name(each)) for each in aggregates}).items():
+            if wish is Wish.ROLLBACK and self._known:
+                for step in steps:
+                    self._check_is_fed(Table(aggregate, step.generation))
+            self._steps.write(self._name(aggregate), steps)
+        self._wished.set()
+
+    def _check_is_fed(self, table: Table) -> None:
+        """What is not fed could never be swapped in. Raises StoreUnavailable."""
+        missing = self._pipeline.partitions - len(self._live.numbers(table))
+        if missing:
+            raise StoreUnavailable(
+                f"Generation {table.generation} of {table.aggregate} is not fed on {missing} of "
+                f"{self._pipeline.partitions} partitions, so that it is not up to date.",
+                cure="The projector's log says why. A rebuild fills new tables.",
+            )
+
+    def _look_after_generations(self) -> None:
+        self._filler.check()
+        if self._wished.is_set():
+            self._wished.clear()
+            for aggregate in self._pipeline.aggregates:
+                self._apply(aggregate)
+        if self._clock.monotonic() >= self._look_at:
+            self._look_at = self._clock.monotonic() + SWAP_LOOK_SECONDS
+            for aggregate, known in self._known.items():
+                if known.wanted is not None:
+                    self._swap_if_caught_up(Table(aggregate, known.wanted))
+
+    def _apply(self, aggregate: str) -> None:
+        """Begin to feed what is to be fed, and drop what is not."""
+        before, known = self._known[aggregate], self._steps.read(self._name(aggregate))
+        self._known[aggregate] = known
+        with self._filler.paused() as filling:
+            for generation in set(before.fed) - set(known.fed):
+                table = Table(aggregate, generation)
+                for feeding in (filling, self._live):
+                    feeding.drop(table)
+                self._mirrors.pop(table, self._mirror(table)).drop()
+                self._logger.info("generation dropped", **table._asdict())
+            for generation in set(known.fed) - set(before.fed):
+                table = Table(aggregate, generation)
+                self._prepare_table(table, is_newest=True)
+                self._failpoint("generation_created")
+                self._logger.info("generation begun", **table._asdict())
+
+    def _swap_if_caught_up(self, table: Table) -> None:
+        if table not in self._mirrors:
+            return
+        shown = self._mirror(self._shown(table.aggregate))
+        if not self._is_filling(table):
+            if catch_up(shown, self._live, table, partitions=self._pipeline.partitions):
+                self._swap(table)
+        elif is_near(shown, self._filler.feeding, table):
+            with self._filler.paused() as filling:
+                if catch_up(shown, filling, table, partitions=self._pipeline.partitions):
+                    filling.move(table, self._live)
+                    self._swap(table)
+
+    def _swap(self, table: Table) -> None:
+        """1. Writes down that it is shown. 2. Shows it. Whoever is killed in between is finished by `prepare`."""
+        is_outgrown = self._shown(table.aggregate) not in self._mirrors
+        self._failpoint("before_swap")
+        self._known[table.aggregate] = self._steps.write(
+            self._name(table.aggregate), [Step(table.generation, Kind.SHOWN)]
+        )
+        self._failpoint("swap_recorded")
+        self._mirrors[table].show(self._failpoint)
+        self._failpoint("after_swap")
+        if is_outgrown:
+            self._create_views()
+        self._logger.info("generation shown", **table._asdict())
 
 
 def run_projector(
@@ -194,11 +268,12 @@ def run_projector(
     settings: Settings,
     *,
     stopped: Callable[[], bool],
+    first: Callable[[Projector], None] | None = None,
     failpoint: Callable[[str], None] | None = None,
 ) -> None:
-    """Mirror the pipeline in one process, and answer queries on loopback, until `stopped`.
+    """Mirror the pipeline in one process, and answer queries and take wishes on loopback, until `stopped`.
 
-    Tests crash or freeze the process with `failpoint`.
+    `first` is called before any table is made. Tests crash or freeze the process with `failpoint`.
     """
     collect_rarely()
     clock = SystemClock()
@@ -207,9 +282,12 @@ def run_projector(
         provision(pipeline, log, kinds=[TopicKind.EVENTS])  # its role may see nothing else
         store = Store(embedded_dsn(settings.data))
         limits = QueryLimits(seconds_max=settings.query_seconds_max, memory_bytes_max=settings.query_memory_bytes_max)
-        front = HttpFront(store.reader(limits), settings.data, port=settings.query_port)
         projector = Projector(pipeline, log, store, settings, clock=clock, failpoint=failpoint)
+        control = partial(take_wish, projector, pipeline)
+        front = HttpFront(store.reader(limits), settings.data, port=settings.query_port, control=control)
         try:
+            if first is not None:
+                first(projector)
             projector.prepare()
             url = front.start()
             structlog.get_logger("magnetar.projector").info("queries are answered", url=url)

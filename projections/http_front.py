@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 import socket
 import threading
@@ -13,7 +14,7 @@ from typing import Final, NamedTuple, TypeVar
 
 import structlog
 import uvicorn
-from magnetar.schemas import QueryRefused, SettingsError
+from magnetar.schemas import MagnetarError, QueryRefused, SettingsError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -27,6 +28,9 @@ from .statement import clickhouse_error
 
 SHORT_BYTES: Final = 1 << 20
 """An answer up to this size leaves in one piece: an error in it still has its own status. Larger ones are streamed."""
+
+CONTROL_PATH: Final = "/control/generations"
+CONTROL_BYTES_MAX: Final = 1 << 16
 
 STALLED_SECONDS: Final = 60.0
 """A client that takes nothing for so long has its question ended."""
@@ -59,8 +63,12 @@ class HttpFront:
     The endpoint is written to the data folder, readable by its owner alone, and removed by `close`.
     """
 
-    def __init__(self, reader: EngineReader, folder: Path, *, port: int = 0) -> None:
+    def __init__(
+        self, reader: EngineReader, folder: Path, *, port: int = 0, control: Callable[[bytes], bytes] | None = None
+    ) -> None:
+        """`control` answers what is posted to CONTROL_PATH; what it raises is for whoever posted it."""
         self._reader = reader
+        self._control = control
         self._token = token_of(folder)
         self._file = folder / ENDPOINT_FILE
         self._slots = asyncio.Semaphore(reader.limits.concurrent_max)
@@ -135,6 +143,8 @@ class HttpFront:
             return Response(status_code=204, headers={"Allow": _METHODS})
         if request.method not in _METHODS.split(", "):
             return Response(status_code=405, headers={"Allow": _METHODS})
+        if request.url.path == CONTROL_PATH and self._control is not None:
+            return await _controlled(self._control, request)
         if request.url.path not in {"/", "/ping"}:
             return Response("There is nothing at this path.\n", 404)
         question = await read_question(request)
@@ -227,6 +237,20 @@ def _next_piece(answer: Answer, encoder: Encoder) -> bytes:
         if piece := encoder.encode(block):
             return piece
     return b""
+
+
+async def _controlled(control: Callable[[bytes], bytes], request: Request) -> Response:
+    """The answer to a wish; a refusal has the error's name, what, and cure in it."""
+    body = b""
+    async for piece in request.stream():
+        body += piece
+        if len(body) > CONTROL_BYTES_MAX:
+            return Response("A wish is short.\n", 413)
+    try:
+        return Response(await run_in_threadpool(control, body), media_type="application/json")
+    except MagnetarError as error:
+        said = {"error": type(error).__name__, "what": error.what, "cure": error.cure}
+        return Response(json.dumps(said), 409, media_type="application/json")
 
 
 async def _gone(request: Request) -> None:

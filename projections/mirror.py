@@ -88,7 +88,7 @@ class Mirror:
             self._store.command(statement)
 
     def drop(self) -> None:
-        """Remove the tables, and what is known of how far they are. Repeatable."""
+        """Remove the tables. Repeatable; no other generation ever gets their number."""
         for statement in self.tables.drops():
             self._store.command(statement)
 

@@ -77,6 +77,11 @@ class MirrorTables:
             ),
         ]
 
+    @property
+    def shown_names(self) -> tuple[str, str]:
+        """The names of the two views that show one generation."""
+        return self.shown_events, self.shown_commits
+
     def drops(self) -> list[str]:
         """The statements that remove the tables. Repeatable."""
         return [f"DROP TABLE IF EXISTS {table} SYNC" for table in (self.events, self.commits)]

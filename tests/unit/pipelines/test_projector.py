@@ -8,7 +8,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from magnetar.pipelines import Outgoing, SyncClient
-from magnetar.pipelines import projector as module
+from magnetar.pipelines import feeding as module
 from magnetar.pipelines.clock import SystemClock
 from magnetar.pipelines.logs.sqlite import SqliteLog
 from magnetar.pipelines.projector import Projector

@@ -1,0 +1,77 @@
+"""How far the generations are, as ClickHouse tells it: to the process that has it open, and to any other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from magnetar.projections.columns import literal
+from magnetar.projections.generations import Generations, Kind, Step, of_steps, steps_query
+from magnetar.projections.tables import MirrorTables
+
+from .pipeline import Pipeline
+
+Ask: TypeAlias = Callable[[str], list[dict[str, Any]]]
+"""Answers a query with its rows. Raises MagnetarError."""
+
+COMMITS_PER_SECOND: Final = 50_000
+"""What a rebuild is reckoned to take in, beside live writes; docs/rebuilding.md says what was measured."""
+
+
+class GenerationStatus(NamedTuple):
+    """One generation of an aggregate's tables."""
+
+    aggregate: str
+    generation: int
+    state: str
+    """`shown`, `filling`, `kept`; with ` (next)` if it is to be shown."""
+    commits: int
+    of_commits: int
+    """How many the one that is shown has."""
+    events: int
+    disk_bytes: int
+
+
+def generations_of(ask: Ask, pipeline: Pipeline, aggregate: str) -> Generations:
+    """What is known of an aggregate's generations."""
+    rows = ask(steps_query(f"{pipeline.name}/{aggregate}"))
+    return of_steps(Step(int(row["generation"]), Kind(row["step"])) for row in rows)
+
+
+def statuses(ask: Ask, pipeline: Pipeline, aggregates: Iterable[str]) -> list[GenerationStatus]:
+    """All generations that are fed."""
+    sizes = {
+        row["table"]: (int(row["n"]), int(row["size"]))
+        for row in ask(
+            "SELECT table, sum(rows) AS n, sum(bytes_on_disk) AS size FROM system.parts "
+            f"WHERE active AND database = {literal(pipeline.name)} GROUP BY table"
+        )
+    }
+    return [
+        found
+        for aggregate in aggregates
+        for found in _statuses(pipeline, aggregate, generations_of(ask, pipeline, aggregate), sizes)
+    ]
+
+
+def _statuses(
+    pipeline: Pipeline, aggregate: str, known: Generations, sizes: dict[str, tuple[int, int]]
+) -> list[GenerationStatus]:
+    def size(generation: int) -> tuple[int, int, int]:
+        tables = MirrorTables(pipeline.schemas[aggregate], partitions=pipeline.partitions, generation=generation)
+        names = [table.rsplit(".", 1)[1].strip("`") for table in (tables.commits, tables.events)]
+        (commits, one), (events, other) = (sizes.get(name, (0, 0)) for name in names)
+        return commits, events, one + other
+
+    def state(generation: int) -> str:
+        is_shown, is_filling = generation == known.shown, generation == known.filling
+        return ("shown" if is_shown else "filling" if is_filling else "kept") + (
+            " (next)" if generation == known.wanted and not is_filling else ""
+        )
+
+    of_commits = size(known.shown)[0]
+    return [
+        GenerationStatus(aggregate, generation, state(generation), commits, of_commits, events, disk_bytes)
+        for generation in known.fed
+        for commits, events, disk_bytes in [size(generation)]
+    ]

@@ -1,0 +1,45 @@
+"""What can be wished of the generations of a pipeline's tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from magnetar.projections.generations import Generations, Step
+from magnetar.schemas import SettingsError
+
+
+class Wish(StrEnum):
+    """What is to become of the generations."""
+
+    REBUILD = "rebuild"
+    ROLLBACK = "rollback"
+    DROP_OLD = "drop_old"
+    CANCEL = "cancel"
+
+    def steps(self, known: Mapping[str, Generations]) -> dict[str, list[Step]]:
+        """By aggregate, the steps to be written down, wherever it is possible.
+
+        Raises SettingsError, with the first one's reason, if it is possible for none.
+        """
+        found: dict[str, list[Step]] = {}
+        refused: list[SettingsError] = []
+        for aggregate, generations in known.items():
+            try:
+                found[aggregate] = self._steps(generations)
+            except SettingsError as error:
+                refused.append(SettingsError(f"{aggregate}: {error.what}", cure=error.cure))
+        if refused and not found:
+            raise refused[0]
+        return found
+
+    def _steps(self, generations: Generations) -> list[Step]:
+        match self:
+            case Wish.REBUILD:
+                return generations.rebuild()
+            case Wish.ROLLBACK:
+                return generations.rollback()
+            case Wish.DROP_OLD:
+                return generations.drop_old()
+            case Wish.CANCEL:
+                return generations.cancel()
