@@ -54,7 +54,7 @@ def send_wish(endpoint: Endpoint, pipeline: str, wish: Wish, aggregates: Sequenc
         headers={"X-ClickHouse-Key": endpoint.token},
         timeout=30.0,
     )
-    if response.status_code == httpx.codes.CONFLICT:
+    if response.status_code == httpx.codes.CONFLICT.value:
         said = response.json()
         leaf = getattr(leaves, str(said["error"]), MagnetarError)
         raise leaf(str(said["what"]), cure=str(said["cure"]))

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, Final, NamedTuple, TypeAlias
+from collections.abc import Iterable
+from typing import Final, NamedTuple
 
-from magnetar.projections.columns import literal
 from magnetar.projections.generations import Generations, Kind, Step, of_steps, steps_query
+from magnetar.projections.progress import Ask, table_sizes
 from magnetar.projections.tables import MirrorTables
 
 from .pipeline import Pipeline
 
-Ask: TypeAlias = Callable[[str], list[dict[str, Any]]]
-"""Answers a query with its rows. Raises MagnetarError."""
-
 COMMITS_PER_SECOND: Final = 50_000
 """What a rebuild is reckoned to take in, beside live writes; docs/rebuilding.md says what was measured."""
+
+
+def seconds_for(commits: int) -> int:
+    """About how long a rebuild of so many commits takes."""
+    return max(1, round(commits / COMMITS_PER_SECOND))
 
 
 class GenerationStatus(NamedTuple):
@@ -40,13 +42,7 @@ def generations_of(ask: Ask, pipeline: Pipeline, aggregate: str) -> Generations:
 
 def statuses(ask: Ask, pipeline: Pipeline, aggregates: Iterable[str]) -> list[GenerationStatus]:
     """All generations that are fed."""
-    sizes = {
-        row["table"]: (int(row["n"]), int(row["size"]))
-        for row in ask(
-            "SELECT table, sum(rows) AS n, sum(bytes_on_disk) AS size FROM system.parts "
-            f"WHERE active AND database = {literal(pipeline.name)} GROUP BY table"
-        )
-    }
+    sizes = table_sizes(ask, pipeline.name)
     return [
         found
         for aggregate in aggregates
@@ -59,8 +55,7 @@ def _statuses(
 ) -> list[GenerationStatus]:
     def size(generation: int) -> tuple[int, int, int]:
         tables = MirrorTables(pipeline.schemas[aggregate], partitions=pipeline.partitions, generation=generation)
-        names = [table.rsplit(".", 1)[1].strip("`") for table in (tables.commits, tables.events)]
-        (commits, one), (events, other) = (sizes.get(name, (0, 0)) for name in names)
+        (commits, one), (events, other) = (sizes.get(t, (0, 0)) for t in (tables.commits, tables.events))
         return commits, events, one + other
 
     def state(generation: int) -> str:

@@ -66,7 +66,7 @@ def _aggregate(pipeline: Pipeline, schema: AggregateSchema) -> AggregateWiring:
         tuple(schema.events),
         tuple(schema.rejections),
         {kind.value: str(pipeline.topic(schema.aggregate, kind)) for kind in TopicKind},
-        {"commits": tables.commits.replace("`", ""), "events": tables.events.replace("`", "")},
+        {"commits": f"{pipeline.name}.{tables.shown_commits}", "events": f"{pipeline.name}.{tables.shown_events}"},
         {event: f"{pipeline.name}.{event}" for event in schema.events},
     )
 

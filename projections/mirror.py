@@ -78,7 +78,7 @@ class Mirror:
     def last_numbers(self) -> dict[int, int]:
         """By partition, the number of the last commit in the tables, whoever put it there."""
         rows = self._store.query(f"SELECT partition, max(number) FROM {self.tables.commits} GROUP BY partition")
-        return {partition: number for partition, number in rows}
+        return {row[0]: row[1] for row in rows}
 
     def show(self, failpoint: Callable[[str], None] = lambda _: None) -> None:
         """Let the views show this generation. Repeatable."""
@@ -100,7 +100,13 @@ class Mirror:
             "INSERT INTO magnetar.leases (`projection`, generation, aggregate, partition, epoch, nonce) "
             "VALUES ('mirror', {generation:UInt32}, {aggregate:String}, {partition:UInt16}, {epoch:UInt64}, "
             "{nonce:String})",
-            {"generation": self._generation, "aggregate": self._name, "partition": partition, "epoch": epoch, "nonce": nonce},
+            {
+                "generation": self._generation,
+                "aggregate": self._name,
+                "partition": partition,
+                "epoch": epoch,
+                "nonce": nonce,
+            },
         )
         return Lease(epoch, nonce)
 
@@ -143,8 +149,8 @@ class Mirror:
                 f"The tables of {self._name} partition {partition} do not fit the log: they hold {count} commits and "
                 f"{have_events} events, and commits {first} to {last} were begun last. Rows were lost, or changed "
                 "behind the mirror's back.",
-                cure="Nothing is lost from the log: `magnetar rebuild` with the pipeline's module fills new tables from "
-                "it; or stop the projector and remove the folder `clickhouse` of the data folder.",
+                cure="Nothing is lost from the log: `magnetar rebuild` with the pipeline's module fills new tables "
+                "from it, or stop the projector and remove the folder `clickhouse` of the data folder.",
                 partition=partition,
             )
 

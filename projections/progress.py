@@ -27,14 +27,27 @@ def outcomes(ask: Ask, context: str) -> dict[tuple[str, str], int]:
 
 
 def places(ask: Ask, context: str) -> dict[tuple[str, int], Mark]:
-    """By aggregate and partition, the place in the log before the range that the mirror took in last."""
+    """By aggregate and partition, the place in the log before the range that the mirror that is shown took in last."""
     prefix = f"{context}/"
     rows = ask(
-        "SELECT aggregate, partition, toString(first) AS first, after, owner FROM magnetar.pending "
+        "WITH shown AS (SELECT aggregate, argMax(generation, nth) AS nth_shown FROM magnetar.generations "
+        "WHERE `projection` = 'mirror' AND step = 'shown' GROUP BY aggregate) "
+        "SELECT aggregate, partition, toString(first) AS first, after, owner "
+        "FROM magnetar.pending LEFT JOIN shown USING (aggregate) "
         f"WHERE `projection` = 'mirror' AND startsWith(aggregate, {literal(prefix)}) "
+        "AND generation = greatest(nth_shown, 1) "
         "ORDER BY epoch DESC, nonce DESC, magnetar.pending.first DESC LIMIT 1 BY aggregate, partition"
     )
     return {(row["aggregate"].removeprefix(prefix), row["partition"]): _mark(row) for row in rows}
+
+
+def table_sizes(ask: Ask, context: str) -> dict[str, tuple[int, int]]:
+    """By quoted table, its rows and its bytes on disk, as the parts say; an empty table is left out."""
+    rows = ask(
+        "SELECT table, toString(sum(rows)) AS n, toString(sum(bytes_on_disk)) AS size FROM system.parts "
+        f"WHERE active AND database = {literal(context)} GROUP BY table"
+    )
+    return {f"{quoted(context)}.{quoted(row['table'])}": (int(row["n"]), int(row["size"])) for row in rows}
 
 
 def _mark(row: dict[str, Any]) -> Mark:

@@ -112,8 +112,8 @@ class MirrorTables:
                 raise StoreUnavailable(
                     f"The mirror of {self.schema.aggregate} has rows with {name}, and cannot give them the default of "
                     f"its new field {defaults[0]}.",
-                    cure="Run `magnetar rebuild` with the pipeline's module, which fills new tables from the log, or make "
-                    "the default None or empty.",
+                    cure="Run `magnetar rebuild` with the pipeline's module, which fills new tables from the log; or "
+                    "make the default None or empty.",
                 )
             made.append(f"ALTER TABLE {self.events} MODIFY COLUMN {quoted(name)} {column_type(field['type'])}")
         return made

@@ -77,7 +77,8 @@ def views(tables: Sequence[MirrorTables]) -> dict[str, str]:
     envelope = ", ".join(f"{quoted(column)} AS {quoted(name)}" for column, name in _ENVELOPE)
     columns = ", ".join(quoted(column) for column in _COMMITS)
     union = " UNION ALL ".join(
-        f"SELECT {literal(each.schema.aggregate)} AS _aggregate, {envelope}, {columns} FROM {database}.{quoted(each.shown_commits)}"
+        f"SELECT {literal(each.schema.aggregate)} AS _aggregate, {envelope}, {columns} "
+        f"FROM {database}.{quoted(each.shown_commits)}"
         for each in tables
     )
     made["commits"] = _view(database, "commits", union, "every command, by what became of it")

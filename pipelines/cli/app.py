@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from magnetar.schemas import MagnetarError
 
-from . import explaining, looking, making, parked, provisioning, running, talking, testing
+from . import explaining, looking, making, parked, provisioning, rebuilding, running, talking, testing
 from .shared import EXIT_CODES, EXIT_OURS, exit_code
 
 app = typer.Typer(
@@ -35,6 +35,7 @@ for command in (
     looking.status,
     looking.history,
     parked.parked,
+    rebuilding.rebuild,
     testing.transitions,
     explaining.explain,
 ):

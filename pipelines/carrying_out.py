@@ -1,0 +1,124 @@
+"""Carrying a wish out: by the projector that runs, or, if none does, by one in this process until it is done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias
+
+import httpx
+from magnetar.projections.progress import Ask
+from magnetar.projections.query import Endpoint, ask_endpoint, read_endpoint
+from magnetar.schemas import DataFolderError, MagnetarError, StoreUnavailable
+
+from .clock import Clock
+from .control import send_wish
+from .pipeline import Pipeline
+from .projector import Projector, run_projector
+from .rebuild_status import GenerationStatus, generations_of, statuses
+from .settings import Settings
+from .wishes import Wish
+
+LOOK_SECONDS: Final = 0.3
+"""How often it is looked how far it is."""
+
+GRACE_SECONDS: Final = 3.0
+"""A projector that answered and does not any more is started again by `magnetar dev`: so long it is waited for."""
+
+GIVE_UP_SECONDS: Final = 60.0
+"""A process that has the engine open and does not answer for so long is not waited for any longer."""
+
+Show: TypeAlias = Callable[[Sequence[GenerationStatus]], None]
+
+
+def asking(endpoint: Endpoint) -> Ask:
+    """Ask a running projector. Raises httpx.TransportError if it is gone."""
+
+    def ask(sql: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in ask_endpoint(endpoint, sql, "JSONEachRow").splitlines()]
+
+    return ask
+
+
+class CarryingOut:
+    """A wish on its way. It is written down once; all that comes later goes on from what stands in the tables."""
+
+    def __init__(
+        self, pipeline: Pipeline, settings: Settings, aggregates: Sequence[str], wish: Wish, clock: Clock, show: Show
+    ) -> None:
+        self._pipeline = pipeline
+        self._settings = settings
+        self._aggregates = aggregates
+        self._wish = wish
+        self._clock = clock
+        self._show = show
+        self._is_written = False
+        self._look_at = 0.0
+        self._answered_at = clock.monotonic()
+        self._had_answer = False
+
+    def run(self, stopped: Callable[[], bool]) -> bool:
+        """Until it is done, or `stopped`; returns whether it is done.
+
+        Raises SettingsError if the wish is not possible, and what a projector raises that cannot start.
+        """
+        while not stopped():
+            endpoint = read_endpoint(self._settings.data)
+            if (endpoint is not None and self._outside(endpoint)) or (self._is_alone() and self._inside(stopped)):
+                return True
+            self._clock.sleep(LOOK_SECONDS)
+        return False
+
+    def _is_alone(self) -> bool:
+        silent_seconds = self._clock.monotonic() - self._answered_at
+        return silent_seconds > GRACE_SECONDS or not self._had_answer
+
+    def _outside(self, endpoint: Endpoint) -> bool:
+        """Through the one that runs; returns whether it is done."""
+        try:
+            if not self._is_written:
+                send_wish(endpoint, self._pipeline.name, self._wish, self._aggregates)
+                self._is_written = True
+            done = self._look(asking(endpoint))
+        except httpx.TransportError:  # its process is gone, or as good as gone
+            return False
+        self._answered_at, self._had_answer = self._clock.monotonic(), True
+        return done
+
+    def _inside(self, stopped: Callable[[], bool]) -> bool:
+        """In this process, which feeds the live tables and answers queries meanwhile; returns whether it is done."""
+        projectors: list[Projector] = []
+        done = False
+
+        def first(projector: Projector) -> None:
+            projectors.append(projector)
+            if not self._is_written:
+                projector.wish(self._wish, self._aggregates)
+                self._is_written = True
+
+        def stopped_or_done() -> bool:
+            nonlocal done
+            if self._clock.monotonic() >= self._look_at:
+                self._look_at = self._clock.monotonic() + LOOK_SECONDS
+                done = self._look(projectors[0].ask)
+            return done or stopped()
+
+        try:
+            run_projector(self._pipeline, self._settings, stopped=stopped_or_done, first=first)
+        except DataFolderError as error:  # another process has the engine open: it begins to answer, or has ended
+            if "pid" not in error.fields:
+                raise
+            if self._clock.monotonic() - self._answered_at > GIVE_UP_SECONDS:
+                raise self._silent(error) from error
+        return done
+
+    def _silent(self, error: MagnetarError) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"{error.what} It does not answer.",
+            cure="Is it frozen? End it, and run this again: it goes on where it was.",
+            **error.fields,
+        )
+
+    def _look(self, ask: Ask) -> bool:
+        self._show(statuses(ask, self._pipeline, self._aggregates))
+        return all(generations_of(ask, self._pipeline, each).wanted is None for each in self._aggregates)

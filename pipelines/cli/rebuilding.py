@@ -1,0 +1,157 @@
+"""`rebuild`: new tables from the log, beside those that are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from magnetar.schemas import SettingsError
+
+from .shared import EXIT_INTERRUPTED, AsJson, Data, Target, print_json, print_table
+
+if TYPE_CHECKING:
+    from ..pipeline import Pipeline
+    from ..rebuild_status import GenerationStatus
+    from ..settings import Settings
+    from ..wishes import Wish
+
+
+def rebuild(
+    target: Target,
+    aggregates: Annotated[
+        list[str] | None, typer.Argument(metavar="[AGGREGATE]...", help="Of these only: `Order`.", show_default=False)
+    ] = None,
+    status: Annotated[bool, typer.Option("--status", help="Show the generations; change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how much it is; change nothing.")] = False,
+    rollback: Annotated[bool, typer.Option("--rollback", help="Show what was shown before the last swap.")] = False,
+    drop_old: Annotated[bool, typer.Option("--drop-old", help="Remove the tables that are not shown.")] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Give up the rebuild that is under way.")] = False,
+    data: Data = None,
+    json: AsJson = False,
+) -> None:
+    """Fill new tables from the log beside those that are shown, and show them as soon as they have caught up.
+
+    The pipeline may run meanwhile: then its projector does the work, and this command shows how far it is. Killed or
+    interrupted at any time, it goes on when the pipeline runs, or when you run it again. The tables that were shown
+    before are kept up to date, for `--rollback`, until `--drop-old` or the next rebuild.
+
+    **Examples:**
+
+    `magnetar rebuild shop.pipeline --dry-run`
+
+    `magnetar rebuild shop.pipeline Order`
+
+    `magnetar rebuild shop.pipeline --rollback`
+    """
+    from ..loading import load_pipeline
+    from ..settings import load_settings
+
+    wish = _wish(status=status, dry_run=dry_run, rollback=rollback, drop_old=drop_old, cancel=cancel)
+    pipeline, settings = load_pipeline(target), load_settings(data=data)
+    for each in aggregates or ():
+        pipeline.schema_of(each)
+    named = aggregates or list(pipeline.aggregates)
+    if wish is None:
+        _say_status(_look(pipeline, settings, named), settings, dry_run=dry_run, json=json)
+    else:
+        _carry_out(pipeline, settings, named, wish, json=json)
+
+
+def _wish(*, status: bool, dry_run: bool, rollback: bool, drop_old: bool, cancel: bool) -> Wish | None:
+    """What is wished; None if this only looks. Raises SettingsError for more than one."""
+    from ..wishes import Wish
+
+    if status + dry_run + rollback + drop_old + cancel > 1:
+        raise SettingsError("These options do not go together.", cure="Give one of them, or none to rebuild.")
+    if status or dry_run:
+        return None
+    return Wish.ROLLBACK if rollback else Wish.DROP_OLD if drop_old else Wish.CANCEL if cancel else Wish.REBUILD
+
+
+def _carry_out(pipeline: Pipeline, settings: Settings, aggregates: Sequence[str], wish: Wish, *, json: bool) -> None:
+    from ..carrying_out import CarryingOut
+    from ..clock import SystemClock
+    from ..logging import configure_logging
+    from ..rebuild_progress import progress
+    from ..runtime import StopSignal
+
+    configure_logging("warning", role="rebuild")
+    clock, found = SystemClock(), list["GenerationStatus"]()
+    with progress(clock, json=json) as bar:
+
+        def show(statuses: Sequence[GenerationStatus]) -> None:
+            found[:] = statuses
+            bar.show(statuses)
+
+        stopped = StopSignal()
+        is_done = CarryingOut(pipeline, settings, aggregates, wish, clock, show).run(stopped)
+    if not is_done:
+        typer.echo("magnetar: not done yet; it goes on while the pipeline runs, or when you run this again.", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED)
+    if json:
+        print_json([each._asdict() for each in found])
+        return
+    for each in found:
+        if each.state == "shown":
+            typer.echo(f"{each.aggregate}: generation {each.generation} is shown, with {each.commits:,} commits.")
+        elif each.state == "kept":
+            typer.echo(
+                f"{each.aggregate}: generation {each.generation} is kept up to date: --rollback shows it again, "
+                "--drop-old removes it."
+            )
+
+
+def _look(pipeline: Pipeline, settings: Settings, aggregates: Sequence[str]) -> list[GenerationStatus]:
+    from magnetar.projections.query import QueryFormat, query
+    from msgspec.json import decode
+
+    from ..rebuild_status import statuses
+
+    def ask(sql: str) -> list[dict[str, object]]:
+        return [decode(line) for line in query(settings.data, sql, QueryFormat.JSONL).splitlines()]
+
+    return statuses(ask, pipeline, aggregates)
+
+
+def _say_status(found: Sequence[GenerationStatus], settings: Settings, *, dry_run: bool, json: bool) -> None:
+    if not dry_run:
+        if json:
+            print_json([each._asdict() for each in found])
+        else:
+            columns = ("aggregate", "generation", "state", "commits", "events", "MB")
+            rows = [
+                (each.aggregate, each.generation, each.state, each.commits, each.events, _megabytes(each.disk_bytes))
+                for each in found
+            ]
+            print_table(columns, rows)
+        return
+    import shutil
+
+    from ..rebuild_status import seconds_for
+
+    shown = [each for each in found if each.state.startswith("shown")]
+    free = shutil.disk_usage(settings.data).free
+    if json:
+        fields = [
+            {
+                "aggregate": each.aggregate,
+                "commits": each.commits,
+                "events": each.events,
+                "seconds": seconds_for(each.commits),
+                "disk_bytes": each.disk_bytes,
+            }
+            for each in shown
+        ]
+        print_json({"aggregates": fields, "disk_free_bytes": free})
+        return
+    for each in shown:
+        typer.echo(
+            f"{each.aggregate}: {each.commits:,} commits with {each.events:,} events, about "
+            f"{seconds_for(each.commits):,} s, about {_megabytes(each.disk_bytes)} MB on disk."
+        )
+    typer.echo(f"{_megabytes(free)} MB are free. Nothing was changed.")
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1_000_000:,.1f}"
