@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 import httpx
 from magnetar.projections.progress import Ask
 from magnetar.projections.query import Endpoint, ask_endpoint, read_endpoint
-from magnetar.schemas import DataFolderError, MagnetarError, StoreUnavailable
+from magnetar.schemas import DataFolderError, MagnetarError, QueryRefused, StoreUnavailable
 
 from .clock import Clock
 from .control import send_wish
@@ -22,8 +22,9 @@ from .wishes import Wish
 LOOK_SECONDS: Final = 0.3
 """How often it is looked how far it is."""
 
-GRACE_SECONDS: Final = 3.0
-"""A projector that answered and does not any more is started again by `magnetar dev`: so long it is waited for."""
+GRACE_SECONDS: Final = 60.0
+"""A projector that answered and was killed is started again by whoever looks after it: so long it is waited for. One that
+was stopped has removed its endpoint's file, and is not."""
 
 GIVE_UP_SECONDS: Final = 60.0
 """A process that has the engine open and does not answer for so long is not waited for any longer."""
@@ -64,14 +65,16 @@ class CarryingOut:
         """
         while not stopped():
             endpoint = read_endpoint(self._settings.data)
-            if (endpoint is not None and self._outside(endpoint)) or (self._is_alone() and self._inside(stopped)):
+            if endpoint is not None and self._outside(endpoint):
+                return True
+            if (endpoint is None or self._is_given_up()) and self._inside(stopped):
                 return True
             self._clock.sleep(LOOK_SECONDS)
         return False
 
-    def _is_alone(self) -> bool:
-        silent_seconds = self._clock.monotonic() - self._answered_at
-        return silent_seconds > GRACE_SECONDS or not self._had_answer
+    def _is_given_up(self) -> bool:
+        """Whether nobody stands behind the endpoint's file any more, as far as can be told."""
+        return not self._had_answer or self._clock.monotonic() - self._answered_at > GRACE_SECONDS
 
     def _outside(self, endpoint: Endpoint) -> bool:
         """Through the one that runs; returns whether it is done."""
@@ -81,6 +84,10 @@ class CarryingOut:
                 self._is_written = True
             done = self._look(asking(endpoint))
         except httpx.TransportError:  # its process is gone, or as good as gone
+            return False
+        except QueryRefused:  # it is about to stop; or it is of another version, and says so for ever
+            if self._clock.monotonic() - self._answered_at > GIVE_UP_SECONDS:
+                raise
             return False
         self._answered_at, self._had_answer = self._clock.monotonic(), True
         return done

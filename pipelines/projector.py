@@ -37,6 +37,10 @@ SWAP_LOOK_SECONDS: Final = 0.2
 """How often it is looked whether a generation has caught up: a query that takes a millisecond."""
 
 
+OPEN_SECONDS_MAX: Final = 20.0
+"""So long a wish waits for a projector that is just taking its leases."""
+
+
 class Projector:
     """Mirrors all aggregates of a pipeline, one range of one partition after the other.
 
@@ -68,6 +72,7 @@ class Projector:
         self._live = Feeding(self._source, name="mirror")
         self._filler = Filler(self._source._replace(failpoint=self._filling_failpoint))
         self._wished = threading.Event()
+        self._is_open = threading.Event()
         self._look_at = 0.0
         self._logger = structlog.get_logger("magnetar.projector").bind(context=pipeline.name)
 
@@ -155,6 +160,7 @@ class Projector:
     def open(self) -> None:
         """Take the lease of every partition, and replay the range that each was at."""
         self._live.open()
+        self._is_open.set()
         with self._filler.paused():
             pass
 
@@ -198,6 +204,7 @@ class Projector:
 
     def _check_is_fed(self, table: Table) -> None:
         """What is not fed could never be swapped in. Raises StoreUnavailable."""
+        self._is_open.wait(OPEN_SECONDS_MAX)
         missing = self._pipeline.partitions - len(self._live.numbers(table))
         if missing:
             raise StoreUnavailable(

@@ -29,7 +29,7 @@ class GenerationStatus(NamedTuple):
     """`shown`, `filling`, `kept`; with ` (next)` if it is to be shown."""
     commits: int
     of_commits: int
-    """How many the one that is shown has."""
+    """How many the one that is furthest has."""
     events: int
     disk_bytes: int
 
@@ -64,7 +64,7 @@ def _statuses(
             " (next)" if generation == known.wanted and not is_filling else ""
         )
 
-    of_commits = size(known.shown)[0]
+    of_commits = max(size(generation)[0] for generation in known.fed)
     return [
         GenerationStatus(aggregate, generation, state(generation), commits, of_commits, events, disk_bytes)
         for generation in known.fed

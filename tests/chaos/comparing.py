@@ -146,8 +146,9 @@ def unacknowledged(data: Path) -> int:
 # --- the log against the mirror -------------------------------------------------------------------------------------
 
 
-def wrong_in_mirror(ask: Ask, logs: Sequence[Stored]) -> list[str]:
-    """What one side has and the other lacks, row by row with all columns."""
+def wrong_in_mirror(ask: Ask, logs: Sequence[Stored], generation: int | None = None) -> list[str]:
+    """What one side has and the other lacks, row by row with all columns; of what the views show, or of a generation."""
+    suffix = "" if generation is None else f"__g{generation}"
     commits = [
         (partition, CODEC.decode(message.payload))
         for partition, each in enumerate(logs)
@@ -155,8 +156,8 @@ def wrong_in_mirror(ask: Ask, logs: Sequence[Stored]) -> list[str]:
     ]
     found = []
     for table, wanted in (
-        ("flight__commits", (_commit_row(partition, commit) for partition, commit in commits)),
-        ("flight__events", (row for partition, commit in commits for row in _event_rows(partition, commit))),
+        (f"flight__commits{suffix}", (_commit_row(partition, commit) for partition, commit in commits)),
+        (f"flight__events{suffix}", (row for partition, commit in commits for row in _event_rows(partition, commit))),
     ):
         columns = {row["name"]: row["type"] for row in ask(_COLUMNS.format(table=table))}
         selected = ", ".join(f"{_readable(name, kind)} AS `{name}`" for name, kind in columns.items())

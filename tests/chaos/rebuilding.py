@@ -1,0 +1,142 @@
+"""What goes on around a rebuild in these tests: live writes, a reader who remembers, and the command as a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import httpx
+from magnetar.pipelines import Outgoing, SyncClient
+from magnetar.pipelines.carrying_out import asking
+from magnetar.pipelines.settings import Settings
+from magnetar.projections.query import read_endpoint
+from magnetar.schemas import MagnetarError
+
+from examples.flights.pipeline import flights
+from tests.chaos.processes import ROOT
+
+MAGNETAR = Path(sys.executable).with_name("magnetar")
+CHUNK, PAUSE_SECONDS = 50, 0.05
+
+
+class _Thread(threading.Thread):
+    """Does its round again and again, until it is stopped; raises then what it has met."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._stop_it = threading.Event()
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        """The rounds."""
+        try:
+            while not self._stop_it.is_set():
+                self.round()
+                time.sleep(PAUSE_SECONDS)
+        except BaseException as error:  # noqa: BLE001 - raised where it is stopped
+            self._error = error
+
+    def round(self) -> None:
+        """One round."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Stop, and raise what went wrong."""
+        self._stop_it.set()
+        self.join()
+        if self._error is not None:
+            raise self._error
+
+
+class Sender(_Thread):
+    """Sends commands at about a thousand a second, as far as the machine goes along."""
+
+    def __init__(self, settings: Settings, commands: Iterator[Outgoing]) -> None:
+        super().__init__()
+        self.sent = 0
+        self._settings = settings
+        self._commands = commands
+
+    def run(self) -> None:
+        """With a client of its own."""
+        with SyncClient(flights, settings=self._settings) as self._client:
+            super().run()
+
+    def round(self) -> None:
+        """So many commands."""
+        self.sent += sum(self._client.send_many(islice(self._commands, CHUNK)))
+
+
+class Reader(_Thread):
+    """Asks the views again and again, and remembers what it has seen: what it saw once, it sees for ever."""
+
+    def __init__(self, data: Path) -> None:
+        super().__init__()
+        self.lost: list[str] = []
+        self.answers = 0
+        self._data = data
+        self._seen: dict[str, int] = {}
+
+    def round(self) -> None:
+        """How far commits and events are; whoever is asked may be killed meanwhile."""
+        for view in ("flights.commits", "flights.flight__events"):
+            sql = f"SELECT _partition AS p, max(_number) AS n FROM {view} GROUP BY p"
+            if view.endswith("events"):
+                sql = sql.replace("_partition", "partition").replace("_number", "number")
+            for row in self._ask(sql):
+                self.answers += 1
+                key, number = f"{view} {row['p']}", int(row["n"])
+                if number < self._seen.get(key, 0):
+                    self.lost.append(f"{key}: {self._seen[key]}, then {number}")
+                self._seen[key] = max(number, self._seen.get(key, 0))
+
+    def _ask(self, sql: str) -> list[dict[str, Any]]:
+        endpoint = read_endpoint(self._data)
+        if endpoint is None:
+            return []
+        try:
+            return asking(endpoint)(sql)
+        except (httpx.TransportError, MagnetarError, json.JSONDecodeError):
+            return []
+
+
+class Command:
+    """`magnetar rebuild` in a second terminal."""
+
+    def __init__(self, data: Path, *options: str) -> None:
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("MAGNETAR_")}
+        arguments = ["rebuild", "examples.flights.pipeline", "--data", str(data), *options]
+        self._output = ""
+        self._process = subprocess.Popen(
+            [MAGNETAR, *arguments],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        return self._process.poll() is not None
+
+    def kill(self) -> None:
+        """kill -9."""
+        self._process.kill()
+        self.result()
+
+    def result(self) -> tuple[int, str]:
+        """Its exit code and what it printed, when it has ended; it is killed if it has not."""
+        if not self.is_over():
+            self._process.kill()
+        if self._process.stdout is not None and not self._process.stdout.closed:
+            self._output = self._process.communicate()[0]
+        return self._process.returncode, self._output

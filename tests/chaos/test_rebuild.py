@@ -1,0 +1,167 @@
+"""A rebuild under live writes, with a kill -9 in each of its phases."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from magnetar.pipelines.clock import SystemClock
+from magnetar.pipelines.dev import prepare
+from magnetar.pipelines.rebuild_status import generations_of
+from magnetar.pipelines.settings import Settings
+from magnetar.projections.generations import Generations
+
+from examples.flights import demo
+from examples.flights.data import commands, rows
+from examples.flights.pipeline import flights
+from tests.chaos.comparing import Watch, stored, wrong_in_history, wrong_in_mirror
+from tests.chaos.processes import Part, answers, eventually, parts
+from tests.chaos.rebuilding import Command, Reader, Sender
+
+pytestmark = pytest.mark.xdist_group("chaos")
+
+WHILE_FILLING = (
+    "generation_created:1",
+    "filling_after_pending:3",
+    "filling_between_tables:2",
+    "before_swap:1",
+    "swap_recorded:1",
+)
+"""The places where the projector is killed, one after the other, in one rebuild. The last one ends it."""
+
+
+class Stage:
+    """A pipeline that runs and is written to, with somebody who reads."""
+
+    def __init__(self, folder: Path) -> None:
+        self.data = folder / "data"
+        settings = Settings(data=self.data)
+        prepare(flights, settings, SystemClock())
+        self.worker, self.projector = Part(folder, "worker"), Part(folder, "projector")
+        self.sender = Sender(settings, demo.outgoing(commands(rows(all_months=False)), set()))
+        self.reader = Reader(self.data)
+        self.watch = Watch(self.data)
+        self._commands: list[Command] = []
+
+    def start(self, *more: str) -> None:
+        """Everything; some commits are in the tables when this returns."""
+        self.worker.start()
+        self.sender.start()
+        self.reader.start()
+        self.start_projector(*more)
+        self.eventually(lambda: demo.commits_in_tables(self.data) > 500, "some commits are in the tables")
+
+    def start_projector(self, *more: str) -> None:
+        """The projector, which answers when this returns, or is dead again."""
+        self.projector.start(*more)
+        self.eventually(lambda: self.projector.is_dead() or answers(self.projector), "the projector answers")
+
+    def eventually(self, holds: object, what: str) -> None:
+        """Wait."""
+        assert callable(holds)
+        eventually(holds, what, self.worker, self.projector)
+
+    def ask(self, sql: str) -> list[dict[str, object]]:
+        """The rows of a query."""
+        return demo.ask(self.data, sql)
+
+    def generations(self) -> Generations:
+        """What is fed and shown."""
+        return generations_of(self.ask, flights, "Flight")
+
+    def command(self, *options: str) -> Command:
+        """`magnetar rebuild`, in a second terminal."""
+        self._commands.append(Command(self.data, *options))
+        return self._commands[-1]
+
+    def carry_through(self, command: Command) -> None:
+        """Wait until the command has ended, and has done it."""
+        self.eventually(command.is_over, "the command ends")
+        code, output = command.result()
+        print(output)
+        assert code == 0
+
+    def judge(self) -> None:
+        """When all is decided and mirrored: each generation has the rows that a replay of the log gives, no more."""
+        self.sender.stop()
+        self.eventually(lambda: demo.commits_in_tables(self.data) >= self.sender.sent, "all is in the tables")
+        for generation in self.generations().fed:
+            count = f"SELECT count() AS n FROM flights.flight__commits__g{generation}"
+            self.eventually(
+                lambda sql=count: int(str(self.ask(sql)[0]["n"])) >= self.sender.sent, f"generation {generation} is fed"
+            )
+        logs = stored(self.data)
+        assert wrong_in_history(logs) == []
+        for generation in self.generations().fed:
+            shown = None if generation == self.generations().shown else generation
+            assert wrong_in_mirror(partial(demo.ask, self.data), logs, shown) == []
+
+    def close(self) -> None:
+        """End the threads and the commands."""
+        for command in self._commands:
+            command.result()
+        for each in (self.sender, self.reader):
+            if each.is_alive():
+                each.stop()
+        self.watch.close()
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    stage = Stage(tmp_path)
+    with parts(stage.worker, stage.projector):
+        yield stage
+        stage.close()
+
+
+def test_a_rebuild_that_is_killed_in_each_phase_shows_all_that_was_written_meanwhile(stage: Stage) -> None:
+    stage.start(f"--at={WHILE_FILLING[0]}:KILL")
+    before, command = stage.watch.messages(), stage.command()
+    for following in (*WHILE_FILLING[1:], None):
+        stage.eventually(stage.projector.is_dead, f"it is killed before it can come to {following}")
+        if following == "filling_between_tables:2":  # the command dies with it, and is given again
+            command.kill()
+        stage.start_projector(*([f"--at={following}:KILL"] if following else []))
+        if following == "filling_between_tables:2":
+            command = stage.command()
+    stage.carry_through(command)
+    assert stage.watch.messages() > before + 100
+    assert stage.generations()[:3] == ((1, 2), 2, 1)
+
+    # Back, with a kill between the two views, and forth, with one behind them.
+    for failpoint, shown in (("between_views:1", 1), ("after_swap:1", 2)):
+        stage.projector.kill()
+        stage.start_projector(f"--at={failpoint}:KILL")
+        command = stage.command("--rollback")
+        stage.eventually(lambda it=command: stage.projector.is_dead() or it.is_over(), f"it dies at {failpoint}")
+        assert stage.projector.is_dead(), command.result()
+        stage.start_projector()
+        stage.carry_through(command)
+        assert stage.generations().shown == shown
+
+    stage.judge()
+    assert stage.reader.answers
+    assert stage.reader.lost == []
+    stage.carry_through(stage.command("--drop-old"))
+    tables = "SELECT name FROM system.tables WHERE database = 'flights' AND name LIKE '%\\_\\_g1'"
+    stage.eventually(lambda: not stage.ask(tables), "the old tables are gone")
+
+
+def test_a_rebuild_without_a_projector_is_done_by_the_command_and_goes_on_after_a_kill(stage: Stage) -> None:
+    stage.start()
+    stage.projector.kill()
+    command = stage.command()
+    begun = lambda: (stage.data / "query-endpoint.json").exists() and stage.generations().last == 2  # noqa: E731
+    stage.eventually(lambda: command.is_over() or begun(), "generation 2 is begun")
+    command.kill()
+    stage.carry_through(stage.command())
+    stage.start_projector()
+    assert stage.generations().shown >= 2
+    stage.judge()
+    assert stage.reader.lost == []
+
+
+def test_a_swap_without_the_comparison_of_the_numbers_takes_from_readers_what_they_have_seen(stage: Stage) -> None:
+    stage.start("--sabotage=swapped_while_behind")
+    stage.carry_through(stage.command())
+    stage.eventually(lambda: stage.reader.lost, "the reader misses commits")
