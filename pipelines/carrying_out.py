@@ -23,8 +23,8 @@ LOOK_SECONDS: Final = 0.3
 """How often it is looked how far it is."""
 
 GRACE_SECONDS: Final = 60.0
-"""A projector that answered and was killed is started again by whoever looks after it: so long it is waited for. One that
-was stopped has removed its endpoint's file, and is not."""
+"""A projector that answered and was killed is started again by whoever looks after it: so long it is waited for. One
+that was stopped has removed its endpoint's file, and is not."""
 
 GIVE_UP_SECONDS: Final = 60.0
 """A process that has the engine open and does not answer for so long is not waited for any longer."""

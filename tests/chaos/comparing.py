@@ -147,7 +147,7 @@ def unacknowledged(data: Path) -> int:
 
 
 def wrong_in_mirror(ask: Ask, logs: Sequence[Stored], generation: int | None = None) -> list[str]:
-    """What one side has and the other lacks, row by row with all columns; of what the views show, or of a generation."""
+    """What one side has and the other lacks, row by row with all columns; of what is shown, or of a generation."""
     suffix = "" if generation is None else f"__g{generation}"
     commits = [
         (partition, CODEC.decode(message.payload))

@@ -91,21 +91,24 @@ class Reader(_Thread):
             sql = f"SELECT _partition AS p, max(_number) AS n FROM {view} GROUP BY p"
             if view.endswith("events"):
                 sql = sql.replace("_partition", "partition").replace("_number", "number")
-            for row in self._ask(sql):
+            if (answer := self._ask(sql)) is not None:
                 self.answers += 1
-                key, number = f"{view} {row['p']}", int(row["n"])
-                if number < self._seen.get(key, 0):
-                    self.lost.append(f"{key}: {self._seen[key]}, then {number}")
-                self._seen[key] = max(number, self._seen.get(key, 0))
+                self._compare(view, {f"{view} {row['p']}": int(row["n"]) for row in answer})
 
-    def _ask(self, sql: str) -> list[dict[str, Any]]:
+    def _compare(self, view: str, now: dict[str, int]) -> None:
+        for key, seen in self._seen.items():
+            if key.startswith(view) and now.get(key, 0) < seen:
+                self.lost.append(f"{key}: {seen}, then {now.get(key)}")
+        self._seen.update(now)
+
+    def _ask(self, sql: str) -> list[dict[str, Any]] | None:
         endpoint = read_endpoint(self._data)
         if endpoint is None:
-            return []
+            return None
         try:
             return asking(endpoint)(sql)
         except (httpx.TransportError, MagnetarError, json.JSONDecodeError):
-            return []
+            return None
 
 
 class Command:

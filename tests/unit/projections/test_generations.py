@@ -23,11 +23,11 @@ REBUILT = carried_out(REBUILDING)
 
 
 def test_at_first_generation_1_is_fed_and_shown() -> None:
-    assert FIRST == Generations(fed=(1,), shown=1, before=None, wanted=None, filling=None, last=1)
+    assert Generations(fed=(1,), shown=1, before=None, wanted=None, filling=None, last=1) == FIRST
 
 
 def test_a_rebuild_feeds_the_next_generation_and_goes_on_showing_the_old_one() -> None:
-    assert REBUILDING == Generations(fed=(1, 2), shown=1, before=None, wanted=2, filling=2, last=2)
+    assert Generations(fed=(1, 2), shown=1, before=None, wanted=2, filling=2, last=2) == REBUILDING
 
 
 def test_a_rebuild_that_is_under_way_is_not_begun_again() -> None:
@@ -35,7 +35,7 @@ def test_a_rebuild_that_is_under_way_is_not_begun_again() -> None:
 
 
 def test_after_the_swap_the_old_generation_is_fed_still() -> None:
-    assert REBUILT == Generations(fed=(1, 2), shown=2, before=1, wanted=None, filling=None, last=2)
+    assert Generations(fed=(1, 2), shown=2, before=1, wanted=None, filling=None, last=2) == REBUILT
 
 
 def test_a_rollback_wants_the_generation_that_was_shown_before_and_a_second_one_takes_it_back() -> None:
