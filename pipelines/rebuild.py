@@ -19,7 +19,7 @@ FAILPOINTS: Final = ("before_swap", "swap_recorded", "between_views", "after_swa
 RANGE_COMMITS_MAX: Final = 100_000
 """Commits in one range of a rebuild: fewer inserts, and so fewer parts to merge, than in ranges of live writes."""
 
-SWAP_COMMITS_MAX: Final = 20_000
+SWAP_COMMITS_MAX: Final = 5_000
 """A generation that is behind by no more may be swapped in: the shown one waits while it takes in these, which is a
 fraction of a second."""
 

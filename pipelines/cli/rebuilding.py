@@ -92,7 +92,7 @@ def _carry_out(pipeline: Pipeline, settings: Settings, aggregates: Sequence[str]
     if json:
         print_json([each._asdict() for each in found])
         return
-    for each in found:
+    for each in sorted(found, key=lambda each: each.state != "shown"):
         if each.state == "shown":
             typer.echo(f"{each.aggregate}: generation {each.generation} is shown, with {each.commits:,} commits.")
         elif each.state == "kept":

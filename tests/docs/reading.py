@@ -13,7 +13,7 @@ from tests.docs.sessions import Bash, Python
 
 DEADLINE_SECONDS = 90
 
-LOOKS = re.compile(r"magnetar (query |status |history |parked \S+( show .*)?$)|.*\| ask\b")
+LOOKS = re.compile(r"magnetar (query |status |history |rebuild \S+ --status$|parked \S+( show .*)?$)|.*\| ask\b")
 """Commands that only look: what they show may come a little later, so they are repeated until it does."""
 
 _UNSURE = (
