@@ -256,12 +256,13 @@ class Projector:
                     self._swap(table)
 
     def _swap(self, table: Table) -> None:
-        """1. Writes down that it is shown. 2. Shows it. Whoever is killed in between is finished by `prepare`."""
+        """1. Writes down that it is shown. 2. Shows it. `prepare` finishes what was killed in between."""
         is_outgrown = self._shown(table.aggregate) not in self._mirrors
         self._failpoint("before_swap")
-        self._known[table.aggregate] = self._steps.write(
-            self._name(table.aggregate), [Step(table.generation, Kind.SHOWN)]
-        )
+        known = self._steps.write(self._name(table.aggregate), [Step(table.generation, Kind.SHOWN)])
+        if known.shown != table.generation:  # it was given up in this moment: the wish is looked at next
+            return
+        self._known[table.aggregate] = known
         self._failpoint("swap_recorded")
         self._mirrors[table].show(self._failpoint)
         self._failpoint("after_swap")

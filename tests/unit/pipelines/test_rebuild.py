@@ -28,6 +28,7 @@ def run(script: str, folder: Path) -> str:
 
 REBUILD = """
 from pathlib import Path
+from magnetar.pipelines import projector as module
 from magnetar.pipelines.projector import Projector
 from magnetar.pipelines.rebuild_status import generations_of, statuses
 from magnetar.pipelines.settings import Settings
@@ -81,8 +82,16 @@ projector.wish(Wish.DROP_OLD, ["Tally"])
 projector.step()
 names = [name for (name,) in store.query("SELECT name FROM system.tables WHERE name LIKE 'tally%' ORDER BY name")]
 assert names == ["tally__commits", "tally__commits__g3", "tally__events", "tally__events__g3"], names
+is_near, module.is_near = module.is_near, lambda *_: False
+projector.wish(Wish.REBUILD, ["Tally"])     # given up
 rig.send(7)
+for _ in range(5):
+    projector.step()
+projector.wish(Wish.CANCEL, ["Tally"])
+module.is_near = is_near
 carry_out()
+assert known()[:2] == ((3,), 3), known()
+assert not store.query("SELECT name FROM system.tables WHERE name LIKE '%__g4'")
 assert len(rows("tally__events")) == 7
 projector.close()
 store.close()
