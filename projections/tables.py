@@ -11,7 +11,7 @@ from magnetar.schemas.aggregate_schema import AggregateSchema
 from magnetar.schemas.names import kebab
 
 from .columns import column_type, literal, quoted
-from .values import as_of_today, definition, is_empty, lacking, nested_fields, record_names
+from .values import as_of_today, definition, is_empty, lacking, new_fields, record_names
 
 DEDUPLICATION_WINDOW_PER_PARTITION: Final = 100
 """How many inserts per partition a table remembers the tokens of. A retry is always among the last two."""
@@ -106,9 +106,7 @@ class MirrorTables:
             added = Counter(ours) - Counter(theirs)
             if name not in columns or not added or Counter(theirs) - Counter(ours):
                 continue  # what has more fields than ours is of newer code
-            if defaults := [
-                f["name"] for f in nested_fields(field["type"]) if f["name"] in added and not is_empty(f.get("default"))
-            ]:
+            if defaults := [f["name"] for f in new_fields(field["type"], added) if not is_empty(f.get("default"))]:
                 raise StoreUnavailable(
                     f"The mirror of {self.schema.aggregate} has rows with {name}, and cannot give them the default of "
                     f"its new field {defaults[0]}.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 from typing import Any, Final
 
 from .columns import column_type, comment, literal, present
@@ -123,11 +124,12 @@ def record_names(column: str) -> list[str]:
     return sorted(_NAME_IN_TUPLE.findall(" ".join(column.split()).replace("( ", "(")))
 
 
-def nested_fields(avro: Any) -> list[Any]:
-    """All fields of all records within a type."""
+def new_fields(avro: Any, added: Container[str]) -> list[Any]:
+    """The fields of those names of all records within a type. What is within one of them came with it."""
     avro = present(avro)
     if not isinstance(avro, dict):
         return []
     if avro["type"] == "record":
-        return [each for field in avro["fields"] for each in (field, *nested_fields(field["type"]))]
-    return [each for part in ("items", "values") if part in avro for each in nested_fields(avro[part])]
+        fields = [[field] if field["name"] in added else new_fields(field["type"], added) for field in avro["fields"]]
+        return [each for found in fields for each in found]
+    return [each for part in ("items", "values") if part in avro for each in new_fields(avro[part], added)]

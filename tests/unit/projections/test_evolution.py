@@ -191,6 +191,32 @@ def test_a_nested_default_that_old_rows_cannot_get_is_refused(store: Any, tmp_pa
         release(context, [Bought3])
 
 
+def test_a_new_branch_of_a_union_may_have_defaults_since_no_row_is_of_it(store: Any, tmp_path: Path) -> None:
+    class Coin(State):
+        kind: str
+        worth: Annotated[Decimal, Precision(18, 2)] = Decimal("0.01")
+
+    class Bought4(Event, wire_name="Bought"):
+        item: str
+        paid: Card1 | Cash | Coin = Cash()
+
+    class Bought0(Event, wire_name="Bought"):
+        item: str
+        paid: Card1 | Cash = Cash()
+
+    context = Context(store, tmp_path, [Bought0])
+    context.accepted(1, Bought0("tea", Card1("4711")))
+    mirror_all(context)
+    release(context, [Bought4])
+    context.accepted(2, Bought4("pot", Coin("euro")))
+    mirror_all(context)
+    rows = [row[0] for row in context.rows("SELECT paid FROM DB.Bought ORDER BY _number")]
+    assert [(row["type"], row["Coin"]) for row in rows] == [
+        ("Card", None),
+        ("Coin", {"kind": "euro", "worth": Decimal("0.01")}),
+    ]
+
+
 def test_two_aggregates_share_a_context(store: Any, tmp_path: Path) -> None:
     context = Context(store, tmp_path, [Bought1])
     other = AggregateSchema(context.name, "Return", commands=[Open], events=[Returned], rejections=[Denied])
