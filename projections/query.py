@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import time
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -19,6 +20,10 @@ ENDPOINT_FILE: Final = "query-endpoint.json"
 
 CREDENTIAL_FILE: Final = "query-token"
 """The token alone; it stays when the process has ended."""
+
+
+STARTING_SECONDS: Final = 10.0
+"""How long a query waits for a process that has the engine open and does not answer yet."""
 
 
 class QueryFormat(StrEnum):
@@ -67,15 +72,26 @@ def query(folder: Path, sql: str, fmt: QueryFormat) -> bytes:
         raise DataFolderError(
             f"There is no ClickHouse data in {folder}.", cure="Run the pipeline first, or name its folder with --data."
         )
+    deadline = time.monotonic() + STARTING_SECONDS
+    while True:
+        try:
+            return _answer(folder, sql, _CLICKHOUSE[fmt])
+        except DataFolderError:  # it is open elsewhere: in a process that starts, or for another query
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def _answer(folder: Path, sql: str, clickhouse_format: str) -> bytes:
     endpoint = read_endpoint(folder)
     if endpoint is not None:
         try:
-            return ask_endpoint(endpoint, sql, _CLICKHOUSE[fmt])
+            return ask_endpoint(endpoint, sql, clickhouse_format)
         except httpx.ConnectError:
             pass  # its process is gone without having tidied up
     store = Store(embedded_dsn(folder))
     try:
-        return store.read_only(sql, fmt=_CLICKHOUSE[fmt])
+        return store.read_only(sql, fmt=clickhouse_format)
     finally:
         store.close()
 

@@ -21,10 +21,24 @@ from magnetar.projections.query import read_endpoint
 from magnetar.schemas import MagnetarError
 
 from examples.flights.pipeline import flights
-from tests.chaos.processes import ROOT
+from tests.chaos.processes import DEADLINE_SECONDS, ROOT
 
 MAGNETAR = Path(sys.executable).with_name("magnetar")
 CHUNK, PAUSE_SECONDS = 50, 0.05
+
+
+def ask_running(data: Path, sql: str) -> list[dict[str, Any]]:
+    """The rows of a query. Waits for whoever has the engine open, and never opens it here: that would lock them out."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while True:
+        endpoint = read_endpoint(data)
+        try:
+            if endpoint is not None:
+                return asking(endpoint)(sql)
+        except (httpx.TransportError, json.JSONDecodeError):
+            pass  # it has just been killed
+        assert time.monotonic() < deadline, f"nobody answers {sql}"
+        time.sleep(0.1)
 
 
 class _Thread(threading.Thread):

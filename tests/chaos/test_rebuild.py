@@ -1,7 +1,6 @@
 """A rebuild under live writes, with a kill -9 in each of its phases."""
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from examples.flights.data import commands, rows
 from examples.flights.pipeline import flights
 from tests.chaos.comparing import Watch, stored, wrong_in_history, wrong_in_mirror
 from tests.chaos.processes import Part, answers, eventually, parts
-from tests.chaos.rebuilding import Command, Reader, Sender
+from tests.chaos.rebuilding import Command, Reader, Sender, ask_running
 
 pytestmark = pytest.mark.xdist_group("chaos")
 
@@ -49,7 +48,7 @@ class Stage:
         self.sender.start()
         self.reader.start()
         self.start_projector(*more)
-        self.eventually(lambda: demo.commits_in_tables(self.data) > 500, "some commits are in the tables")
+        self.eventually(lambda: self.mirrored() > 500, "some commits are in the tables")
 
     def start_projector(self, *more: str) -> None:
         """The projector, which answers when this returns, or is dead again."""
@@ -61,9 +60,13 @@ class Stage:
         assert callable(holds)
         eventually(holds, what, self.worker, self.projector)
 
+    def mirrored(self) -> int:
+        """How many commits the shown tables have."""
+        return int(str(self.ask("SELECT count() AS n FROM flights.commits")[0]["n"]))
+
     def ask(self, sql: str) -> list[dict[str, object]]:
         """The rows of a query."""
-        return demo.ask(self.data, sql)
+        return ask_running(self.data, sql)
 
     def generations(self) -> Generations:
         """What is fed and shown."""
@@ -84,7 +87,7 @@ class Stage:
     def judge(self) -> None:
         """When all is decided and mirrored: each generation has the rows that a replay of the log gives, no more."""
         self.sender.stop()
-        self.eventually(lambda: demo.commits_in_tables(self.data) >= self.sender.sent, "all is in the tables")
+        self.eventually(lambda: self.mirrored() >= self.sender.sent, "all is in the tables")
         for generation in self.generations().fed:
             count = f"SELECT count() AS n FROM flights.flight__commits__g{generation}"
             self.eventually(
@@ -94,7 +97,7 @@ class Stage:
         assert wrong_in_history(logs) == []
         for generation in self.generations().fed:
             shown = None if generation == self.generations().shown else generation
-            assert wrong_in_mirror(partial(demo.ask, self.data), logs, shown) == []
+            assert wrong_in_mirror(self.ask, logs, shown) == []
 
     def close(self) -> None:
         """End the threads and the commands."""
