@@ -30,13 +30,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what needs a broker, keep it in one process, and leave it out if MAGNETAR_TEST_BROKER=none."""
+    """Mark what needs a broker, keep it in one process, and leave it out if MAGNETAR_TEST_BROKER=none.
+
+    What is marked `soak` is left out unless MAGNETAR_TEST_SOAK is set.
+    """
     for item in items:
         if ROOT / "tests" / "pulsar" in item.path.parents:
             item.add_marker(pytest.mark.broker)
         if item.get_closest_marker("broker"):
             item.add_marker(pytest.mark.xdist_group("broker"))
-    if os.environ.get("MAGNETAR_TEST_BROKER") == "none":
-        without = [item for item in items if item.get_closest_marker("broker")]
+    left_out = {"broker"} if os.environ.get("MAGNETAR_TEST_BROKER") == "none" else set[str]()
+    if "MAGNETAR_TEST_SOAK" not in os.environ:
+        left_out.add("soak")
+    without = [item for item in items if left_out & {mark.name for mark in item.iter_markers()}]
+    if without:
         items[:] = [item for item in items if item not in without]
         config.hook.pytest_deselected(items=without)
