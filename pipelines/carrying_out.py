@@ -127,5 +127,7 @@ class CarryingOut:
         )
 
     def _look(self, ask: Ask) -> bool:
+        # In this order: a swap between the two questions would leave the picture from before it as the last one.
+        done = all(generations_of(ask, self._pipeline, each).wanted is None for each in self._aggregates)
         self._show(statuses(ask, self._pipeline, self._aggregates))
-        return all(generations_of(ask, self._pipeline, each).wanted is None for each in self._aggregates)
+        return done

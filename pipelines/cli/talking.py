@@ -121,9 +121,14 @@ def pipeline_command(pipeline: Pipeline, aggregate: str, name: str, fields: str)
     if name not in schema.commands:
         known = ", ".join(schema.commands)
         raise SettingsError(f"{aggregate} has no command {name!r}.", cure=f"It has: {known}.")
+    known_fields = schema.commands[name].__struct_encode_fields__
+    cure = f"Its fields: {', '.join(known_fields) or 'none'}."
     try:
         command = msgspec.json.decode(fields.encode(), type=schema.commands[name])
+        given = msgspec.json.decode(fields.encode(), type=dict[str, msgspec.Raw])
     except msgspec.MsgspecError as error:
-        wanted = ", ".join(schema.commands[name].__struct_encode_fields__) or "none"
-        raise SettingsError(f"The fields of {name} do not fit: {error}.", cure=f"Its fields: {wanted}.") from error
+        raise SettingsError(f"The fields of {name} do not fit: {error}.", cure=cure) from error
+    # msgspec passes over what it does not know: a misspelled field would be its default in the log for ever.
+    if unknown := sorted(given.keys() - set(known_fields)):
+        raise SettingsError(f"{name} has no field {unknown[0]!r}.", cure=cure)
     return pipeline.aggregates[aggregate], command

@@ -40,6 +40,7 @@ def is_alive(pid: int) -> bool:
         (["dev", "shop:nothing"], 2, "no pipeline called 'nothing'"),
         (["ask", "shop", "Basket", "1", "Ship"], 2, "has no aggregate 'Basket'. It has: Order."),
         (["ask", "shop", "Order", "1", "Sink"], 2, "Order has no command 'Sink'. It has: Buy, Ship."),
+        (["ask", "shop", "Order", "1", "Ship", '{"fast": true}'], 2, "Ship has no field 'fast'. Its fields: none."),
         (["ask", "shop", "Order", "1", "Buy", "{}"], 2, "missing required field `sku`. Its fields: sku, pieces."),
         (["ask", "shop", "Order", "1", "Buy", "nonsense"], 2, "The fields of Buy do not fit"),
         (["ask", "shop", "Order", "1", "Ship"], 3, "The topic shop/order-commands does not exist"),
