@@ -106,8 +106,8 @@ def test_the_worker_is_named_while_it_lives(rig: Rig) -> None:
 
 def test_what_the_tables_lack_is_counted_and_the_log_read_from_where_they_are(tmp_path: Path) -> None:
     ran = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path)],
-        cwd=ROOT,
+        [sys.executable, "-P", "-c", f"import sys; sys.path.append({str(ROOT)!r})\n{SCRIPT}", str(tmp_path)],
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         check=False,
