@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from magnetar.schemas import TopicKind
@@ -153,9 +154,7 @@ class PulsarPlan:
                 Sign.CHANGE,
                 f"topic {name}",
                 f"its own {policy.name} {policy.show(now)} → {policy.show(value)}",
-                lambda policy=policy, path=path, value=value: self._admin.call(  # type: ignore[misc] # bound in a loop
-                    policy.method, f"/persistent/{name}/{path}", policy.body(value)
-                ),
+                partial(self._admin.call, policy.method, f"/persistent/{name}/{path}", policy.body(value)),
             )
 
     def _trimming_steps(self, name: str, *, is_new: bool) -> Iterator[Step]:

@@ -16,10 +16,11 @@ from magnetar.pipelines.logs.sqlite import SqliteLog
 from magnetar.pipelines.reply import Reply
 from magnetar.schemas import Rejection, TopicKind
 from magnetar.schemas.command_message import CommandCodec
-from magnetar.schemas.commit import Commit, CommitCodec, read_head
+from magnetar.schemas.commit import Commit, CommitCodec
 
 from examples.flights.flight import Flight
 from examples.flights.pipeline import flights
+from tests.counting import counting
 
 SCHEMA = flights.schemas["Flight"]
 Ask = Callable[[str], list[dict[str, Any]]]
@@ -27,21 +28,6 @@ Ask = Callable[[str], list[dict[str, Any]]]
 
 EVENTS, COMMANDS = flights.topic("Flight", TopicKind.EVENTS), flights.topic("Flight", TopicKind.COMMANDS)
 CODEC = CommitCodec(SCHEMA)
-
-
-def counting(messages: Sequence[Message]) -> list[Message]:
-    """The messages that count, by the read rule as docs/wire-format.md tells it; written down once more, on purpose."""
-    owner, expected, found = b"", 1, []
-    for message in messages:
-        number, its_owner, _ = read_head(message.payload)
-        if number == 0:
-            owner = its_owner
-        elif its_owner == owner and number == expected:
-            expected += 1
-            found.append(message)
-        elif its_owner == owner and number > expected:
-            owner = b""
-    return found
 
 
 class Stored(NamedTuple):

@@ -16,7 +16,8 @@ from magnetar.schemas.command_message import CommandCodec, CommandEnvelope
 
 from examples.flights.data import Row, commands
 from examples.flights.pipeline import flights
-from tests.chaos.comparing import CODEC, COMMANDS, EVENTS, SCHEMA, counting, registry, stored
+from tests.chaos.comparing import CODEC, COMMANDS, EVENTS, SCHEMA, registry, stored
+from tests.counting import counting
 
 
 class Asking:

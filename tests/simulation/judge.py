@@ -18,6 +18,7 @@ from magnetar.schemas import Meta, Undecodable, is_uuid7, made_at_ms, partition_
 from magnetar.schemas.command_message import CommandMessage, UnknownCommandType
 from magnetar.schemas.commit import Commit, CommitCodec, read_command_id, read_head
 
+from tests.counting import counting
 from tests.simulation.account import RELEASES, SCHEMAS, Account, NewerAccount
 from tests.simulation.client import CODEC, COMMANDS, EVENTS, PARTITIONS, Client, Sent
 from tests.simulation.sim_store import TABLES
@@ -59,21 +60,6 @@ def violations(world: World) -> list[str]:
 def decoded(schema: int, payload: bytes) -> Commit:
     """The commit in a message that was written with this schema."""
     return COMMITS[schema - 1].decode(payload)
-
-
-def counting(messages: Sequence[Message]) -> list[Message]:
-    """The commits that count, as the table in docs/wire-format.md says."""
-    owner, expected, found = b"", 1, []
-    for message in messages:
-        number, its_owner, _ = read_head(message.payload)
-        if number == 0:
-            owner = its_owner
-        elif its_owner == owner and number == expected:
-            expected += 1
-            found.append(message)
-        elif its_owner == owner and number > expected:
-            owner = b""
-    return found
 
 
 def expected_log(partition: int, commands: Sequence[Message], releases: Sequence[type[Account]]) -> Iterator[Expected]:

@@ -6,9 +6,9 @@ import pytest
 from magnetar.schemas import ReadRule, Verdict
 from magnetar.schemas.commit import read_head
 
+from tests.counting import counting
 from tests.simulation.choices import read, written
 from tests.simulation.client import EVENTS
-from tests.simulation.judge import counting
 from tests.simulation.shrink import first_failure, run, story
 from tests.simulation.stage import FAULTS
 

@@ -282,7 +282,7 @@ class World:
         return all(each.acknowledged == len(each.messages) for each in subscriptions)
 
     def _is_mirrored(self) -> bool:
-        from tests.simulation.judge import counting
+        from tests.counting import counting
 
         partitions = self.broker.topic(EVENTS).partitions
         return all(
