@@ -23,7 +23,7 @@ from magnetar.schemas import (
 )
 
 from .clock import Clock
-from .log import Log, Message, Reader
+from .log import Log, Reader, Run
 from .pipeline import Pipeline
 
 RETRY_SECONDS: Final = 5.0
@@ -60,10 +60,10 @@ class _InTurn:
         self._turn = turn
         self.close = reader.close
 
-    def read(self, *, messages_max: int, timeout_seconds: float) -> Sequence[Message]:
+    def read_run(self, *, messages_max: int, timeout_seconds: float) -> Run | None:
         """The next messages, when it is this reader's turn; who may have to wait for them keeps nobody else waiting."""
         with nullcontext() if timeout_seconds else self._turn:
-            return self._reader.read(messages_max=messages_max, timeout_seconds=timeout_seconds)
+            return self._reader.read_run(messages_max=messages_max, timeout_seconds=timeout_seconds)
 
 
 class Source(NamedTuple):

@@ -24,6 +24,15 @@ class Message(NamedTuple):
     """The number that the log gave to the schema the payload was written with; see `Log.schema`."""
 
 
+class Run(NamedTuple):
+    """Messages that stand one behind the other and were written with one schema: their bytes alone."""
+
+    payloads: list[bytes]
+    schema: int
+    last: MessageId
+    """The place of the last of them."""
+
+
 class Batch(NamedTuple):
     """Commands of one partition, in its order, given to the worker that the log names as active."""
 
@@ -141,6 +150,13 @@ class Reader(Protocol):
 
     def read(self, *, messages_max: int, timeout_seconds: float) -> Sequence[Message]:
         """Return the next messages, at once when some are there; nothing when none came in time."""
+        ...
+
+    def read_run(self, *, messages_max: int, timeout_seconds: float) -> Run | None:
+        """Return the payloads of the next messages, as far as they were written with one schema.
+
+        For who reads millions: it costs a third of `read`. None when no message came in time.
+        """
         ...
 
     def close(self) -> None:

@@ -16,30 +16,30 @@ RANGE_COMMITS_MAX: Final = 50_000
 """Commits in one range at most: one block, one insert. More would not be faster, and would hold more memory."""
 
 
-class LogMessage(Protocol):
-    """What the loop needs of a message on an event topic."""
+class LogRun(Protocol):
+    """What the loop needs of messages on an event topic: their bytes, one schema for all, and where they end."""
 
     @property
-    def id(self) -> MessageId:
-        """Its place."""
-        ...
-
-    @property
-    def payload(self) -> bytes:
-        """Its bytes."""
+    def payloads(self) -> list[bytes]:
+        """Their bytes, one or more."""
         ...
 
     @property
     def schema(self) -> int:
-        """The number of the schema it was written with."""
+        """The number of the schema that all were written with."""
+        ...
+
+    @property
+    def last(self) -> MessageId:
+        """The place of the last."""
         ...
 
 
 class Feed(Protocol):
     """Reads one partition of an event topic from a place on."""
 
-    def read(self, *, messages_max: int, timeout_seconds: float) -> Sequence[LogMessage]:
-        """The next messages; nothing when none came in time."""
+    def read_run(self, *, messages_max: int, timeout_seconds: float) -> LogRun | None:
+        """The next messages, as far as they were written with one schema; None when none came in time."""
         ...
 
     def close(self) -> None:
@@ -125,7 +125,6 @@ class RangeLoop:
         after = None if pending is None else pending.after
         self._rule = ReadRule() if pending is None else ReadRule(pending.owner, pending.first)
         self._after: MessageId | None = after
-        self._rest: Sequence[LogMessage] = ()
         self._feed = open_feed(after)
         if pending is not None:
             self._replay(pending)
@@ -177,15 +176,11 @@ class RangeLoop:
 
     def _collect(self, commits_max: int, timeout_seconds: float) -> tuple[int, list[bytes]]:
         """The next commits that count and were written with one schema, and that schema's number."""
-        messages = self._rest or self._feed.read(messages_max=commits_max, timeout_seconds=timeout_seconds)
-        if not messages:
+        run = self._feed.read_run(messages_max=commits_max, timeout_seconds=timeout_seconds)
+        if run is None:
             return 0, []
-        schema = messages[0].schema
-        cut = next((i for i, message in enumerate(messages) if message.schema != schema), len(messages))
-        cut = min(cut, commits_max)
-        messages, self._rest = messages[:cut], messages[cut:]
-        self._after = messages[-1].id
-        return schema, self._counting([message.payload for message in messages])
+        self._after = run.last
+        return run.schema, self._counting(run.payloads)
 
     def _counting(self, payloads: list[bytes]) -> list[bytes]:
         """Those of the payloads that count."""

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import pulsar
 from magnetar.schemas import AccessDenied, LogUnavailable, MessageId, SettingsError
 
-from ..log import Message
+from ..log import Message, Run
 
 
 def message_of(received: Any) -> tuple[Message, Any]:
-    """A message as the port gives it, and the client's own id of it, which an acknowledgement needs.
-
-    The public accessor of the schema's version fails from version 128 on.
-    """
+    """A message as the port gives it, and the client's own id of it, which an acknowledgement needs."""
     own = received.message_id()
-    place = MessageId(own.ledger_id(), own.entry_id(), own.batch_index())
-    number = received._message.int_schema_version()  # noqa: SLF001
-    return Message(place, received.partition_key(), received.data(), received.publish_timestamp(), number), own
+    key, published_at_ms = received.partition_key(), received.publish_timestamp()
+    return Message(place_of(own), key, received.data(), published_at_ms, schema_of(received)), own
+
+
+def place_of(own: Any) -> MessageId:
+    """The place that a client's id names."""
+    return MessageId(own.ledger_id(), own.entry_id(), own.batch_index())
+
+
+def schema_of(received: Any) -> int:
+    """The number of a message's schema. The public accessor fails from version 128 on."""
+    number: int = received._message.int_schema_version()  # noqa: SLF001
+    return number
 
 
 @contextmanager
@@ -55,22 +62,49 @@ class PulsarReader:
 
     def __init__(self, reader: Any) -> None:
         self._reader = reader
+        self._held: Any = None
+        """A message that was received and not given: it ended a run."""
         self.closed = False
 
     def read(self, *, messages_max: int, timeout_seconds: float) -> Sequence[Message]:
         """Return the next messages; waits for the first only. Raises LogUnavailable if the reader is closed."""
         messages: list[Message] = []
+        for received in self._received(timeout_seconds):
+            messages.append(message_of(received)[0])
+            if len(messages) == messages_max:
+                break
+        return messages
+
+    def read_run(self, *, messages_max: int, timeout_seconds: float) -> Run | None:
+        """Return the payloads of the next messages of one schema; waits for the first only."""
+        payloads: list[bytes] = []
+        schema, last = None, None
+        for received in self._received(timeout_seconds):
+            number = schema_of(received)
+            if payloads and number != schema:
+                self._held = received
+                break
+            schema, last = number, received
+            payloads.append(received.data())
+            if len(payloads) == messages_max:
+                break
+        return None if last is None or schema is None else Run(payloads, schema, place_of(last.message_id()))
+
+    def _received(self, timeout_seconds: float) -> Iterator[Any]:
+        """What comes, and first what was held back; waits for the first only."""
         wait_ms = max(1, int(timeout_seconds * 1000))
+        if self._held is not None:
+            held, self._held, wait_ms = self._held, None, 0
+            yield held
         try:
-            while len(messages) < messages_max:
-                messages.append(message_of(self._reader.read_next(wait_ms))[0])
+            while True:
+                yield self._reader.read_next(wait_ms)
                 wait_ms = 0
         except pulsar.Timeout:
-            pass
+            return
         except pulsar.PulsarException as error:
-            if not messages:  # what has come is given first: the reader would not give it again
+            if wait_ms:  # what has come is given first: the reader would not give it again
                 raise LogUnavailable(f"Pulsar closed a reader: {type(error).__name__}.") from error
-        return messages
 
     def close(self) -> None:
         """Let go."""

@@ -22,11 +22,11 @@ from magnetar.schemas import (
 )
 
 from ..clock import Clock
-from ..log import Backlog, Entry, Message, TopicDescription
+from ..log import Backlog, Entry, Message, Run, TopicDescription
 from ..preflight import Finding
 from ..provisioning import Roles, Step, WantedTopic
 from .sqlite_consumer import SqliteConsumer, backlog
-from .sqlite_files import Folder, canonical, connect, polling, read_messages, rows_of, transaction
+from .sqlite_files import Folder, canonical, connect, polling, read_messages, read_run, rows_of, transaction
 from .sqlite_inbox import SqliteInbox, deliver
 from .sqlite_plan import findings, steps
 
@@ -288,6 +288,14 @@ class SqliteReader:
                 self._after = messages[-1].id.ledger
                 return messages
         return []
+
+    def read_run(self, *, messages_max: int, timeout_seconds: float) -> Run | None:
+        """Return the payloads of the next messages of one schema."""
+        for _ in polling(self._clock, timeout_seconds):
+            if run := read_run(self._connection, self._path, self._after, messages_max):
+                self._after = run.last.ledger
+                return run
+        return None
 
     def close(self) -> None:
         """Close the file."""

@@ -22,7 +22,7 @@ from magnetar.schemas import DataFolderError, LogUnavailable, MagnetarError, Mes
 from magnetar.schemas.evolution import check_evolution
 
 from ..clock import Clock
-from ..log import Message, TopicDescription
+from ..log import Message, Run, TopicDescription
 
 FORMAT: Final = 1
 """The layout that this code writes. A folder of a higher one was written by a later Magnetar."""
@@ -60,6 +60,7 @@ READ_BYTES_MAX: Final = 64 * 1024 * 1024
 _READ: Final = """
 SELECT offset, key, payload, published_at_ms, schema FROM messages WHERE offset > ? ORDER BY offset LIMIT ?
 """
+_READ_RUN: Final = "SELECT offset, payload, schema FROM messages WHERE offset > ? ORDER BY offset LIMIT ?"
 
 
 class Folder:
@@ -285,6 +286,28 @@ def read_messages(connection: sqlite3.Connection, path: Path, after: int, messag
     except sqlite3.Error as error:
         raise failure(error, path) from error
     return messages
+
+
+def read_run(connection: sqlite3.Connection, path: Path, after: int, messages_max: int) -> Run | None:
+    """The payloads behind an offset, as far as they have one schema, in one short read."""
+    payloads: list[bytes] = []
+    schema, last, left = None, after, READ_BYTES_MAX
+    try:
+        cursor = connection.execute(_READ_RUN, (after, messages_max))
+        for offset, payload, written_with in cursor:
+            if written_with != schema:
+                if schema is not None:
+                    break
+                schema = written_with
+            payloads.append(payload)
+            last = offset
+            left -= len(payload)
+            if left <= 0:
+                break
+        cursor.close()
+    except sqlite3.Error as error:
+        raise failure(error, path) from error
+    return None if schema is None else Run(payloads, schema, MessageId(last))
 
 
 def polling(clock: Clock, timeout_seconds: float) -> Iterator[None]:

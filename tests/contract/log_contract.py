@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
-from magnetar.pipelines.log import Appender, Batch, Consumer, Entry, Log, Message
+from magnetar.pipelines.log import Appender, Batch, Consumer, Entry, Log, Message, Reader, Run
 from magnetar.schemas import (
     LogUnavailable,
     MessageRefused,
@@ -150,6 +150,37 @@ class LogContract:
         assert first.schema != second.schema
         assert '"y"' not in log.schema(events, first.schema)
         assert '"y"' in log.schema(events, second.schema)
+
+    def test_a_run_ends_where_the_schema_changes_and_loses_nothing(self, log: Log, events: Topic) -> None:
+        log.provision(events, partitions=PARTITIONS, schema=WIDER)
+        for first, schema in ((0, SCHEMA), (3, WIDER), (6, SCHEMA)):
+            appender = log.fence(events, 0, schema=schema, name=f"from {first}")
+            appender.append(entries(*range(first, first + 3)), timeout_seconds=DEADLINE_SECONDS)
+        messages = self.read_all(log, events, 0, 9)
+        reader = log.reader(events, 0, after=messages[0].id)
+        runs: list[Run] = []
+        self.eventually(log, lambda: len(self._payloads(reader, runs)) >= 8)
+        assert self._payloads(reader, runs) == [message.payload for message in messages[1:]]
+        for run in runs:
+            of_run = messages[messages.index(next(m for m in messages if m.payload == run.payloads[0])) :]
+            assert {message.schema for message in of_run[: len(run.payloads)]} == {run.schema}
+            assert run.last == of_run[len(run.payloads) - 1].id
+        reader.close()
+
+    def _payloads(self, reader: Reader, runs: list[Run], *, messages_max: int = 100) -> list[bytes]:
+        if run := reader.read_run(messages_max=messages_max, timeout_seconds=0.1):
+            runs.append(run)
+        return [payload for run in runs for payload in run.payloads]
+
+    def test_a_run_has_as_many_messages_as_are_wanted_at_most(self, log: Log, events: Topic) -> None:
+        self.fence(log, events).append(entries(*range(10)), timeout_seconds=DEADLINE_SECONDS)
+        reader = log.reader(events, 0, after=None)
+        runs: list[Run] = []
+        self.eventually(log, lambda: len(self._payloads(reader, runs, messages_max=3)) >= 10)
+        assert max(len(run.payloads) for run in runs) <= 3
+        assert [payload for run in runs for payload in run.payloads] == [entry.payload for entry in entries(*range(10))]
+        assert reader.read_run(messages_max=3, timeout_seconds=0.05) is None
+        reader.close()
 
     def test_a_schema_that_reads_the_log_differently_is_refused_and_nothing_registered(
         self, log: Log, open_log: Callable[[], Log], events: Topic

@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Final
 
-from magnetar.pipelines.log import Entry, Message, TopicDescription
+from magnetar.pipelines.log import Entry, Message, Run, TopicDescription
 from magnetar.schemas import (
     LogUnavailable,
     MessageId,
@@ -337,6 +338,14 @@ class SimReader:
             messages = self._partition.messages[self._after : self._after + messages_max]
         self._after += len(messages)
         return messages
+
+    def read_run(self, *, messages_max: int, timeout_seconds: float) -> Run | None:
+        messages = self.read(messages_max=messages_max, timeout_seconds=timeout_seconds)
+        if not messages:
+            return None
+        run = [*takewhile(lambda message: message.schema == messages[0].schema, messages)]
+        self._after -= len(messages) - len(run)
+        return Run([message.payload for message in run], run[0].schema, run[-1].id)
 
     def close(self) -> None:
         """Nothing to let go of."""

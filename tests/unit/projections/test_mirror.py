@@ -3,10 +3,12 @@
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from magnetar.pipelines.log import Run
 from magnetar.projections.columns import quoted
 from magnetar.projections.mirror import Mirror
 from magnetar.projections.range_loop import Lease, Range, RangeLoop
@@ -73,9 +75,11 @@ class FakeFeed:
     def __init__(self, messages: Sequence[Stored], after: MessageId | None) -> None:
         self._messages = [m for m in messages if after is None or m.id > after]
 
-    def read(self, *, messages_max: int, timeout_seconds: float) -> Sequence[Stored]:
-        read, self._messages = self._messages[:messages_max], self._messages[messages_max:]
-        return read
+    def read_run(self, *, messages_max: int, timeout_seconds: float) -> Run | None:
+        read = self._messages[:messages_max]
+        run = [*takewhile(lambda message: message.schema == read[0].schema, read)]
+        self._messages = self._messages[len(run) :]
+        return Run([m.payload for m in run], run[0].schema, run[-1].id) if run else None
 
     def close(self) -> None:
         pass
