@@ -10,13 +10,23 @@ ENVIRONMENT := .venv/.installed
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
+# On a Pulsar: one that is named, here or in the settings, or, as BROKER=pulsar, one of the demo's own.
+BROKER ?= $(filter pulsar%,$(MAGNETAR_BROKER))
+ifeq ($(BROKER),pulsar)
+override BROKER := $(or $(filter pulsar%,$(MAGNETAR_BROKER)),pulsar)
+endif
+# Tables belong to the log that they were made from: each has a folder of its own.
+DATA ?= .demo$(if $(BROKER),-$(subst /,,$(subst :,-,$(subst ://,-,$(BROKER)))))
+OWN_PULSAR = .venv/bin/python -m tests.pulsar_rig --keep $(DATA)/broker run
+
 .PHONY: demo
-demo: $(ENVIRONMENT) ## run January's flights through everything; ALL=1 the whole year; BROKER=pulsar://… on a real Pulsar
-	$(if $(BROKER),MAGNETAR_BROKER='$(BROKER)') .venv/bin/python -m examples.flights.demo $(if $(ALL),--all)
+demo: $(ENVIRONMENT) ## run January's flights through everything; ALL=1 the whole year; BROKER=pulsar on a real Pulsar
+	$(if $(filter pulsar,$(BROKER)),$(OWN_PULSAR),$(if $(BROKER),MAGNETAR_BROKER='$(BROKER)')) \
+		.venv/bin/python -m examples.flights.demo --data $(DATA) $(if $(ALL),--all) $(if $(FIRST),--first $(FIRST))
 
 .PHONY: clean-demo
 clean-demo: ## remove the demo's data
-	rm -rf .demo
+	rm -rf .demo .demo-*
 
 # In the environment, not in the shell line: a query is full of quotes and dollar signs.
 unexport SQL
@@ -25,7 +35,7 @@ query: export QUERY_SQL = $(value SQL)
 query: export QUERY_FORMAT = $(or $(FORMAT),table)
 query: $(ENVIRONMENT) ## ask the demo's data: make query SQL="SELECT count() FROM flights.Departed" FORMAT=json
 	@[ -n "$$QUERY_SQL" ] || { echo 'Say what to ask: make query SQL="SELECT count() FROM flights.Departed"' >&2; exit 2; }
-	@.venv/bin/magnetar query --data .demo --format "$$QUERY_FORMAT" -- "$$QUERY_SQL"
+	@.venv/bin/magnetar query --data $(DATA) --format "$$QUERY_FORMAT" -- "$$QUERY_SQL"
 
 .PHONY: test
 test: $(ENVIRONMENT) .venv-wheel/.locked ## run all tests, against the checkout and against the wheel

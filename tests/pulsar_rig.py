@@ -1,6 +1,7 @@
 """A real Apache Pulsar for the tests and for trying things out: fetched with Maven, started on loopback.
 
-`python -m tests.pulsar_rig start` starts one and keeps it until Ctrl-C; `fetch` only fetches the distribution.
+`python -m tests.pulsar_rig start` starts one and keeps it until Ctrl-C; `run command …` keeps it while the command
+runs, with the settings in its environment; `fetch` only fetches the distribution.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import httpx
@@ -217,26 +218,48 @@ class Standalone(Existing):
         os.killpg(self._process.pid, number)
 
 
-def main() -> None:
-    """Start one, print its URLs as settings, and keep it until Ctrl-C or SIGTERM."""
+def main() -> int:
+    """Start one, print its URLs as settings or run a command with them, and end it."""
     parser = argparse.ArgumentParser(prog="python -m tests.pulsar_rig", description=__doc__)
-    parser.add_argument("action", choices=["start", "fetch"])
-    if parser.parse_args().action == "fetch":
+    parser.add_argument("action", choices=["start", "run", "fetch"])
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep its data there")
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    given = parser.parse_args()
+    if given.action == "fetch":
         print(distribution())
-        return
+        return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with contextlib.suppress(KeyboardInterrupt), data_folder() as folder:
+    with contextlib.suppress(KeyboardInterrupt), kept_folder(given.keep) if given.keep else data_folder() as folder:
         broker = Standalone(folder)
         try:
             broker.start()
-            print(f"export MAGNETAR_BROKER={broker.service_url} MAGNETAR_BROKER_ADMIN={broker.admin_url}", flush=True)
+            settings = {"MAGNETAR_BROKER": broker.service_url, "MAGNETAR_BROKER_ADMIN": broker.admin_url}
+            if given.action == "run":
+                return run(given.command, settings)
+            print("export", *(f"{name}={value}" for name, value in settings.items()), flush=True)
             signal.pause()
         finally:
             broker.stop()
+    return 0
+
+
+@contextlib.contextmanager
+def kept_folder(folder: Path) -> Iterator[Path]:
+    """A folder for one broker that stays."""
+    folder.mkdir(parents=True, exist_ok=True)
+    yield folder.absolute()
+
+
+def run(command: Sequence[str], settings: Mapping[str, str]) -> int:
+    """Run a command to its end; on Ctrl-C, which reaches it too, wait for it."""
+    process = subprocess.Popen(command, env={**os.environ, **settings})
+    while True:
+        with contextlib.suppress(KeyboardInterrupt):
+            return process.wait()
 
 
 if __name__ == "__main__":
     try:
-        main()
+        sys.exit(main())
     except RigError as error:
         sys.exit(str(error))

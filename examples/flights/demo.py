@@ -6,8 +6,9 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from rich.table import Table
 
 from magnetar import MagnetarError
 
-from .data import Expected, Sent, commands, differences, expected, rows
+from .data import Expected, Row, Sent, commands, differences, expected, rows
 from .flight import Flight
 from .pipeline import flights
 
@@ -39,18 +40,23 @@ def main() -> int:
     """Run the demo; 0 if all tables agree with the CSV."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--all", action="store_true", help="the whole year, not only January")
-    all_months = arguments.parse_args().all
+    arguments.add_argument("--first", type=int, metavar="N", help="only so many flights")
+    arguments.add_argument("--data", type=Path, default=FOLDER, metavar="FOLDER", help="where tables and log are kept")
+    given = arguments.parse_args()
     configure_logging("error", role="demo")
     try:
-        return run(load_settings(data=FOLDER), all_months=all_months)
+        return run(load_settings(data=given.data), lambda: islice(rows(all_months=given.all), given.first))
     except MagnetarError as error:
         console.print(f"[red]demo:[/] {error}")
         return 1
 
 
-def run(settings: Settings, *, all_months: bool) -> int:
-    """1. Sums up the CSV. 2. Starts worker and mirror. 3. Sends what is not sent yet. 4. Waits. 5. Compares."""
-    want = expected(rows(all_months=all_months))
+def run(settings: Settings, chosen: Callable[[], Iterator[Row]]) -> int:
+    """Carry the chosen flights through.
+
+    1. Sums up the CSV. 2. Starts worker and mirror. 3. Sends what is not sent yet. 4. Waits. 5. Compares.
+    """
+    want = expected(chosen())
     clock = SystemClock()
     prepare(flights, settings, clock)
     with sole_supervisor(settings.data):
@@ -63,7 +69,7 @@ def run(settings: Settings, *, all_months: bool) -> int:
             with Progress(
                 TextColumn("{task.description:>10}"), BarColumn(40), MofNCompleteColumn(), TimeElapsedColumn()
             ) as progress:
-                carry_through(settings, supervisor, want, progress, stopped, all_months=all_months)
+                carry_through(settings, supervisor, want, progress, stopped, chosen)
         finally:
             supervisor.stop()
         if stopped():
@@ -79,8 +85,7 @@ def carry_through(
     want: Expected,
     progress: Progress,
     stopped: StopSignal,
-    *,
-    all_months: bool,
+    chosen: Callable[[], Iterator[Row]],
 ) -> None:
     """Send, and watch the rows arrive, until all are there."""
     sending = progress.add_task("sent", total=want.commands)
@@ -90,11 +95,11 @@ def carry_through(
         before = already_sent(settings)
         if len(before) > want.commands:
             raise DemoFailed(
-                f"{settings.data} holds {len(before):,} commands, and January has {want.commands:,}.",
+                f"The log holds {len(before):,} commands, and the chosen flights have {want.commands:,}.",
                 cure="Run the whole year, make demo ALL=1, or begin anew: make clean-demo.",
             )
         progress.update(sending, completed=len(before))
-        for count in client.send_many(outgoing(commands(rows(all_months=all_months)), before)):
+        for count in client.send_many(outgoing(commands(chosen()), before)):
             progress.advance(sending, count)
             supervisor.look_after()
             if stopped():
@@ -207,7 +212,9 @@ def report(folder: Path, want: Expected) -> int:
         else:
             console.print(f"[green]✓[/] {name}: all {len(expect):,} rows equal to the sums from the CSV")
     if not wrong:
-        console.print(f'\nThe data is in {folder}. Ask it: make query SQL="SELECT count() FROM flights.Departed"')
+        where = "" if folder == FOLDER else f" DATA={folder}"
+        asking = f'make query{where} SQL="SELECT count() FROM flights.Departed"'
+        console.print(f"\nThe data is in {folder}. Ask it: {asking}", soft_wrap=True)
     return 1 if wrong else 0
 
 
