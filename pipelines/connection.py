@@ -12,7 +12,7 @@ from functools import partial
 from random import Random
 from typing import Any, Final
 
-from magnetar.schemas import Command, SettingsError, wire_name
+from magnetar.schemas import Command, MessageRefused, SettingsError, wire_name
 from magnetar.schemas.command_message import CommandEnvelope
 
 from .clock import Clock, SystemClock
@@ -20,9 +20,10 @@ from .log import Entry, Log
 from .outbox import Outbox, Parcel
 from .outgoing import NO_DETAILS, Details, Outgoing, Route, envelope_of
 from .pipeline import Pipeline
+from .provisioning import check_partitions
 from .receipt import Receipt
 from .replies import Ask, Replies
-from .settings import Settings, load_settings, open_log
+from .settings import EMBEDDED, Settings, load_settings, open_log
 
 ASKS_MAX: Final = 10_000
 """Asks under way at once; more of them wait for their turn. Replies to more than 20,000 could be lost: that is what an
@@ -38,7 +39,17 @@ _CHUNK_MAX: Final = 5000
 def connect(pipeline: Pipeline, settings: Settings | None = None, clock: Clock | None = None) -> Connection:
     """Open the log that the settings name, for one pipeline."""
     settings, clock = settings or pipeline.embedded_settings or load_settings(), clock or SystemClock()
-    return Connection(pipeline, open_log(settings, clock), clock=clock)
+    log = open_log(settings, clock)
+    if settings.broker == EMBEDDED:  # on Pulsar, a client's role need not have the right to look
+        check_partitions(pipeline, log)
+    return Connection(pipeline, log, clock=clock)
+
+
+def _check_timeout(timeout_seconds: float) -> None:
+    if not 0 <= timeout_seconds <= threading.TIMEOUT_MAX:
+        raise MessageRefused(
+            f"The command was not sent: nobody can wait for {timeout_seconds:g} s.", cure="Wait for 0 seconds or more."
+        )
 
 
 class Connection:
@@ -93,6 +104,7 @@ class Connection:
     ) -> tuple[str, Future[None]]:
         """Put a command on its way; returns its id, and a future that ends when it is durable, or with the error."""
         self._check_usable()
+        _check_timeout(timeout_seconds)
         route = self._route(aggregate)
         envelope = self._envelope(id, details)
         stored: Future[None] = Future()
@@ -109,6 +121,7 @@ class Connection:
         Whoever waits no longer cancels the future: what was not written yet is not written then.
         """
         self._check_usable()
+        _check_timeout(timeout_seconds)
         route = self._route(aggregate)
         envelope = self._envelope(id, details, reply_to=self._replies.address())
         deadline = self._clock.monotonic() + WRITING_SHARE * timeout_seconds

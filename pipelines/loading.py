@@ -11,6 +11,9 @@ from magnetar.schemas import DeclarationError, MagnetarError, SettingsError
 
 from .pipeline import Pipeline
 
+INTERRUPTED = 130
+"""What the command line exits with on Ctrl-C, also in the middle of an import."""
+
 
 def load_pipeline(target: str) -> Pipeline:
     """Import `package.module` or `package.module:name`, and give the pipeline in it.
@@ -58,17 +61,23 @@ def _import(module_name: str) -> object:
                 cure="Change to the folder that contains it, or check the name.",
             ) from error
         raise _does_not_import(module_name, error) from error
+    except SystemExit as error:
+        if error.code == INTERRUPTED:  # Ctrl-C
+            raise
+        raise _does_not_import(module_name, error) from error
     except Exception as error:  # a user's module can raise anything while it is imported
         raise _does_not_import(module_name, error) from error
 
 
-def _does_not_import(module_name: str, error: Exception) -> DeclarationError:
+def _does_not_import(module_name: str, error: BaseException) -> DeclarationError:
+    lines = traceback.format_exception_only(error)  # also of an error whose own text raises
+    said = " ".join(lines[-1 if isinstance(error, SyntaxError) else 0].split())
     if isinstance(error, SyntaxError):
-        place = f"{error.filename}:{error.lineno}"
+        place = f"{error.filename}:{error.lineno}" if error.filename else module_name
     else:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
         place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else module_name
     return DeclarationError(
-        f"The module {module_name} does not import: {type(error).__name__}: {error} ({place}).",
+        f"The module {module_name} does not import: {said} ({place}).",
         cure="Correct it; `python -c 'import " + module_name + "'` shows the whole traceback.",
     )

@@ -46,7 +46,7 @@ def make_project(name: str, where: Path) -> list[Path]:
     except OSError as error:
         shutil.rmtree(making, ignore_errors=True)
         raise DataFolderError(
-            f"{final} cannot be made: {error.strerror}.", cure="Change to a folder that you may write to."
+            f"{final} cannot be made: {error.strerror}.", cure="Make room, or change to a folder that you may write to."
         ) from error
     return [path.relative_to(making) for path in paths]
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, runtime_checkable
 
-from magnetar.schemas import SettingsError, Topic, TopicKind
+from magnetar.schemas import LogUnavailable, SettingsError, Topic, TopicKind
 from magnetar.schemas.checkpoint_block import CHECKPOINT_JSON
 
 if TYPE_CHECKING:
@@ -83,6 +84,21 @@ def wanted_topics(pipeline: Pipeline) -> list[WantedTopic]:
             (TopicKind.CHECKPOINTS, CHECKPOINT_JSON),
         )
     ]
+
+
+def check_partitions(pipeline: Pipeline, log: Log) -> None:
+    """Raise SettingsError if a topic has another number of partitions than the pipeline declares.
+
+    With another number an aggregate would be sent to, and looked for, where it does not live.
+    """
+    for topic, partitions, _ in wanted_topics(pipeline):
+        with suppress(LogUnavailable):
+            found = log.describe(topic).partitions
+            if found != partitions:
+                raise SettingsError(
+                    f"{topic} has {found} partitions, and the pipeline declares {partitions}.",
+                    cure="The number is fixed, because it decides where each aggregate lives: set it back.",
+                )
 
 
 def roles_of(settings: Settings) -> Roles:

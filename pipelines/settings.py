@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from magnetar.schemas import SettingsError
-from pydantic import SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 if TYPE_CHECKING:
@@ -29,11 +29,11 @@ class Settings(BaseSettings):
     """The admin URL of that Pulsar."""
     tenant: str = "public"
     """The Pulsar tenant whose namespaces the contexts are."""
-    query_port: int = 0
+    query_port: int = Field(default=0, ge=0, le=65535)
     """The port of the embedded engine's endpoint on 127.0.0.1; 0 is one that the system chooses."""
-    query_seconds_max: float = 60.0
+    query_seconds_max: float = Field(default=60.0, gt=0, allow_inf_nan=False)
     """How long a query through the endpoint may take."""
-    query_memory_bytes_max: int = 0
+    query_memory_bytes_max: int = Field(default=0, ge=0)
     """How much memory a query through the endpoint may take; 0 is an eighth of the machine's."""
     token: SecretStr | None = None
     """The JSON web token that says who we are on that Pulsar. Better in a file."""

@@ -179,9 +179,9 @@ class Mirror:
         """Let ClickHouse decode the payloads into both tables, each under its token and behind the lease."""
         text = self._schema_text(schema)
         path = self._folder / f"{os.getpid()}-{self.tables.schema.aggregate}-{self._generation}-{partition}.avro"
-        with path.open("wb") as file:
-            file.writelines(container(text, payloads))
         try:
+            with path.open("wb") as file:
+                file.writelines(container(text, payloads))
             source = f"FROM file({literal(str(path))}, 'Avro', {literal(structure(json.loads(text)))})"
             statements = self.tables.inserts(text, source, partition, self._guard(partition, lease))
             for nth, (table, statement) in enumerate(statements.items()):
@@ -189,6 +189,11 @@ class Mirror:
                     self._failpoint("between_tables")
                 token = f"mirror:{self._generation}:{self._name}:{partition}:{inserted.first}-{inserted.last}:{table}"
                 self._run(partition, f"{statement} SETTINGS insert_deduplication_token = {literal(token)}")
+        except OSError as error:
+            raise StoreUnavailable(
+                f"A block for ClickHouse cannot be written to {path}: {error.strerror}.",
+                cure="Make room; it goes on then.",
+            ) from error
         finally:
             with contextlib.suppress(OSError):
                 path.unlink()

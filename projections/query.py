@@ -72,6 +72,10 @@ def query(folder: Path, sql: str, fmt: QueryFormat) -> bytes:
         raise DataFolderError(
             f"There is no ClickHouse data in {folder}.", cure="Run the pipeline first, or name its folder with --data."
         )
+    if not sql.strip():
+        raise QueryRefused("The query is empty.", cure='It is a SELECT: "SELECT count() FROM shop.commits".')
+    if not os.access(folder / "clickhouse", os.W_OK):  # ClickHouse writes to its folder also when it only reads
+        raise DataFolderError(f"The data folder {folder} is read-only.", cure="Make it writable.")
     deadline = time.monotonic() + STARTING_SECONDS
     while True:
         try:

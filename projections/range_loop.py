@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
 import structlog
-from magnetar.schemas import MagnetarError, MessageId, ReadRule, Verdict
+from magnetar.schemas import MessageId, ReadRule, StoreUnavailable, Verdict
 from magnetar.schemas.commit import counting_run, read_head
 
 FAILPOINTS: Final = ("after_lease", "after_stop", "after_pending", "between_tables", "after_insert")
@@ -166,9 +166,9 @@ class RangeLoop:
             before = self._after
             schema, more = self._collect(wanted - len(payloads), timeout_seconds=10.0)
             if self._after == before:
-                raise MagnetarError(
-                    f"Commits {pending.first} to {pending.last} of partition {self._partition} were being inserted, "
-                    "and the log does not give them any more.",
+                raise StoreUnavailable(
+                    f"The tables have commits {pending.first} to {pending.last} of partition {self._partition}, or "
+                    "were to have them, and the log does not give them any more.",
                     cure="Was the log put back to an older copy than the tables? Restore both from one copy.",
                 )
             payloads += more

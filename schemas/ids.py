@@ -41,8 +41,9 @@ def why_bad_aggregate_id(aggregate_id: str) -> str | None:
     """Why this cannot be an aggregate's id, or None. Ids are 1 to 512 bytes of UTF-8 without control characters."""
     if not aggregate_id:
         return "the aggregate id is empty"
+    if not aggregate_id.isprintable():  # a surrogate is not, so what follows can be encoded
+        first = next(character for character in aggregate_id if not character.isprintable())
+        return f"the aggregate id has a character that cannot be printed, U+{ord(first):04X}"
     if len(aggregate_id) > AGGREGATE_ID_BYTES_MAX or len(aggregate_id.encode()) > AGGREGATE_ID_BYTES_MAX:
         return f"the aggregate id is {len(aggregate_id.encode())} bytes long; {AGGREGATE_ID_BYTES_MAX} are allowed"
-    if not aggregate_id.isprintable():
-        return "the aggregate id has a character that cannot be printed, such as a newline"
     return None

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Final
 
 import typer
-from magnetar.schemas import MagnetarError
+from magnetar.schemas import MagnetarError, SettingsError
 
 from . import explaining, looking, making, parked, provisioning, rebuilding, running, talking, testing
-from .shared import EXIT_CODES, EXIT_OURS, exit_code
+from .shared import EXIT_CODES, EXIT_OURS, EXIT_WORLD, exit_code
 
 app = typer.Typer(
     name="magnetar",
@@ -43,6 +45,9 @@ for command in (
 app.command("check-again", hidden=True)(running.check_again)
 
 
+_FULL: Final = "no room is left where the output goes. Make room; look at what was done before you ask again."
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
@@ -66,6 +71,7 @@ def run() -> None:
     With MAGNETAR_DEBUG set, an error's whole traceback is printed.
     """
     try:
+        _check_arguments(sys.argv[1:])
         app()
     except MagnetarError as error:
         _print_traceback()
@@ -77,8 +83,19 @@ def run() -> None:
         sys.exit(1)
     except Exception as error:  # noqa: BLE001 - nothing that a user does should lead here: it is reported as ours
         _print_traceback()
-        typer.echo(f"magnetar: {_internal(error)}", err=True)
-        sys.exit(EXIT_OURS)
+        is_full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        typer.echo(f"magnetar: {_FULL if is_full else _internal(error)}", err=True)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what could not be written is not tried again
+        sys.exit(EXIT_WORLD if is_full else EXIT_OURS)
+
+
+def _check_arguments(arguments: Sequence[str]) -> None:
+    """Python gives bytes that are no text as lone surrogates, which nothing that writes text can write."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            raise SettingsError(f"The argument {argument!r} is not UTF-8.", cure="Write it as text.") from error
 
 
 def _internal(error: Exception) -> str:

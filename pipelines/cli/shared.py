@@ -44,10 +44,12 @@ def exit_code(error: MagnetarError) -> int:
 def opened(target: str, data: Path | None) -> tuple[Pipeline, Settings, Log]:
     """The pipeline, the settings, and the log that they name, which the caller closes. Nothing is made.
 
-    Raises DataFolderError for an embedded log that does not exist.
+    Raises DataFolderError for an embedded log that does not exist, and SettingsError for a pipeline that it does not
+    fit.
     """
     from ..clock import SystemClock
     from ..loading import load_pipeline
+    from ..provisioning import check_partitions
     from ..settings import EMBEDDED, load_settings, open_log
 
     pipeline, settings = load_pipeline(target), load_settings(data=data)
@@ -55,7 +57,9 @@ def opened(target: str, data: Path | None) -> tuple[Pipeline, Settings, Log]:
         raise DataFolderError(
             f"There is no data folder {settings.data}.", cure="Run the pipeline first, or name its folder with --data."
         )
-    return pipeline, settings, open_log(settings, SystemClock())
+    log = open_log(settings, SystemClock())
+    check_partitions(pipeline, log)
+    return pipeline, settings, log
 
 
 def print_json(answer: Any) -> None:

@@ -13,12 +13,12 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from magnetar.schemas import DataFolderError, LogUnavailable, MagnetarError, MessageId, SettingsError, Topic
+from magnetar.schemas import DataFolderError, LogUnavailable, MagnetarError, MessageId, SettingsError, Topic, TopicKind
 from magnetar.schemas.evolution import check_evolution
 
 from ..clock import Clock
@@ -31,12 +31,18 @@ _MARKER: Final = "magnetar.json"
 _OTHERS: Final = ("dev.lock",)
 """What may stand in a new data folder before the marker does."""
 
+_CHOOSE_ANOTHER: Final = "Choose another folder with --data or MAGNETAR_DATA."
+_RESTORE: Final = "Restore the whole folder from a copy, or begin with an empty one."
+
 _POLL_SECONDS: Final = (0.001, 0.001, 0.002, 0.002, 0.004)
 """Pauses between looks at a file: short when something was just there, at most 4 ms when nothing comes. A worker's look
 at 16 partitions takes 0.1 ms: an idle one uses 2 % of a core, and a command waits for 2 ms on average."""
 
 _PROVISION_TIMEOUT_SECONDS: Final = 10.0
 """How long another process may be creating topics. It takes some ten milliseconds."""
+
+_SHM_BYTES: Final = 32 * 1024
+"""What SQLite asks of the disk for the file `…-shm` of a database that is opened (sqlite.org/walformat.html, 2.3)."""
 
 _PARTITION_SQL: Final = """
 CREATE TABLE messages (
@@ -79,18 +85,18 @@ class Folder:
             self.path.mkdir(parents=True, exist_ok=True)
             names = [each.name for each in self.path.iterdir()]
             foreign = [name for name in names if name not in _OTHERS and not name.startswith(_making(marker))]
+            if "log" in foreign and not marker.exists():
+                raise _incomplete(marker)
             if foreign and not marker.exists():
                 raise DataFolderError(
                     f"{self.path} is not empty, and not a data folder of Magnetar: it holds {min(foreign)!r}.",
-                    cure="Choose another folder with --data or MAGNETAR_DATA.",
+                    cure=_CHOOSE_ANOTHER,
                 )
             _write_atomically(marker, json.dumps({"format": FORMAT}))
         try:
             found = json.loads(marker.read_text())["format"]
         except (ValueError, KeyError, TypeError) as error:
-            raise DataFolderError(
-                f"{marker} cannot be read: {error}.", cure="Restore it from a copy of the folder."
-            ) from error
+            raise DataFolderError(f"{marker} cannot be read: {error}.", cure=_RESTORE) from error
         if found != FORMAT:
             raise DataFolderError(
                 f"The data folder {self.path} has format {found}; this Magnetar reads format {FORMAT}.",
@@ -127,9 +133,14 @@ class Folder:
     def _read(self, topic: Topic) -> dict[str, Any]:
         known = self._described.get(topic)
         if known is None:
+            file = self.topic(topic) / "topic.json"
             try:
-                known = json.loads((self.topic(topic) / "topic.json").read_text())
+                known = json.loads(file.read_text())
+            except ValueError as error:
+                raise DataFolderError(f"{file} cannot be read: {error}.", cure=_RESTORE) from error
             except FileNotFoundError:
+                if file.parent.exists():
+                    raise _incomplete(file) from None
                 raise LogUnavailable(
                     f"The topic {topic} does not exist in {self.path}.",
                     cure="Run the pipeline once, with `magnetar dev` or `magnetar run`.",
@@ -140,7 +151,8 @@ class Folder:
     def provision(self, topic: Topic, *, partitions: int, schema: str) -> None:
         """Create a topic as a whole, or add a schema to it."""
         with _os_errors(self.path), self._locked():
-            if not (self.topic(topic) / "topic.json").exists():
+            if not self.topic(topic).exists():
+                self._check_never_used(topic)
                 self._create(topic, partitions)
             self._described.pop(topic, None)
             known = self._read(topic)
@@ -159,13 +171,19 @@ class Folder:
                 f"{topic} has {known['partitions']} partitions in {self.path}, and the pipeline declares {partitions}.",
                 cure="The number is fixed, because it decides where each aggregate lives: set it back.",
             )
-        for partition in range(partitions):
-            path = self.topic(topic) / f"{partition}.sqlite"
+        for name in (*range(partitions), "consumers"):
+            path = self.topic(topic) / f"{name}.sqlite"
             if not path.exists():
-                raise DataFolderError(
-                    f"The data folder is not complete: {path} is missing, with what stood in it.",
-                    cure="Restore the whole folder from a copy, or begin with an empty one.",
-                )
+                raise _incomplete(path)
+
+    def _check_never_used(self, topic: Topic) -> None:
+        """Raise DataFolderError if events are to be made anew of commands that were decided: the events are lost."""
+        decided = self.topic(Topic(topic.context, topic.aggregate, TopicKind.COMMANDS)) / "consumers.sqlite"
+        if topic.kind is not TopicKind.EVENTS or not decided.exists():
+            return
+        with closing(connect(decided)) as connection:
+            if rows_of(connection, decided, "SELECT partition FROM acknowledged LIMIT 1"):
+                raise _incomplete(self.topic(topic))
 
     def _create(self, topic: Topic, partitions: int) -> None:
         """Make the topic's folder under another name, and move it into place complete."""
@@ -329,18 +347,39 @@ def failure(error: sqlite3.Error, path: Path) -> MagnetarError:
     if "locked" in text or "busy" in text:
         # SQLite's lock for writing is byte 120 of the file `…-shm` (wal.c).
         return _locked_by(_holder_of(Path(f"{path}-shm"), "POSIX", "120"), path, "in the middle of a transaction")
-    if "full" in text:
+    if "full" in text or _is_full(error, path):
         return DataFolderError(
             f"The disk of {path} is full: nothing was stored.", cure="Make room; what was acknowledged is safe."
         )
     if "readonly" in text:
         return DataFolderError(f"{path} is read-only.", cure="Make the data folder and all in it writable.")
     if not path.exists():
+        return _incomplete(path)
+    if "I/O" in text:
         return DataFolderError(
-            f"The data folder is not complete: {path} is missing, with what stood in it.",
-            cure="Restore the whole folder from a copy, or begin with an empty one.",
+            f"{path} cannot be read or written: {text}.",
+            cure="Look after the disk, and try again: what was acknowledged stands in the file.",
         )
     return DataFolderError(f"{path} cannot be used: {text}.", cure="Restore the data folder from a copy.")
+
+
+def _incomplete(missing: Path) -> DataFolderError:
+    return DataFolderError(
+        f"The data folder is not complete: {missing} is missing, with what stood in it.", cure=_RESTORE
+    )
+
+
+def _is_full(error: sqlite3.Error, path: Path) -> bool:
+    """Whether an error of the disk means that there is no room on it.
+
+    SQLite says that the disk is full where a write fails, and only "disk I/O error" where the file `…-shm` cannot grow.
+    """
+    if "I/O" not in str(error):
+        return False
+    try:
+        return shutil.disk_usage(path.parent).free < _SHM_BYTES
+    except OSError:
+        return False
 
 
 def _begin(connection: sqlite3.Connection, timeout_seconds: float) -> None:
@@ -384,11 +423,15 @@ def _making(path: Path) -> str:
 
 def _write_atomically(path: Path, text: str) -> None:
     making = path.with_name(f"{_making(path)}{secrets.token_hex(8)}")
-    with making.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    making.replace(path)
+    try:
+        with making.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        making.replace(path)
+    except OSError:  # as of a full disk, on which nothing should be left behind
+        making.unlink(missing_ok=True)
+        raise
     _sync(path.parent)
 
 
@@ -407,9 +450,11 @@ def _os_errors(path: Path) -> Generator[None]:
         yield
     except OSError as error:
         full = error.errno == errno.ENOSPC
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            raise DataFolderError(f"{path} is not a folder.", cure=_CHOOSE_ANOTHER) from error
         raise DataFolderError(
             f"The data folder {path} cannot be used: {error.strerror} ({error.filename or path}).",
-            cure="Make room." if full else "Make it writable, or choose another with --data or MAGNETAR_DATA.",
+            cure="Make room." if full else f"Make it writable. {_CHOOSE_ANOTHER}",
         ) from error
     except sqlite3.Error as error:
         raise failure(error, path) from error

@@ -67,6 +67,44 @@ def test_a_partition_that_is_no_database_is_named(tmp_path: Path) -> None:
         SqliteLog(tmp_path / "data", SystemClock()).fence(TOPIC, 1, schema=SCHEMA, name="w")
 
 
+def test_events_whose_commands_were_decided_are_not_begun_anew(tmp_path: Path) -> None:
+    commands = Topic("shop", "Order", TopicKind.COMMANDS)
+    log = opened(tmp_path / "data")
+    log.provision(commands, partitions=2, schema=SCHEMA)
+    log.publisher(commands, schema=SCHEMA).publish(0, [Entry("k", b"x")], timeout_seconds=1)
+    events = tmp_path / "data" / "log" / str(TOPIC)
+    shutil.rmtree(events)
+    opened(tmp_path / "data").close()  # nobody had decided anything
+    consumer = log.consumer(commands, name="w")
+    while (batch := consumer.receive(messages_max=1, timeout_seconds=10)) is not None:
+        consumer.acknowledge(batch.partition, batch.messages[-1].id)
+        break
+    log.close()
+    shutil.rmtree(events)
+    with pytest.raises(DataFolderError, match="order-events is missing, with what stood in it"):
+        opened(tmp_path / "data")
+    assert not events.exists()
+
+
+@pytest.mark.parametrize("damage", ["magnetar.json", "topic.json", "consumers.sqlite"])
+def test_a_missing_file_is_named_and_nothing_made_in_its_place(tmp_path: Path, damage: str) -> None:
+    opened(tmp_path / "data").close()
+    (missing,) = (tmp_path / "data").rglob(damage)
+    missing.unlink()
+    before = sorted((tmp_path / "data").rglob("*"))
+    for _ in range(2):
+        with pytest.raises(DataFolderError, match=f"{damage} is missing"):
+            opened(tmp_path / "data")
+    assert sorted((tmp_path / "data").rglob("*")) == before
+
+
+def test_a_broken_description_of_a_topic_is_named(tmp_path: Path) -> None:
+    opened(tmp_path / "data").close()
+    (tmp_path / "data" / "log" / str(TOPIC) / "topic.json").write_text("{")
+    with pytest.raises(DataFolderError, match=r"topic\.json cannot be read"):
+        opened(tmp_path / "data")
+
+
 def test_a_creation_that_was_cut_off_is_done_again(tmp_path: Path) -> None:
     opened(tmp_path / "data").close()
     topic = tmp_path / "data" / "log" / str(TOPIC)
@@ -77,7 +115,7 @@ def test_a_creation_that_was_cut_off_is_done_again(tmp_path: Path) -> None:
 
 def test_a_file_where_the_folder_should_be_is_told(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("x")
-    with pytest.raises(DataFolderError, match="cannot be used"):
+    with pytest.raises(DataFolderError, match="is not a folder"):
         opened(tmp_path / "data")
 
 
