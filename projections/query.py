@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import httpx
-from magnetar.schemas import DataFolderError, QueryRefused
+from magnetar.schemas import DataFolderError, QueryRefused, StoreUnavailable
 
 from .store import Store, embedded_dsn
 
@@ -50,6 +50,7 @@ class Endpoint(NamedTuple):
 
     url: str
     token: str
+    pid: int = 0
 
     @property
     def host(self) -> str:
@@ -89,6 +90,11 @@ def query(folder: Path, sql: str, fmt: QueryFormat) -> bytes:
 def _answer(folder: Path, sql: str, clickhouse_format: str) -> bytes:
     endpoint = read_endpoint(folder)
     if endpoint is not None:
+        if _is_stopped(endpoint.pid):
+            raise StoreUnavailable(
+                f"Process {endpoint.pid} has ClickHouse open, and is stopped: it would never answer.",
+                cure=f"Let it go on: kill -CONT {endpoint.pid}; or end it: kill -9 {endpoint.pid}.",
+            )
         try:
             return ask_endpoint(endpoint, sql, clickhouse_format)
         except httpx.ConnectError:
@@ -118,9 +124,17 @@ def read_endpoint(folder: Path) -> Endpoint | None:
     """How to reach the process that has the engine open, if one says that it has."""
     try:
         found = json.loads((folder / ENDPOINT_FILE).read_text())
-        return Endpoint(str(found["url"]), str(found["token"]))
+        return Endpoint(str(found["url"]), str(found["token"]), int(found["pid"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether Linux says that the process is stopped, as by SIGSTOP or Ctrl-Z."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] in {"T", "t"}
+    except (OSError, IndexError):
+        return False
 
 
 def publish(folder: Path, endpoint: Endpoint) -> None:

@@ -7,6 +7,10 @@ import signal
 __all__ = ["main"]
 
 
+interrupts: list[int] = []
+"""The Ctrl-C that came: a library that is being imported can make another error of the end that follows."""
+
+
 def main() -> None:
     """Run the command line; `EXIT_CODES` in `.shared` says what it ends with.
 
@@ -19,5 +23,6 @@ def main() -> None:
     run()
 
 
-def _interrupted(*_: object) -> None:
+def _interrupted(number: int, _: object) -> None:
+    interrupts.append(number)
     raise SystemExit(130)

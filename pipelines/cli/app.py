@@ -12,8 +12,8 @@ from typing import Annotated, Final
 import typer
 from magnetar.schemas import MagnetarError, SettingsError
 
-from . import explaining, looking, making, parked, provisioning, rebuilding, running, talking, testing
-from .shared import EXIT_CODES, EXIT_OURS, EXIT_WORLD, exit_code
+from . import explaining, interrupts, looking, making, parked, provisioning, rebuilding, running, talking, testing
+from .shared import EXIT_CODES, EXIT_INTERRUPTED, EXIT_OURS, EXIT_WORLD, exit_code
 
 app = typer.Typer(
     name="magnetar",
@@ -82,6 +82,8 @@ def run() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:  # noqa: BLE001 - nothing that a user does should lead here: it is reported as ours
+        if interrupts:
+            sys.exit(EXIT_INTERRUPTED)
         _print_traceback()
         is_full = isinstance(error, OSError) and error.errno == errno.ENOSPC
         typer.echo(f"magnetar: {_FULL if is_full else _internal(error)}", err=True)

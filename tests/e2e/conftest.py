@@ -27,11 +27,13 @@ class Shell:
         self.folder = folder
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith("MAGNETAR_")}
         self.started: list[subprocess.Popen[str]] = []
+        self.within: list[str] = []
+        """What stands before every command."""
 
     def run(self, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run `magnetar …` to its end."""
         return subprocess.run(
-            [MAGNETAR, *arguments],
+            [*self.within, MAGNETAR, *arguments],
             cwd=self.folder,
             env=self.environment,
             capture_output=True,
@@ -44,7 +46,7 @@ class Shell:
         """Start `magnetar …`, and end it when the test is over."""
         with (self.folder / f"{arguments[0]}.log").open("w") as output:
             process = subprocess.Popen(
-                [MAGNETAR, *arguments],
+                [*self.within, MAGNETAR, *arguments],
                 cwd=self.folder,
                 env=self.environment,
                 stdout=output,
