@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 # Absolute imports: relative to this folder type checkers find no `.schemas`, and pyright makes every name an Any.
 if TYPE_CHECKING:
     from magnetar.aggregates import Aggregate
-    from magnetar.pipelines import Client, CommandParked, Pipeline, Receipt, SyncClient, new_command_id
+    from magnetar.pipelines import Client, CommandParked, Found, Pipeline, Receipt, SyncClient, new_command_id
     from magnetar.projections import Sql
     from magnetar.schemas import (
         Command,
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         Precision,
         Rejection,
         State,
+        TablesBehind,
     )
 
 _HOME_OF = {
@@ -33,6 +34,7 @@ _HOME_OF = {
     "Command": "schemas",
     "CommandParked": "pipelines",
     "Event": "schemas",
+    "Found": "pipelines",
     "Immutable": "schemas",
     "LogUnavailable": "schemas",
     "MagnetarError": "schemas",
@@ -47,6 +49,7 @@ _HOME_OF = {
     "Sql": "projections",
     "State": "schemas",
     "SyncClient": "pipelines",
+    "TablesBehind": "schemas",
     "new_command_id": "pipelines",
 }
 
@@ -56,6 +59,7 @@ __all__ = [
     "Command",
     "CommandParked",
     "Event",
+    "Found",
     "Immutable",
     "LogUnavailable",
     "MagnetarError",
@@ -70,6 +74,7 @@ __all__ = [
     "Sql",
     "State",
     "SyncClient",
+    "TablesBehind",
     "new_command_id",
 ]
 

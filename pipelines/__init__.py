@@ -7,12 +7,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .client import Client, CommandParked, Outgoing, Receipt, SyncClient, new_command_id
+    from .client import Client, CommandParked, Found, Outgoing, Receipt, SyncClient, new_command_id
     from .pipeline import Pipeline
 
 _HOME_OF = {
     "Client": "client",
     "CommandParked": "client",
+    "Found": "client",
     "Outgoing": "client",
     "Pipeline": "pipeline",
     "Receipt": "client",
@@ -20,7 +21,7 @@ _HOME_OF = {
     "new_command_id": "client",
 }
 
-__all__ = ["Client", "CommandParked", "Outgoing", "Pipeline", "Receipt", "SyncClient", "new_command_id"]
+__all__ = ["Client", "CommandParked", "Found", "Outgoing", "Pipeline", "Receipt", "SyncClient", "new_command_id"]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,23 +6,27 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, LiteralString, Self, TypeVar
 
 from magnetar.aggregates import Brain
+from magnetar.projections import Row
+from magnetar.projections.freshness import WAIT_SECONDS, Going, step, waiting
 from magnetar.schemas import Command, Event, LogUnavailable
 
 from .clock import Clock
-from .connection import connect
+from .connection import connect, settings_of
 from .outgoing import Details, Outgoing, new_command_id
 from .pipeline import Pipeline
+from .reading import After, Found, Reading, Wanted
 from .receipt import CommandParked, Receipt, unknown
 from .settings import Settings
 
-__all__ = ["Client", "CommandParked", "Outgoing", "Receipt", "SyncClient", "new_command_id"]
+__all__ = ["Client", "CommandParked", "Found", "Outgoing", "Receipt", "SyncClient", "new_command_id"]
 
 C = TypeVar("C", bound=Command)
 E = TypeVar("E", bound=Event)
 O = TypeVar("O")  # noqa: E741 - the outcome, as in Brain[C, E, O]
+R = TypeVar("R", bound=Row)
 T = TypeVar("T")
 
 ASK_TIMEOUT_SECONDS: Final = 30.0
@@ -33,7 +37,9 @@ class SyncClient:
 
     def __init__(self, pipeline: Pipeline, *, settings: Settings | None = None, clock: Clock | None = None) -> None:
         """Open the log that the settings name, by default those in the environment."""
+        settings = settings or settings_of(pipeline)
         self._connection = connect(pipeline, settings, clock)
+        self._reading = Reading(pipeline, settings)
 
     def send(
         self,
@@ -99,9 +105,45 @@ class SyncClient:
         id_asked, receipt = self._connection.ask(aggregate, id, command, details, timeout_seconds)
         return _wait(id_asked, receipt, timeout_seconds, f"no answer came within {timeout_seconds:g} s")
 
+    def query(
+        self,
+        projection: type[R],
+        where: LiteralString = "1",
+        /,
+        *,
+        after: After = None,
+        wait_seconds: float = WAIT_SECONDS,
+        stale: bool = False,
+        order_by: LiteralString = "",
+        limit: int | None = None,
+        **parameters: object,
+    ) -> Found[R]:
+        """The rows of a projection for which a condition in ClickHouse's SQL holds: `"pieces > {n:Int64}", n=3`.
+
+        Values are given as parameters, never put into the text, which therefore has to stand in the code.
+
+        1. With `after`, a receipt or its position or several, waits until the projection has all up to there. 2. Asks.
+        When `wait_seconds` are over, raises TablesBehind; with `stale`, takes the rows that are there, and says in
+        `behind` of what it gives how far they were. `wait_seconds=0` looks once. The time of the query is not counted.
+
+        Raises QueryRefused in ClickHouse's own words, SettingsError for a projection or a position of another
+        pipeline, StoreUnavailable if nobody has the tables open, and Undecodable for a row that does not fit the class.
+        """
+        wanted = Wanted(
+            where=where,
+            parameters=parameters,
+            order_by=order_by,
+            limit=limit,
+            after=after,
+            wait_seconds=wait_seconds,
+            stale=stale,
+        )
+        return waiting(self._reading.attempts(projection, wanted))
+
     def close(self) -> None:
         """Close the connection. Asks under way end with OutcomeUnknown."""
         self._connection.close()
+        self._reading.close()
 
     def __enter__(self) -> Self:
         return self
@@ -118,7 +160,9 @@ class Client:
 
     def __init__(self, pipeline: Pipeline, *, settings: Settings | None = None, clock: Clock | None = None) -> None:
         """Open the log that the settings name, by default those in the environment. On Pulsar this waits for it."""
+        settings = settings or settings_of(pipeline)
         self._connection = connect(pipeline, settings, clock)
+        self._reading = Reading(pipeline, settings)
 
     async def send(
         self,
@@ -163,11 +207,42 @@ class Client:
         id_asked, receipt = self._connection.ask(aggregate, id, command, details, timeout_seconds)
         return await _wait_async(id_asked, receipt, timeout_seconds, f"no answer came within {timeout_seconds:g} s")
 
+    async def query(
+        self,
+        projection: type[R],
+        where: LiteralString = "1",
+        /,
+        *,
+        after: After = None,
+        wait_seconds: float = WAIT_SECONDS,
+        stale: bool = False,
+        order_by: LiteralString = "",
+        limit: int | None = None,
+        **parameters: object,
+    ) -> Found[R]:
+        """As `SyncClient.query`."""
+        wanted = Wanted(
+            where=where,
+            parameters=parameters,
+            order_by=order_by,
+            limit=limit,
+            after=after,
+            wait_seconds=wait_seconds,
+            stale=stale,
+        )
+        attempts = self._reading.attempts(projection, wanted)
+        while True:
+            found = await asyncio.to_thread(step, attempts)
+            if not isinstance(found, Going):
+                return found
+            await asyncio.sleep(found.pause_seconds)
+
     async def close(self) -> None:
         """Close the connection. Asks under way end with OutcomeUnknown."""
         closed: Future[None] = Future()
         threading.Thread(target=_run, args=(self._connection.close, closed), name="magnetar-close").start()
         await asyncio.wrap_future(closed)
+        self._reading.close()
 
     async def __aenter__(self) -> Self:
         return self

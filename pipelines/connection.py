@@ -38,11 +38,19 @@ _CHUNK_MAX: Final = 5000
 
 def connect(pipeline: Pipeline, settings: Settings | None = None, clock: Clock | None = None) -> Connection:
     """Open the log that the settings name, for one pipeline."""
-    settings, clock = settings or pipeline.embedded_settings or load_settings(), clock or SystemClock()
+    settings, clock = settings or settings_of(pipeline), clock or SystemClock()
     log = open_log(settings, clock)
     if settings.broker == EMBEDDED:  # on Pulsar, a client's role need not have the right to look
         check_partitions(pipeline, log)
     return Connection(pipeline, log, clock=clock)
+
+
+def settings_of(pipeline: Pipeline) -> Settings:
+    """Where clients of a pipeline go that are given no settings: to what runs embedded here, or else the environment's.
+
+    Raises SettingsError for a setting that is wrong.
+    """
+    return load_settings() if pipeline.running is None else pipeline.running.settings
 
 
 def _check_timeout(timeout_seconds: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -44,6 +45,10 @@ class Embedded:
         1. Waits until what was sent before is decided. 2. Brings it into ClickHouse, which the first call opens.
         3. Asks. Raises QueryRefused with ClickHouse's own words, and DeclarationError for a projection that is wrong.
         """
+        return self.rows(sql, {}, {})
+
+    def rows(self, sql: str, parameters: Mapping[str, object], formats: Mapping[str, str]) -> list[dict[str, Any]]:
+        """The same, with parameters, and with `clickhouse-connect`'s formats of columns."""
         if self._deciding is None:
             raise SettingsError(
                 "The embedded pipeline does not run.", cure=f"with {self._pipeline.name}.embedded() as it"
@@ -52,10 +57,10 @@ class Embedded:
             self._deciding.wait_until_at_rest(SETTLE_SECONDS_MAX)
             if self._tables is None:
                 self._tables = self._closing.enter_context(_Tables(self._pipeline, self._log, self.settings))
-            return self._tables.query(sql)
+            return self._tables.query(sql, parameters, formats)
 
     def __enter__(self) -> Self:
-        if self._pipeline.embedded_settings is not None:
+        if self._pipeline.running is not None:
             raise SettingsError(
                 f"The pipeline {self._pipeline.name!r} runs embedded already.",
                 cure="Use that one: a fixture of a wider scope gives it to all tests.",
@@ -68,12 +73,12 @@ class Embedded:
             provision(self._pipeline, self._log)
             self._deciding = closing.enter_context(_Deciding(self._pipeline, self._log))
             self.client = closing.enter_context(SyncClient(self._pipeline, settings=self.settings))
-            self._pipeline.embedded_settings = self.settings
+            self._pipeline.running = self
             self._closing = closing.pop_all()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._pipeline.embedded_settings = None
+        self._pipeline.running = None
         with self._lock:
             self._deciding = self._tables = None
             self._closing.close()
@@ -153,10 +158,10 @@ class _Tables:
         self._projector.close()
         self._store.close()
 
-    def query(self, sql: str) -> list[dict[str, Any]]:
+    def query(self, sql: str, parameters: Mapping[str, object], formats: Mapping[str, str]) -> list[dict[str, Any]]:
         self._projector.open_used()
         while self._projector.step():
             pass
         if self._projector.lost:
             raise StoreUnavailable(f"ClickHouse did not take in all partitions: {self._projector.lost}.")
-        return self._store.rows(sql)
+        return self._store.rows(sql, parameters, formats)

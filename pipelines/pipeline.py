@@ -17,7 +17,6 @@ from .serving import Serving
 if TYPE_CHECKING:
     from .client import Client
     from .embedded import Embedded
-    from .settings import Settings
 
 PARTITIONS_MAX: Final = 1024
 
@@ -50,8 +49,8 @@ class Pipeline:
             )
         self.projections = tuple(projections)
         self._check_projections()
-        self.embedded_settings: Settings | None = None
-        """Where clients of this process go while `embedded()` runs, if they are given no settings."""
+        self.running: Embedded | None = None
+        """What `embedded()` runs in this process: clients go there, if they are given no other settings."""
         self._serving = Serving(self)
 
     def _add(self, aggregate: Any) -> None:

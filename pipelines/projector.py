@@ -12,6 +12,7 @@ import structlog
 from magnetar.projections import Sql
 from magnetar.projections.columns import quoted
 from magnetar.projections.engine_reader import QueryLimits
+from magnetar.projections.freshness import freshness_view
 from magnetar.projections.generations import Generations, GenerationTable, Kind, Step
 from magnetar.projections.http_front import HttpFront
 from magnetar.projections.mirror import ADMIN_DEFINITIONS, Mirror
@@ -23,6 +24,7 @@ from magnetar.schemas import StoreUnavailable, TopicKind
 from .clock import Clock, SystemClock
 from .control import take_wish
 from .feeding import Feeding, Source, Table
+from .kept import kept
 from .log import Log
 from .pipeline import Pipeline
 from .rebuild import Filler, catch_up, is_near
@@ -147,6 +149,7 @@ class Projector:
         for name, statement in made.items():
             if name not in old:
                 self._store.command(statement)
+        self._store.command(freshness_view(self._pipeline.name, kept(self._pipeline), self._pipeline.partitions))
         if outgrown:
             return
         names = {name for table in shown for name in self._mirrors[table].tables.shown_names}

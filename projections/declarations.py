@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from magnetar.schemas import Immutable
+from magnetar.schemas.names import kebab
 
 
 class Row(Immutable):
@@ -19,3 +20,8 @@ class Sql(Row):
     """A query over the event views."""
 
     select: ClassVar[str] = ""
+
+
+def view_name(projection: type[Row]) -> str:
+    """The view that users query: `DelaysByRoute` → `delays_by_route`."""
+    return kebab(projection.__name__).replace("-", "_")

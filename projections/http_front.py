@@ -21,6 +21,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from .engine_reader import Answer, EngineReader, Question
+from .freshness import Going, step
+from .http_after import After
 from .http_answer import Encoder, encoder_for, error_response, exception_block, headers_of
 from .http_request import admit, read_question
 from .query import ENDPOINT_FILE, Endpoint, publish, token_of
@@ -155,19 +157,34 @@ class HttpFront:
         self._asked += 1
         gone = asyncio.create_task(_gone(request))
         try:
+            extra = await self._caught_up(After.of(request), gone)
             async with self._slots:
-                return await self._answer(_Asked(question, encoder_for(request), gone, send))
+                return await self._answer(_Asked(question, encoder_for(request), gone, send), extra)
         finally:
             self._asked -= 1
             gone.cancel()
 
-    async def _answer(self, asked: _Asked) -> Response | None:
+    async def _caught_up(self, after: After, gone: asyncio.Task[None]) -> dict[str, str]:
+        """Wait until the tables have what the answer has to show; returns headers that say if they have not.
+
+        While it waits, others have their turn.
+        """
+        attempts = after.attempts(self._reader)
+        while after.positions and not gone.done():
+            async with self._slots:
+                found = await run_in_threadpool(step, attempts)
+            if not isinstance(found, Going):
+                return found
+            await asyncio.wait({gone}, timeout=found.pause_seconds)
+        return {}
+
+    async def _answer(self, asked: _Asked, extra: dict[str, str]) -> Response | None:
         started = await self._unless_gone(asked, partial(_begin, self._reader, asked.question, asked.encoder))
         if started is None:
             return None
         answer, piece, has_ended = started
         try:
-            headers = headers_of(answer, asked.question, asked.encoder, self._timezone)
+            headers = extra | headers_of(answer, asked.question, asked.encoder, self._timezone)
             if has_ended:
                 return Response(piece, headers=headers)
             await self._stream(asked, answer, piece, headers)

@@ -125,7 +125,7 @@ class Mirror:
         """
         rows = self._store.query(
             f"SELECT first, last, after, owner FROM magnetar.pending WHERE {self._where(partition)} "
-            "ORDER BY epoch DESC, nonce DESC, first DESC LIMIT 1"
+            "ORDER BY epoch DESC, nonce DESC, first DESC, last DESC LIMIT 1"
         )
         if not rows:
             self._check_tables(partition, 1, 0)

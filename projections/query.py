@@ -35,6 +35,11 @@ class QueryFormat(StrEnum):
     CSV = "csv"
     ARROW = "arrow"
 
+    @property
+    def clickhouse_format(self) -> str:
+        """ClickHouse's name for it."""
+        return _CLICKHOUSE[self]
+
 
 _CLICKHOUSE: Final = {
     QueryFormat.TABLE: "PrettyCompactNoEscapes",
@@ -80,7 +85,7 @@ def query(folder: Path, sql: str, fmt: QueryFormat) -> bytes:
     deadline = time.monotonic() + STARTING_SECONDS
     while True:
         try:
-            return _answer(folder, sql, _CLICKHOUSE[fmt])
+            return _answer(folder, sql, fmt.clickhouse_format)
         except DataFolderError:  # it is open elsewhere: in a process that starts, or for another query
             if time.monotonic() > deadline:
                 raise

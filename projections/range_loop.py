@@ -57,7 +57,8 @@ class Lease(NamedTuple):
 
 class Range(NamedTuple):
     """A run of commits that is inserted as a whole, and where to read it again: behind `after`, with the read rule's
-    owner as it was there. All commits below `first` are in the table."""
+    owner as it was there. All commits below `first` are in the table; an empty one, whose `last` is below its `first`,
+    says that and nothing else."""
 
     first: int
     last: int
@@ -125,6 +126,8 @@ class RangeLoop:
         after = None if pending is None else pending.after
         self._rule = ReadRule() if pending is None else ReadRule(pending.owner, pending.first)
         self._after: MessageId | None = after
+        self._is_told = True
+        """What is written down says of all commits in the table that they are there."""
         self._feed = open_feed(after)
         if pending is not None:
             self._replay(pending)
@@ -135,13 +138,20 @@ class RangeLoop:
         return self._rule.expected - 1
 
     def step(self, *, timeout_seconds: float = 0.0) -> int:
-        """Insert the next range; returns how many commits it has, 0 if nothing came in time. Raises LeaseLost."""
+        """Insert the next range; returns how many commits it has, 0 if nothing came in time. Raises LeaseLost.
+
+        That a range is in the table is told by the next one's pending row, or, when nothing comes, by an empty range:
+        who asks for what he has written (projections/freshness.py) does not wait for somebody else to write.
+        """
         after, owner, first = self._after, self._rule.owner, self._rule.expected
         schema, payloads = self._collect(self._range_commits_max, timeout_seconds)
         if payloads:
             found = Range(first, first + len(payloads) - 1, after, owner)
             self._store.write_pending(self._partition, self._lease, found)
             self._insert(found, schema, payloads)
+        elif not self._is_told:
+            self._store.write_pending(self._partition, self._lease, Range(first, first - 1, after, owner))
+            self._is_told = True
         return len(payloads)
 
     def close(self) -> None:
@@ -152,6 +162,7 @@ class RangeLoop:
         self._failpoint("after_pending")
         self._store.insert(self._partition, self._lease, inserted, schema, payloads)
         self._failpoint("after_insert")
+        self._is_told = False
 
     def _replay(self, pending: Range) -> None:
         """Insert the pending range again, whole and with the same cuts.
@@ -172,7 +183,8 @@ class RangeLoop:
                     cure="Was the log put back to an older copy than the tables? Restore both from one copy.",
                 )
             payloads += more
-        self._insert(pending, schema, payloads)
+        if payloads:
+            self._insert(pending, schema, payloads)
 
     def _collect(self, commits_max: int, timeout_seconds: float) -> tuple[int, list[bytes]]:
         """The next commits that count and were written with one schema, and that schema's number."""

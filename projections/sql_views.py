@@ -14,10 +14,9 @@ from uuid import UUID
 
 from magnetar.schemas import DeclarationError, Immutable, QueryRefused, StoreUnavailable
 from magnetar.schemas.annotations import hints_of, opened, union_members
-from magnetar.schemas.names import kebab
 
 from .columns import literal, quoted
-from .declarations import Sql
+from .declarations import Sql, view_name
 from .store import Store
 
 _FITTING: Final[dict[Any, str]] = {
@@ -39,11 +38,6 @@ _FITTING: Final[dict[Any, str]] = {
     Immutable: r"Tuple\(.*\)",
 }
 """By a field's type, the ClickHouse types that it takes."""
-
-
-def view_name(projection: type[Sql]) -> str:
-    """`DelaysByRoute` → `delays_by_route`."""
-    return kebab(projection.__name__).replace("-", "_")
 
 
 def create_view(store: Store, context: str, projection: type[Sql], taken: set[str]) -> None:

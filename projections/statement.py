@@ -16,8 +16,10 @@ from typing import Final, NamedTuple
 from magnetar.schemas import QueryRefused
 
 CODES: Final = {
+    "BAD_ARGUMENTS": 36,
     "NOT_IMPLEMENTED": 48,
     "UNKNOWN_DATABASE": 81,
+    "TIMEOUT_EXCEEDED": 159,
     "READONLY": 164,
     "TOO_MANY_SIMULTANEOUS_QUERIES": 202,
     "QUERY_IS_TOO_LARGE": 223,

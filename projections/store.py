@@ -67,11 +67,22 @@ class Store:
         """Who answers others' questions to the embedded engine."""
         return EngineReader(self._dsn.removeprefix("chdb://"), limits)
 
-    def rows(self, sql: str) -> list[dict[str, Any]]:
-        """The rows of a user's query by column, as Python values, without writing. Raises QueryRefused."""
+    def rows(
+        self, sql: str, parameters: Mapping[str, object] | None = None, formats: Mapping[str, str] | None = None
+    ) -> list[dict[str, Any]]:
+        """The rows of a user's query by column, as Python values, without writing. Raises QueryRefused.
+
+        `formats` are `clickhouse-connect`'s, by column.
+        """
         handle = clickhouse_connect.get_client(dsn=self._dsn)  # of its own: it would stay read-only
         try:
-            found = handle.query(sql, settings={"readonly": 1}, tz_mode="aware")
+            found = handle.query(
+                sql,
+                parameters=dict(parameters or {}),
+                column_formats=dict(formats or {}),
+                settings={"readonly": 1},
+                tz_mode="aware",
+            )
             return list(found.named_results())
         except (ClickHouseError, RuntimeError) as error:
             raise QueryRefused(f"The query was refused: {first_line(error)}") from error

@@ -49,6 +49,12 @@ _COMMITS: Final = {
 }
 
 
+def shown_names(aggregate: str) -> tuple[str, str]:
+    """The names of the two views that show one generation of its mirror: of the events, and of the commits."""
+    base = kebab(aggregate).replace("-", "_")
+    return f"{base}__events", f"{base}__commits"
+
+
 class MirrorTables:
     """Names, definitions and statements of one generation of an aggregate's mirror. It makes text and runs nothing."""
 
@@ -57,9 +63,8 @@ class MirrorTables:
         self.records = {name: schema.record(cls) for name, cls in schema.events.items()}
         self.generation = generation
         self._partitions = partitions
-        base = kebab(schema.aggregate).replace("-", "_")
         self.database = quoted(schema.context)
-        self.shown_events, self.shown_commits = f"{base}__events", f"{base}__commits"
+        self.shown_events, self.shown_commits = shown_names(schema.aggregate)
         self.events, self.commits = (
             f"{self.database}.{quoted(f'{name}__g{generation}')}" for name in (self.shown_events, self.shown_commits)
         )

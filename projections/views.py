@@ -41,7 +41,7 @@ _COMMITS: Final = (
     "published_at",
     "incarnation",
 )
-RESERVED: Final = frozenset({"commits", "rejections"})
+RESERVED: Final = frozenset({"commits", "freshness", "rejections"})
 
 
 def shown_views(tables: MirrorTables) -> dict[str, str]:

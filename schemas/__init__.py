@@ -16,6 +16,7 @@ from .errors import (
     QueryRefused,
     SettingsError,
     StoreUnavailable,
+    TablesBehind,
     Undecodable,
 )
 from .ids import is_uuid7, made_at_ms, uuid7, why_bad_aggregate_id
@@ -53,6 +54,7 @@ __all__ = [
     "SettingsError",
     "State",
     "StoreUnavailable",
+    "TablesBehind",
     "Topic",
     "TopicKind",
     "Undecodable",

@@ -158,6 +158,17 @@ class StoreUnavailable(MagnetarError):
     retry_is_safe = True
 
 
+class TablesBehind(MagnetarError):
+    """The tables have not come to the position that was asked for; what was written there is in the log.
+
+    What to do: wait for longer, or take what is there (`fields` says how far it is, and how old). If it stays behind,
+    see whether a projector runs: `magnetar status` says how far each projection is.
+    """
+
+    fault = Fault.WORLD
+    retry_is_safe = True
+
+
 class LeaseLost(MagnetarError):
     """Another projector writes this table partition: nothing was inserted.
 

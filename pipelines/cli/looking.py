@@ -41,7 +41,7 @@ def status(
     data: Data = None,
     json: AsJson = False,
 ) -> None:
-    """Show how a pipeline is doing: commits, commands that wait, who decides, how far the tables are behind.
+    """Show how a pipeline is doing: commits, commands that wait, who decides, how far each projection is behind.
 
     Works from a second terminal while the pipeline runs, and when it does not.
 
@@ -50,11 +50,14 @@ def status(
     import msgspec
 
     from ..clock import SystemClock
+    from ..standing import projections_of
     from ..status import StatusReader, asking, together
 
     pipeline, settings, log = opened(target, data)
+    ask = asking(settings)
     try:
-        found = StatusReader(pipeline, log, SystemClock(), asking(settings)).read()
+        found = StatusReader(pipeline, log, SystemClock(), ask).read()
+        projections = projections_of(ask, pipeline.name, found)
     finally:
         log.close()
     if json:
@@ -63,6 +66,7 @@ def status(
                 "pipeline": pipeline.name,
                 "aggregates": msgspec.to_builtins(together(found)),
                 "partitions": msgspec.to_builtins(found),
+                "projections": msgspec.to_builtins(projections),
             }
         )
         return
@@ -84,6 +88,15 @@ def status(
             for row in rows
         ],
     )
+    if projections:
+        typer.echo()
+        print_table(
+            ("projection", "of", "generation", "commits", "behind", "for"),
+            [
+                (row.projection, row.aggregate, row.generation, row.commits, row.behind, _age(row.age_seconds))
+                for row in projections
+            ],
+        )
 
 
 def _or_unknown(count: int | None) -> int | str:

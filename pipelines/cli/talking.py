@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from magnetar.projections.freshness import WAIT_SECONDS
 from magnetar.schemas import Command, SettingsError
 
 from .shared import EXIT_REJECTED, AggregateId, AggregateName, AsJson, Data, Target, print_json
@@ -85,10 +86,23 @@ def ask(
 def query(
     sql: Annotated[str, typer.Argument(help="A SELECT; each event is a view: `shop.Shipped`.")],
     fmt: Annotated[str, typer.Option("--format", help="table, json, jsonl, csv or arrow.")] = "table",
+    after: Annotated[
+        list[str] | None,
+        typer.Option(metavar="POSITION", help="Show all up to there: what `ask` printed. More than once for several."),
+    ] = None,
+    wait: Annotated[
+        float, typer.Option(metavar="SECONDS", help="With --after: how long to wait for the tables.")
+    ] = WAIT_SECONDS,
+    stale: Annotated[
+        bool, typer.Option("--stale", help="With --after: then answer from what is there, and say how far it is.")
+    ] = False,
+    fail: Annotated[bool, typer.Option("--fail", help="With --after: do not wait, the same as --wait 0.")] = False,
     data: Data = None,
     json: AsJson = False,
 ) -> None:
     """Ask ClickHouse, whether `magnetar dev` is running or not.
+
+    With --after, the answer shows what was written at that position, or the command ends with 3.
 
     **Examples:**
 
@@ -99,6 +113,7 @@ def query(
     from magnetar.projections.query import QueryFormat
     from magnetar.projections.query import query as answer
 
+    from ..raw_query import answer_after
     from ..settings import load_settings
 
     if fmt not in list(QueryFormat):
@@ -106,7 +121,13 @@ def query(
     chosen = QueryFormat.JSON if json else QueryFormat(fmt)
     if chosen is QueryFormat.ARROW and sys.stdout.isatty():
         raise SettingsError("Arrow is not for a terminal.", cure="Redirect the output into a file.")
-    found = answer(load_settings(data=data).data, sql, chosen)
+    folder = load_settings(data=data).data
+    if after:
+        found, late = answer_after(folder, sql, chosen, after, wait_seconds=0 if fail else wait, stale=stale)
+        if late is not None:
+            typer.echo(f"stale: {late.what}", err=True)
+    else:
+        found = answer(folder, sql, chosen)
     if chosen is not QueryFormat.ARROW and found and not found.endswith(b"\n"):
         found += b"\n"
     sys.stdout.buffer.write(found)

@@ -77,6 +77,10 @@ def test_the_status_says_what_waits_and_what_does_not(shop: Shell) -> None:
         return (order["commits"], order["undecided"], order["unmirrored"], len(order["owners"])) == (1, 0, 0, 1)
 
     shop.eventually(is_all_there, "one commit, in the tables, of one worker")
+    (best_sellers, mirror) = told(shop, "status", "shop")["projections"]
+    assert (best_sellers["projection"], best_sellers["commits"], best_sellers["behind"]) == ("best_sellers", 1, 0)
+    assert (mirror["projection"], mirror["aggregate"], mirror["age_seconds"]) == ("mirror", "Order", None)
+    assert "best_sellers  Order           1        1       0" in shop.run("status", "shop").stdout
     shop.close()
     assert shop.run("send", "shop", "Order", "42", "Ship").returncode == 0
     (order,) = told(shop, "status", "shop")["aggregates"]
@@ -128,3 +132,25 @@ def test_parked_commands_are_listed_retried_and_dropped(shop: Shell) -> None:
     ):
         ran = shop.run("parked", "shop", *arguments)
         assert (ran.returncode, words in ran.stderr) == (2, True), ran.stderr
+
+
+def test_a_query_shows_what_was_asked_before_it(shop: Shell) -> None:
+    start_dev(shop)
+    sql = "SELECT sum(pieces) AS pieces FROM shop.Bought"
+    position = ""
+    for n in range(1, 6):
+        asked = told(shop, "ask", "shop", "Order", str(n), "Buy", json.dumps({"sku": "tea", "pieces": 2}))
+        position = asked["position"]
+        ran = shop.run("query", sql, "--after", position, "--wait", "60", "--format", "jsonl")
+        assert (ran.stdout, ran.stderr) == (f'{{"pieces":{2 * n}}}\n', "")
+    later = position.rsplit("/", 1)[0] + "/99"
+    ran = shop.run("query", sql, "--after", later, "--fail")
+    assert (ran.returncode, "has not come to" in ran.stderr) == (3, True), ran.stderr
+    ran = shop.run("query", sql, "--after", later, "--wait", "0.1", "--stale", "--format", "jsonl")
+    assert (ran.returncode, ran.stdout, ran.stderr.startswith("stale: ")) == (0, '{"pieces":10}\n', True), ran.stderr
+    ran = shop.run("query", sql, "--after", "nonsense")
+    assert (ran.returncode, "A position reads context/Aggregate/partition/number" in ran.stderr) == (2, True)
+    shop.close()
+    # Nobody runs: it looks itself.
+    ran = shop.run("query", sql, "--after", position, "--wait", "0.1", "--format", "jsonl")
+    assert ran.stdout == '{"pieces":10}\n', ran.stderr

@@ -6,6 +6,7 @@ It is checked and never run.
 from typing import assert_never
 
 from examples.flights.flight import Cancel, Cancelled, Departed, Divert, Flight, Landed, Scheduled
+from examples.flights.pipeline import DelaysByRoute
 from magnetar import Aggregate, Client, Command, Event, Meta, Pipeline, Rejection, State, SyncClient
 from magnetar.testing import given
 
@@ -75,6 +76,12 @@ async def wrong_commands_in_asyncio(client: Client) -> None:
     await client.ask(Account, "1", Close())
     await client.ask(Account, "1", Cancel())  # expect: mypy, pyright
     await client.send(Account, "1", Cancel())  # expect: mypy, pyright
+
+
+def texts_that_are_put_together(client: SyncClient, sku: str) -> None:
+    client.query(DelaysByRoute, "origin = {origin:String}", origin=sku)
+    client.query(DelaysByRoute, f"origin = '{sku}'")  # expect: pyright
+    client.query(Flight)  # expect: mypy, pyright
 
 
 def wrong_histories(scheduled: Scheduled, departed: Departed, landed: Landed, history: tuple[Scheduled, ...]) -> None:

@@ -88,7 +88,7 @@ def test_at_the_end_nothing_is_left() -> None:
         running.query("SELECT 1")
         assert folder.exists()
     assert not folder.parent.exists()
-    assert purses.embedded_settings is None
+    assert purses.running is None
     for thread in set(threading.enumerate()) - before:
         thread.join(30)
         assert not thread.is_alive(), thread.name

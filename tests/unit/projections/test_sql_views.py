@@ -7,7 +7,8 @@ from typing import Annotated, NewType
 
 import pytest
 from magnetar.projections import Sql
-from magnetar.projections.sql_views import create_view, view_name
+from magnetar.projections.declarations import view_name
+from magnetar.projections.sql_views import create_view
 from magnetar.projections.store import Store
 from magnetar.schemas import DeclarationError, Precision, State
 

@@ -1,0 +1,174 @@
+"""Typed rows from the tables: how clients ask, and how they wait for what they have written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from datetime import date, datetime, time, timedelta
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+import msgspec
+from magnetar.projections import Row
+from magnetar.projections.columns import quoted
+from magnetar.projections.declarations import view_name
+from magnetar.projections.freshness import behind, patiently
+from magnetar.schemas import Position, SettingsError, StoreUnavailable, TablesBehind, Undecodable
+from magnetar.schemas.annotations import hints_of, opened, union_members
+
+from .pipeline import Pipeline
+from .receipt import Receipt
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from magnetar.projections.query import Endpoint
+    from magnetar.projections.remote import Remote
+
+R = TypeVar("R", bound=Row)
+
+After = Receipt[Any] | Position | Sequence[Receipt[Any] | Position] | None
+"""What the answer has to show: all up to there, in that partition."""
+
+
+class Found(tuple[R, ...], Generic[R]):  # noqa: SLOT001 - a tuple of any length can have none
+    """The rows of an answer. `behind` is None, or says how far the tables were if a stale answer was taken."""
+
+    behind: TablesBehind | None
+
+    def __new__(cls, rows: Sequence[R], behind: TablesBehind | None = None) -> Found[R]:
+        found = super().__new__(cls, rows)
+        found.behind = behind
+        return found
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """A question to one projection."""
+
+    where: str = "1"
+    parameters: Mapping[str, object] = {}
+    order_by: str = ""
+    limit: int | None = None
+    after: After = None
+    wait_seconds: float
+    stale: bool = False
+    """When the wait is over, take what is there."""
+
+
+class Reading:
+    """One client's way to the tables of a pipeline. Safe to share between threads."""
+
+    def __init__(self, pipeline: Pipeline, settings: Settings) -> None:
+        self._pipeline = pipeline
+        self._settings = settings
+        self._lock = Lock()
+        self._remote: tuple[Endpoint, Remote] | None = None
+
+    def attempts(self, projection: type[R], wanted: Wanted) -> Generator[float, None, Found[R]]:
+        """Ask until there is an answer, as `patiently` does: while somebody has the tables open, and they have come to
+        the position. Raises what `SyncClient.query` does."""
+        sql, formats, positions = self._statement(projection, wanted), _formats(projection), self._positions(wanted)
+
+        def attempt(is_last: bool) -> Found[R]:
+            late = behind(self._rows, positions, view_name(projection))
+            if late is not None and not (wanted.stale and is_last):
+                raise late
+            rows = self._rows(sql, wanted.parameters, formats)
+            return Found([_row(projection, row) for row in rows], late)
+
+        return patiently(attempt, wanted.wait_seconds)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        with self._lock:
+            remote, self._remote = self._remote, None
+        if remote is not None:
+            remote[1].close()
+
+    def _positions(self, wanted: Wanted) -> list[Position]:
+        after = wanted.after
+        several = [] if after is None else [after] if isinstance(after, Receipt | str) else after
+        positions = [each.position if isinstance(each, Receipt) else Position(each) for each in several]
+        for position in positions:
+            if position.parts()[0] != self._pipeline.name:
+                raise SettingsError(
+                    f"{position} is of another pipeline than {self._pipeline.name!r}.",
+                    cure="Take the position from a receipt of this one.",
+                )
+        return positions
+
+    def _statement(self, projection: type[Row], wanted: Wanted) -> str:
+        if projection not in self._pipeline.projections:
+            known = ", ".join(each.__name__ for each in self._pipeline.projections) or "none"
+            raise SettingsError(
+                f"{projection.__name__} is no projection of the pipeline {self._pipeline.name!r}.",
+                cure=f"It has: {known}.",
+            )
+        columns = ", ".join(quoted(field) for field in projection.__struct_fields__)
+        table = f"{quoted(self._pipeline.name)}.{quoted(view_name(projection))}"
+        order = f" ORDER BY {wanted.order_by}" if wanted.order_by else ""
+        limit = "" if wanted.limit is None else f" LIMIT {int(wanted.limit)}"
+        return f"SELECT {columns} FROM {table} WHERE ({wanted.where}){order}{limit}"  # noqa: S608 - the caller's literal
+
+    def _rows(
+        self, sql: str, parameters: Mapping[str, object] | None = None, formats: Mapping[str, str] | None = None
+    ) -> list[dict[str, Any]]:
+        """Ask whoever has the tables open: this process's own embedded pipeline, or the projector's."""
+        running = self._pipeline.running
+        if running is not None and running.settings.data == self._settings.data:
+            return running.rows(sql, parameters or {}, formats or {})
+        return self._asked().rows(sql, parameters or {}, formats or {})
+
+    def _asked(self) -> Remote:
+        from magnetar.projections.query import read_endpoint  # these import the engine's client
+        from magnetar.projections.remote import Remote
+
+        endpoint = read_endpoint(self._settings.data)
+        if endpoint is None:
+            raise StoreUnavailable(
+                f"Nobody has the tables in {self._settings.data} open.",
+                cure="Run the pipeline (`magnetar dev`), or its projector; or name its folder with MAGNETAR_DATA.",
+            )
+        with self._lock:
+            if self._remote is None or self._remote[0] != endpoint:
+                self._remote = (endpoint, Remote(endpoint))
+            return self._remote[1]
+
+
+# --- from columns to fields -------------------------------------------------------------------------------------------
+
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+def _time(micros: int) -> time:
+    return (datetime.combine(date.min, time()) + micros * _MICROSECOND).time()
+
+
+_MADE_OF_INT: Final[Mapping[Any, Callable[[int], Any]]] = {time: _time, timedelta: lambda micros: micros * _MICROSECOND}
+"""What stands in a column as a number of microseconds."""
+
+
+def _kinds(projection: type[Row]) -> dict[str, list[Any]]:
+    hints = hints_of(projection)
+    return {
+        field: [opened(member)[0] for member in union_members(opened(hints[field])[0])]
+        for field in projection.__struct_fields__
+    }
+
+
+def _formats(projection: type[Row]) -> dict[str, str]:
+    """The columns that are bytes, and would be taken for text."""
+    return {field: "bytes" for field, kinds in _kinds(projection).items() if bytes in kinds}
+
+
+def _row(projection: type[R], row: Mapping[str, Any]) -> R:
+    fields = dict(row)
+    for field, kinds in _kinds(projection).items():
+        for kind in kinds:
+            if kind in _MADE_OF_INT and isinstance(fields[field], int):
+                fields[field] = _MADE_OF_INT[kind](fields[field])
+    try:
+        return msgspec.convert(fields, projection, builtin_types=(bytes, date, datetime, time, timedelta))
+    except (msgspec.ValidationError, ValueError) as error:
+        raise Undecodable(
+            f"A row of {projection.__name__} does not fit its fields: {error}.",
+            cure="Was the table made by another version of the class? Start its projector with this one.",
+        ) from error
