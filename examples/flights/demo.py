@@ -127,10 +127,12 @@ def already_sent(settings: Settings) -> set[int]:
     topic = flights.topic("Flight", TopicKind.COMMANDS)
     try:
         for partition in range(flights.partitions):
+            end, last = log.end(topic, partition), None
             reader = log.reader(topic, partition, after=None)
-            while messages := reader.read(messages_max=10_000, timeout_seconds=0):
-                for message in messages:
+            while end is not None and (last is None or last < end):
+                for message in reader.read(messages_max=10_000, timeout_seconds=1):
                     found.add(key_of(read_envelope(message.payload)[0].command_id))
+                    last = message.id
             reader.close()
     finally:
         log.close()

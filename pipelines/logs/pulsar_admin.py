@@ -224,12 +224,12 @@ class PulsarAdmin:
         self.call("POST", f"/persistent/{partition_topic}/subscription/{KEEPER}/resetcursor", body)
 
     def last_message(self, partition_topic: str) -> MessageId | None:
-        """The last entry of a partition, None if it has none."""
+        """The last message of a partition, None if it has none; in its entry, which is a batch, the last one."""
         response = self.call("GET", f"/persistent/{partition_topic}/lastMessageId", accept=(NOT_FOUND,))
         if not response.is_success:
             return None
         found = response.json()
-        return None if found["entryId"] < 0 else MessageId(found["ledgerId"], found["entryId"], -1)
+        return None if found["entryId"] < 0 else MessageId(found["ledgerId"], found["entryId"], found["batchIndex"])
 
     def active_consumer(self, partition_topic: str, subscription: str) -> str | None:
         """The name of the consumer that the broker gives the partition's messages to."""

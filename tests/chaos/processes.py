@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,7 +23,11 @@ DEADLINE_SECONDS = 240.0
 class Part:
     """One process. `output` is all that it wrote, over all its lives."""
 
-    def __init__(self, folder: Path, role: str, *arguments: str, name: str = "") -> None:
+    module = "tests.chaos.part"
+
+    def __init__(
+        self, folder: Path, role: str, *arguments: str, name: str = "", settings: Mapping[str, str] | None = None
+    ) -> None:
         self.role = role
         self.name = name or role
         self.lives = 0
@@ -31,6 +35,7 @@ class Part:
         self._arguments = [role, str(self.data), *arguments]
         if name:
             self._arguments += ["--name", name]
+        self._settings = settings or {}
         self._file = folder / f"{self.name}.log"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -45,20 +50,25 @@ class Part:
         """What it has written so far."""
         return self._file.read_text() if self._file.exists() else ""
 
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended, if it has."""
+        return None if self._process is None else self._process.poll()
+
     def start(self, *more: str) -> None:
         """Start it, or start it again."""
         self._close()
         self.lives += 1
-        command = [sys.executable, "-m", "tests.chaos.part", *self._arguments, *more]
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("MAGNETAR_")}
+        command = [sys.executable, "-m", self.module, *self._arguments, *more]
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("MAGNETAR_")}
         with self._file.open("a") as output:
             self._process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT
+                command, cwd=ROOT, env={**clean, **self._settings}, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT
             )
 
     def is_dead(self) -> bool:
         """Whether it was ended by a kill. Fails if it ended by itself."""
-        code = None if self._process is None else self._process.poll()
+        code = self.exit_code
         if code is not None and code != -signal.SIGKILL:
             pytest.fail(f"{self.name} ended with exit code {code}:\n{self.output[-4000:]}")
         return code is not None
@@ -78,6 +88,12 @@ class Part:
         assert self._process is not None
         self._process.kill()
         self._process.wait()
+
+    def end_input(self) -> None:
+        """Tell it to finish what it has begun."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.close()
 
     def stop(self) -> None:
         """Let it finish what it has begun, and end; a frozen one is killed."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from magnetar.pipelines.logs.pulsar import PulsarLog
+from magnetar.pipelines.logs.pulsar_send import PulsarAppender, Sender
 from magnetar.pipelines.logs.sqlite import SqliteAppender
 from magnetar.projections.mirror import Mirror
+from magnetar.schemas import Topic
 
 
 def no_fence() -> None:
@@ -18,6 +21,16 @@ def no_fence() -> None:
         return append(self, entries, timeout_seconds=timeout_seconds)
 
     SqliteAppender.append = append_anyway  # type: ignore[method-assign]
+
+
+def no_exclusive_producers() -> None:
+    """On Pulsar, whoever owned a partition once may go on writing to it."""
+
+    def fence_nobody(self: Any, topic: Topic, partition: int, *, schema: str, name: str) -> Any:
+        producer = self._writers.create_producer(self._url(topic, partition), **self._producer(schema))
+        return PulsarAppender(Sender(producer, self.message_bytes_max, self._clock))
+
+    PulsarLog.fence = fence_nobody  # type: ignore[method-assign]
 
 
 def lease_not_checked() -> None:
