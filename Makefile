@@ -54,6 +54,10 @@ chaos: $(ENVIRONMENT) ## kill and freeze: all of January, 100 random kills, rebu
 docs: $(ENVIRONMENT) ## build the docs' site, build/site/index.html; any warning is an error
 	@tools/check docs
 
+.PHONY: recordings
+recordings: $(ENVIRONMENT) ## play the main flows on a terminal, and write docs/recordings.md
+	.venv/bin/python -P tools/record.py
+
 .PHONY: bench
 bench: $(ENVIRONMENT) ## measure speeds beside their floors
 	.venv/bin/python -m benchmarks

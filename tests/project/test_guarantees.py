@@ -1,14 +1,11 @@
 """Every sentence of docs/guarantees.md that promises something names the tests that attack it, and they exist."""
 
-import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-NAMED = re.compile(r"`(tests/[\w/]+\.py)::((?:\w+::)?test_\w+)`")
+from tests.project.naming import NAMED, ROOT, check_exists, named_in
 
 
 def promises(page: str) -> Iterator[str]:
@@ -39,17 +36,9 @@ def test_every_promise_names_its_test() -> None:
     assert unattacked(PAGE) == []
 
 
-@pytest.mark.parametrize("name", sorted({"::".join(found) for found in NAMED.findall(PAGE)}))
+@pytest.mark.parametrize("name", named_in(PAGE))
 def test_the_named_test_exists(name: str) -> None:
-    path, *names = name.split("::")
-    body: list[ast.stmt] = ast.parse((ROOT / path).read_text()).body
-    for each in names:
-        (definition,) = [
-            node
-            for node in body
-            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.name == each
-        ]
-        body = definition.body
+    check_exists(name)
 
 
 @pytest.mark.parametrize(

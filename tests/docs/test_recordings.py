@@ -1,0 +1,32 @@
+"""The page of recordings shows what the commands show now."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.docs.pages import ROOT
+from tests.docs.reading import difference, said
+
+_UNSURE = ((r"127\.0\.0\.1:\d+", "<port>"), (r"\d:\d\d:\d\d|-:--:--", "<duration>"), (r"\d[\d,]*\.\d+", "<number>"))
+
+
+def compared(page: str) -> str:
+    """The page without what is another one each time."""
+    for pattern, name in _UNSURE:
+        page = re.sub(pattern, name, page)
+    return said(page)
+
+
+def test_the_recordings_are_of_today(tmp_path: Path) -> None:
+    played = tmp_path / "recordings.md"
+    record = [sys.executable, "-P", str(ROOT / "tools" / "record.py"), str(played)]
+    ran = subprocess.run(record, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    page, now = (ROOT / "docs" / "recordings.md").read_text(), played.read_text()
+    assert compared(now) == compared(page), difference("docs/recordings.md (mend it: make recordings)", now, page)
+
+
+def test_only_what_differs_each_time_may_differ() -> None:
+    assert compared("url=http://127.0.0.1:1/ in 0:00:01") == compared("url=http://127.0.0.1:65000/ in -:--:--")
+    assert compared("2 commits") != compared("3 commits")

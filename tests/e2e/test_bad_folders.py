@@ -1,0 +1,118 @@
+"""Data folders that are half-deleted, newer, or put back from a copy: nothing is begun anew in silence."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Shell, start_dev
+from tests.e2e.readme import write_shop
+
+pytestmark = pytest.mark.xdist_group("bad_folders")  # the tests share what `used` has made
+
+BUY = '{"sku": "tea", "pieces": 1}'
+COUNT = ("query", "SELECT count() FROM shop.commits", "--format", "csv")
+
+
+@pytest.fixture(scope="module")
+def used(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the README's pipeline and a data folder that was in use; only copies of it are changed."""
+    shell = Shell(tmp_path_factory.mktemp("used"))
+    write_shop(shell.folder)
+    try:
+        start_dev(shell)
+        for _ in range(3):
+            assert shell.run("ask", "shop", "Order", "1", "Buy", BUY).returncode == 0
+        shell.eventually(lambda: are_mirrored(shell, 3), "the tables have them")
+    finally:
+        shell.close()
+    return shell.folder
+
+
+def are_mirrored(shell: Shell, commits: int) -> bool:
+    return shell.run(*COUNT).stdout == f'"count()"\n{commits}\n'
+
+
+@pytest.fixture
+def copy(used: Path, tmp_path: Path) -> Shell:
+    """A terminal in a copy of it."""
+    shell = Shell(tmp_path / "copy")
+    shutil.copytree(used, shell.folder)
+    return shell
+
+
+def version(shell: Shell) -> int:
+    told = json.loads(shell.run("history", "shop", "Order", "1", "--json").stdout)
+    return int(told["version"])
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        "magnetar.json",
+        "log/shop/order-events",
+        "log/shop/order-events/topic.json",
+        "log/shop/order-events/6.sqlite",
+        "log/shop/order-commands/consumers.sqlite",
+    ],
+)
+def test_what_is_missing_is_named_and_not_begun_anew(copy: Shell, missing: str) -> None:
+    path = copy.folder / ".magnetar" / missing
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    ran = copy.run("dev", "shop")
+    assert ran.returncode == 3
+    assert f"The data folder is not complete: {path} is missing, with what stood in it." in ran.stderr
+    assert "Restore the whole folder from a copy" in ran.stderr
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "broken", ["magnetar.json", "log/shop/order-events/topic.json", "log/shop/order-events/6.sqlite"]
+)
+def test_what_is_broken_is_named(copy: Shell, broken: str) -> None:
+    path = copy.folder / ".magnetar" / broken
+    path.write_text("{")
+    ran = copy.run("status", "shop")
+    assert ran.returncode == 3
+    assert f"{path} cannot be " in ran.stderr
+    assert ran.stderr.count("\n") == 1
+
+
+def test_a_newer_folder_is_refused(copy: Shell) -> None:
+    (copy.folder / ".magnetar" / "magnetar.json").write_text('{"format": 2}')
+    ran = copy.run("dev", "shop")
+    assert (ran.returncode, "has format 2; this Magnetar reads format 1" in ran.stderr) == (3, True), ran.stderr
+
+
+def test_without_its_clickhouse_folder_the_tables_are_filled_again(copy: Shell) -> None:
+    shutil.rmtree(copy.folder / ".magnetar" / "clickhouse")
+    ran = copy.run(*COUNT)
+    assert (ran.returncode, "There is no ClickHouse data" in ran.stderr) == (3, True), ran.stderr
+    start_dev(copy)
+    copy.eventually(lambda: are_mirrored(copy, 3), "the tables have what the log has")
+
+
+def test_tables_without_their_log_are_not_written(copy: Shell) -> None:
+    shutil.rmtree(copy.folder / ".magnetar" / "log")
+    start_dev(copy)
+    log = copy.folder / "dev.log"
+    copy.eventually(lambda: "the log does not give them any more" in log.read_text(), "the projector says so", 120)
+    assert "Restore both from one copy" in log.read_text()
+    assert are_mirrored(copy, 3)
+
+
+def test_a_copy_in_another_place_goes_on_from_what_it_has(copy: Shell, used: Path) -> None:
+    """The original has gone on, too: a copy is another pipeline from there on, and what it lacks is not in it."""
+    start_dev(copy)
+    assert copy.run("ask", "shop", "Order", "1", "Buy", BUY, "--json").returncode == 0
+    assert version(copy) == 4
+    copy.eventually(lambda: are_mirrored(copy, 4), "the tables go on")
+    copy.close()
+    shutil.rmtree(copy.folder / ".magnetar")
+    shutil.copytree(used / ".magnetar", copy.folder / ".magnetar")
+    assert version(copy) == 3
+    start_dev(copy)
+    shipped = copy.run("ask", "shop", "Order", "1", "Ship", "--json")
+    assert json.loads(shipped.stdout)["values"] == [{"type": "Shipped", "pieces": 3}], shipped.stderr
+    copy.eventually(lambda: are_mirrored(copy, 4), "the tables go on from there")
