@@ -63,7 +63,16 @@ class Backlog(NamedTuple):
     acknowledged: MessageId | None
     """The last message that was acknowledged, with all before it."""
     waiting: int
-    """How many messages stand behind that one."""
+    """How many messages stand behind that one. A log that counts batches estimates what is beyond a thousand."""
+
+
+class Ownership(NamedTuple):
+    """Who may append to a partition of an event topic."""
+
+    name: str
+    """The name that the appender was fenced in under."""
+    since_ms: int
+    """Milliseconds since 1970."""
 
 
 class Appender(Protocol):
@@ -248,4 +257,8 @@ class KnowsBacklog(Protocol):
 
     def backlog(self, topic: Topic) -> Sequence[Backlog]:
         """Each partition's backlog, in their order. Raises LogUnavailable if the topic does not exist."""
+        ...
+
+    def owners(self, topic: Topic) -> Sequence[Ownership | None]:
+        """Each partition's last owner, in their order; None where there is none. Raises LogUnavailable likewise."""
         ...

@@ -15,7 +15,7 @@ from magnetar.schemas.commit import read_head, read_outcome
 from magnetar.schemas.read_rule import START, Mark
 
 from .clock import Clock
-from .log import Backlog, KnowsBacklog, Log, Message
+from .log import Backlog, KnowsBacklog, Log, Message, Ownership
 from .pipeline import Pipeline
 from .settings import Settings
 
@@ -31,6 +31,8 @@ class PartitionStatus(msgspec.Struct, frozen=True):
     """The number of the last one in the log."""
     owner: str | None
     """The worker that decides: as the log names it, or as its claim does."""
+    owned_seconds: float | None
+    """Since when it may write to the event topic."""
     undecided: int | None
     oldest_undecided_seconds: float | None
     mirrored: int | None
@@ -64,9 +66,11 @@ class StatusReader:
         except MagnetarError:
             there, places = None, {}
         return [
-            self._partition(aggregate, partition, backlog, there, places)
+            self._partition(aggregate, partition, backlog, owner, there, places)
             for aggregate in self._pipeline.aggregates
-            for partition, backlog in enumerate(self.backlogs(aggregate))
+            for partition, (backlog, owner) in enumerate(
+                zip(self.backlogs(aggregate), self._owners(aggregate), strict=True)
+            )
         ]
 
     def backlogs(self, aggregate: str) -> Sequence[Backlog | None]:
@@ -75,11 +79,17 @@ class StatusReader:
             return self._log.backlog(self._pipeline.topic(aggregate, TopicKind.COMMANDS))
         return [None] * self._pipeline.partitions
 
+    def _owners(self, aggregate: str) -> Sequence[Ownership | None]:
+        if isinstance(self._log, KnowsBacklog):
+            return self._log.owners(self._pipeline.topic(aggregate, TopicKind.EVENTS))
+        return [None] * self._pipeline.partitions
+
     def _partition(
         self,
         aggregate: str,
         partition: int,
         backlog: Backlog | None,
+        owner: Ownership | None,
         there: dict[tuple[str, int], int] | None,
         places: dict[tuple[str, int], Mark],
     ) -> PartitionStatus:
@@ -91,6 +101,7 @@ class StatusReader:
             partition,
             tail.commits,
             active or (tail.owner if backlog is None else None),
+            self._age(owner.since_ms) if owner is not None and owner.name == active else None,
             None if backlog is None else backlog.waiting,
             self._oldest_undecided(aggregate, partition, backlog),
             number,
@@ -186,6 +197,8 @@ class AggregateStatus(msgspec.Struct, frozen=True):
     unmirrored: int | None
     oldest_unmirrored_seconds: float | None
     owners: tuple[str, ...]
+    owned_seconds: float | None
+    """Since when all partitions have been with the owners that they have."""
     checkpoints: int
 
 
@@ -207,5 +220,6 @@ def _sum(aggregate: str, found: list[PartitionStatus]) -> AggregateStatus:
         sum(behind) if behind else None,
         max((s for each in found if (s := each.oldest_unmirrored_seconds) is not None), default=None),
         tuple(sorted({each.owner for each in found if each.owner is not None})),
+        min((s for each in found if (s := each.owned_seconds) is not None), default=None),
         sum(each.checkpoint is not None for each in found),
     )

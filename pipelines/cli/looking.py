@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from magnetar.schemas import SettingsError
@@ -12,6 +12,11 @@ from .shared import AggregateId, AggregateName, AsJson, Data, Target, opened, pr
 
 if TYPE_CHECKING:
     from ..lookback import Step
+
+
+_STATUS_COLUMNS: Final = (
+    "aggregate", "partitions", "commits", "undecided", "for", "not in tables", "for", "checkpoints", "worker", "for",
+)  # fmt: skip
 
 
 def topology(
@@ -72,7 +77,7 @@ def status(
         return
     rows = [row for each in found for row in together([each])] if partitions else together(found)
     print_table(
-        ("aggregate", "partitions", "commits", "undecided", "for", "not in tables", "for", "checkpoints", "worker"),
+        _STATUS_COLUMNS,
         [
             (
                 row.aggregate,
@@ -84,6 +89,7 @@ def status(
                 _age(row.oldest_unmirrored_seconds),
                 row.checkpoints,
                 ", ".join(row.owners) or "nobody",
+                _age(row.owned_seconds),
             )
             for row in rows
         ],

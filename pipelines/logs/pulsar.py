@@ -14,11 +14,12 @@ import pulsar
 from magnetar.schemas import LogUnavailable, MessageId, Topic
 
 from ..clock import Clock
-from ..log import TopicDescription
+from ..log import Backlog, Ownership, TopicDescription
 from ..preflight import Finding
 from ..provisioning import Roles, Step, WantedTopic, apply
 from .pulsar_access import Access, is_encrypted
 from .pulsar_admin import INCARNATION, PulsarAdmin
+from .pulsar_backlog import backlog_of, by_partition, owner_of, producer_name
 from .pulsar_consumer import BACKLOG, PulsarConsumer
 from .pulsar_messages import PulsarReader, translated
 from .pulsar_plan import REPLIES_NAMESPACE, PulsarPlan
@@ -160,7 +161,7 @@ class PulsarLog:
     def fence(self, topic: Topic, partition: int, *, schema: str, name: str) -> PulsarAppender:
         """Open an exclusive producer that fences whoever has the partition now."""
         options = self._producer(schema)
-        options["producer_name"] = f"{name}-{secrets.token_hex(8)}"
+        options["producer_name"] = producer_name(name, secrets.token_hex(8))
         with translated(f"fencing {topic} partition {partition}"):
             producer = self._writers.create_producer(
                 self._url(topic, partition), access_mode=pulsar.ProducerAccessMode.ExclusiveWithFencing, **options
@@ -182,6 +183,25 @@ class PulsarLog:
     def trim(self, topic: Topic, partition: int, *, through: MessageId) -> None:
         """Move the keeper on: the broker drops whole ledgers that are behind it."""
         self._admin.move_keeper(f"{self._name(topic)}-partition-{partition}", through)
+
+    def backlog(self, topic: Topic) -> list[Backlog]:
+        """How far the workers are, by partition: two calls of the admin API, and a look at what waits."""
+        partitions, name = self.describe(topic).partitions, self._name(topic)
+        stats, internal = by_partition(self._admin.stats(name)), by_partition(self._admin.internal_stats(name))
+        return [
+            backlog_of(
+                stats.get(partition, {}),
+                internal.get(partition, {}),
+                SUBSCRIPTION,
+                lambda after, partition=partition: self.reader(topic, partition, after=after),
+            )
+            for partition in range(partitions)
+        ]
+
+    def owners(self, topic: Topic) -> list[Ownership | None]:
+        """Who has the exclusive producer of each partition."""
+        stats = by_partition(self._admin.stats(self._name(topic)))
+        return [owner_of(stats.get(partition, {})) for partition in range(self.describe(topic).partitions)]
 
     def inbox(self) -> PulsarInbox:
         """Open a topic of its own for replies, which need not outlive anybody."""

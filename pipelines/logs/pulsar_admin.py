@@ -231,6 +231,17 @@ class PulsarAdmin:
         found = response.json()
         return None if found["entryId"] < 0 else MessageId(found["ledgerId"], found["entryId"], found["batchIndex"])
 
+    def stats(self, topic: str) -> dict[str, Any]:
+        """The statistics of a partitioned topic and of each partition that is in use."""
+        path = f"/persistent/{topic}/partitioned-stats?perPartition=true&getPreciseBacklog=true"
+        found: dict[str, Any] = self.read(path) or {}
+        return found
+
+    def internal_stats(self, topic: str) -> dict[str, Any]:
+        """How each partition of a topic is stored, and how far its subscriptions are."""
+        found: dict[str, Any] = self.read(f"/persistent/{topic}/partitioned-internalStats") or {}
+        return found
+
     def active_consumer(self, partition_topic: str, subscription: str) -> str | None:
         """The name of the consumer that the broker gives the partition's messages to."""
         response = self.call("GET", f"/persistent/{partition_topic}/stats", accept=(404,))

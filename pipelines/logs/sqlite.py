@@ -22,12 +22,13 @@ from magnetar.schemas import (
 )
 
 from ..clock import Clock
-from ..log import Backlog, Entry, Message, Run, TopicDescription
+from ..log import Backlog, Entry, Message, Ownership, Run, TopicDescription
 from ..preflight import Finding
 from ..provisioning import Roles, Step, WantedTopic
 from .sqlite_consumer import SqliteConsumer, backlog
 from .sqlite_files import Folder, canonical, connect, polling, read_messages, read_run, rows_of, transaction
 from .sqlite_inbox import SqliteInbox, deliver
+from .sqlite_owner import last_owner, write_owner
 from .sqlite_plan import findings, steps
 
 MESSAGE_BYTES_MAX: Final = 5 * 1024 * 1024 - 64 * 1024
@@ -119,6 +120,12 @@ class SqliteLog:
         """How far the consumers of a command topic are, by partition."""
         return backlog(self._folder, topic, self.describe(topic).partitions, self._clock)
 
+    def owners(self, topic: Topic) -> list[Ownership | None]:
+        """Who was fenced in last, by partition."""
+        return [
+            last_owner(self._folder.partition(topic, partition)) for partition in range(self.describe(topic).partitions)
+        ]
+
     def inbox(self) -> SqliteInbox:
         """Open an inbox for replies."""
         return self._keep(SqliteInbox(self._folder.replies, self._clock))
@@ -145,6 +152,10 @@ class SqliteLog:
         if text not in schemas:
             raise SettingsError(f"The schema for {topic} is not registered.", cure="Provision the topic first.")
         return schemas.index(text) + 1
+
+    def now_ms(self) -> int:
+        """The time, in milliseconds since 1970."""
+        return self._clock.now_ms()
 
     def check_sizes(self, entries: Sequence[Entry]) -> None:
         """Raise MessageRefused if one of the entries is over the limit."""
@@ -249,9 +260,7 @@ class SqliteAppender:
         self._connection = connect(self._path)
         try:
             with _as_owner(self._connection, self._path, FENCE_TIMEOUT_SECONDS):
-                self._connection.execute(
-                    "INSERT OR REPLACE INTO owner (id, nonce, name) VALUES (1, ?, ?)", (self._nonce, name)
-                )
+                write_owner(self._connection, self._nonce, name, log.now_ms())
         except BaseException:
             self._connection.close()
             raise

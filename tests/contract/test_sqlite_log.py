@@ -13,7 +13,8 @@ from magnetar.pipelines.log import Appender, Log
 from magnetar.pipelines.logs.sqlite import SqliteLog
 from magnetar.schemas import Topic
 
-from tests.contract.log_contract import DEADLINE_SECONDS, SCHEMA, LogContract, entries
+from tests.contract.backlog_contract import BacklogContract
+from tests.contract.log_contract import DEADLINE_SECONDS, SCHEMA, entries
 
 HOLD_TRANSACTION = """
 import sqlite3, sys, time
@@ -24,7 +25,7 @@ time.sleep(600)
 """
 
 
-class TestSqliteLog(LogContract):
+class TestSqliteLog(BacklogContract):
     late_landings_impossible_because = "the owner is checked within the transaction that stores"
     unknown_outcomes_impossible_because = "a transaction that was not confirmed is rolled back"
 

@@ -10,11 +10,12 @@ from magnetar.pipelines.log import Appender, Log
 from magnetar.pipelines.logs.pulsar import PulsarLog
 from magnetar.schemas import MagnetarError, Topic
 
-from tests.contract.log_contract import DEADLINE_SECONDS, SCHEMA, LogContract, entries
+from tests.contract.backlog_contract import BacklogContract
+from tests.contract.log_contract import DEADLINE_SECONDS, SCHEMA, entries
 from tests.pulsar_rig import Existing, Standalone
 
 
-class TestPulsarLog(LogContract):
+class TestPulsarLog(BacklogContract):
     @pytest.fixture
     def open_log(self, broker: Existing, open_log: Callable[..., PulsarLog]) -> Callable[..., PulsarLog]:
         self.broker = broker

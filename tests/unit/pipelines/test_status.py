@@ -97,11 +97,15 @@ def test_a_repeated_command_leaves_no_commit_and_is_not_undecided(rig: Rig) -> N
     assert (found.commits, found.undecided) == (1, 0)
 
 
-def test_the_worker_is_named_while_it_lives(rig: Rig) -> None:
+def test_the_worker_is_named_while_it_lives_with_the_time_since_when_it_may_write(rig: Rig) -> None:
     rig.send(5)
-    assert status(rig).owner == "w1"
+    found = status(rig)
+    assert found.owner == "w1"
+    assert found.owned_seconds is not None
+    assert 0 <= found.owned_seconds < 600
     rig.worker.close()
-    assert status(rig).owner is None
+    found = status(rig)
+    assert (found.owner, found.owned_seconds) == (None, None)
 
 
 def test_what_the_tables_lack_is_counted_and_the_log_read_from_where_they_are(tmp_path: Path) -> None:

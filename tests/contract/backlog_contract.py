@@ -1,0 +1,55 @@
+"""What a log promises besides, if it can say how far its workers are."""
+
+import time
+from collections.abc import Callable
+
+from magnetar.pipelines.log import KnowsBacklog, Log
+from magnetar.schemas import Topic
+
+from tests.contract.log_contract import DEADLINE_SECONDS, PARTITIONS, SCHEMA, LogContract, entries
+
+
+def knowing(log: Log) -> KnowsBacklog:
+    """The log, as one that knows."""
+    assert isinstance(log, KnowsBacklog)
+    return log
+
+
+class BacklogContract(LogContract):
+    """The suite of a log that knows its backlog."""
+
+    def test_a_topic_that_nobody_has_used_has_no_backlog_and_no_owner(
+        self, log: Log, commands: Topic, events: Topic
+    ) -> None:
+        found = knowing(log).backlog(commands)
+        assert [(each.active, each.acknowledged, each.waiting) for each in found] == [(None, None, 0)] * PARTITIONS
+        assert list(knowing(log).owners(events)) == [None] * PARTITIONS
+
+    def test_the_backlog_counts_what_stands_behind_the_last_acknowledged_message(
+        self, log: Log, open_log: Callable[[], Log], commands: Topic
+    ) -> None:
+        self.publish(log, commands, 1, *range(10))
+        assert [each.waiting for each in knowing(log).backlog(commands)] == [0, 10, 0, 0]
+        consumer = open_log().consumer(commands, name="a")
+        messages = [m for batch in self.receive([consumer], 10)[consumer] for m in batch.messages]
+        self.publish(log, commands, 1, *range(10, 13))
+        found = knowing(log).backlog(commands)[1]
+        assert (found.active, found.waiting) == ("a", 13)
+        consumer.acknowledge(1, messages[-1].id)
+        self.eventually(log, lambda: knowing(log).backlog(commands)[1].waiting == 3)
+        reader = log.reader(commands, 1, after=knowing(log).backlog(commands)[1].acknowledged)
+        assert reader.read(messages_max=1, timeout_seconds=DEADLINE_SECONDS)[0].payload == b"10"
+        reader.close()
+        consumer.close()
+        self.eventually(log, lambda: knowing(log).backlog(commands)[1].active is None)
+
+    def test_the_owner_is_the_last_that_was_fenced_in_and_since_when(
+        self, log: Log, open_log: Callable[[], Log], events: Topic
+    ) -> None:
+        before_ms = time.time_ns() // 1_000_000
+        for name in ("old", "new-1"):
+            log.fence(events, 2, schema=SCHEMA, name=name).append(entries(1), timeout_seconds=DEADLINE_SECONDS)
+            (owner,) = (each for each in knowing(open_log()).owners(events) if each is not None)
+            assert owner.name == name
+            assert abs(owner.since_ms - before_ms) < 60_000
+        assert knowing(log).owners(events)[2] == owner
