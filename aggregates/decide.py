@@ -41,6 +41,7 @@ def decide(contract: Contract, outcome: Any) -> Decided:
 
 def evolve(state: Any, events: Iterable[Event]) -> Any:
     """The state after these events. Raises UndeclaredOutcome if `apply` returns anything but another such state."""
+    __tracebackhide__ = True  # as in the test kit
     for event in events:
         after = state.apply(event)
         if type(after) is not type(state):

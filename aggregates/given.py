@@ -29,6 +29,8 @@ SOME_TIME: Final = datetime(2026, 1, 1, tzinfo=UTC)
 """The command's time where a test gives none."""
 _ENDED: Final = object()
 
+# `__tracebackhide__`: pytest leaves such frames out, so that a failure shows the test's own line first.
+
 
 # Several overloads: mypy takes events of different types for their common base, which no aggregate applies.
 @overload
@@ -64,6 +66,7 @@ def given(aggregate: Any, /, *events: Any, id: str = "1") -> Any:
     Raises AssertionError if an event could not stand in the log or is not the aggregate's, and if `apply` makes a state
     whose fields have not the types that they declare.
     """
+    __tracebackhide__ = True
     contract = contract_of(aggregate)
     for event in events:
         if type(event) not in contract.events:
@@ -89,6 +92,7 @@ class Given(Generic[C, O]):
         that is not declared, an event or a rejection whose fields have wrong types, a state that `apply` broke. What
         `execute` raises comes out as it is.
         """
+        __tracebackhide__ = True
         state: Any = self._state
         contract = contract_of(type(state))
         subject = f"{type(state).__name__}<{self._id}@{self._version}>, given {command!r},"
@@ -105,7 +109,7 @@ class Given(Generic[C, O]):
         try:
             decided = decide(contract, outcome)
         except UndeclaredOutcome as error:
-            raise AssertionError(f"{subject} would be parked: {error}.") from error
+            raise AssertionError(f"{subject} would be parked: {error}.") from None
         for message in (*decided.events, *filter(None, [decided.rejection])):
             _check_message(message, "could not be stored, and its command would be parked")
         return Then(before, outcome, _evolved(state, decided.events), subject)
@@ -123,6 +127,7 @@ class Then(Generic[O]):
     @property
     def outcome(self) -> O:
         """An event, a tuple of events, None, or a rejection. Raises AssertionError if the aggregate had ended."""
+        __tracebackhide__ = True
         if self._outcome is _ENDED:
             raise AssertionError(
                 f"{self._subject} had ended: a worker parks the command, and `execute` is not asked. "
@@ -133,6 +138,7 @@ class Then(Generic[O]):
 
     def then(self, outcome: O) -> None:
         """Raise AssertionError unless the outcome is this one, saying which fields differ."""
+        __tracebackhide__ = True
         found = list(differences(_as_tuple(outcome), _as_tuple(self.outcome)))
         if found:
             raise AssertionError(_said(self._subject, outcome, self._outcome, found))
@@ -140,8 +146,9 @@ class Then(Generic[O]):
 
     def then_ended(self) -> None:
         """Raise AssertionError unless the aggregate had ended before the command, which a worker would park."""
+        __tracebackhide__ = True
         if self._outcome is not _ENDED:
-            raise AssertionError(f"{self._subject} had not ended, and decided\n  {self._outcome!r}")
+            raise AssertionError(f"{self._subject} had not ended, and decided:\n  {self._outcome!r}")
         evidence.record_ended(self._before)
 
 
@@ -150,32 +157,33 @@ def _as_tuple(outcome: Any) -> tuple[Any, ...]:
 
 
 def _said(subject: str, expected: Any, got: Any, found: list[Difference]) -> str:
-    """What was decided, what was expected, and, where they are of the same types, the fields that differ."""
-    lines = [f"{subject} decided", f"  {got!r}", "and was expected to decide", f"  {expected!r}"]
-    for path, is_expected, is_there in found:
-        place = path.removeprefix("[0]") if len(_as_tuple(expected)) == len(_as_tuple(got)) == 1 else path
-        if place:
-            lines.append(f"{place} is {is_there!r}, expected {is_expected!r}")
+    """What was expected, what was decided, and, where they are of the same types, the fields that differ."""
+    lines = [f"{subject} decided something else", f"  expected: {expected!r}", f"  got:      {got!r}"]
+    is_one = len(_as_tuple(expected)) == len(_as_tuple(got)) == 1
+    places = [(path.removeprefix("[0]") if is_one else path, left, right) for path, left, right in found]
+    lines += [f"  {place}: expected {left!r}, got {right!r}" for place, left, right in places if place]
     return "\n".join(lines)
 
 
 def _evolved(state: Any, events: Iterable[Event]) -> Any:
+    __tracebackhide__ = True
     for event in events:
         try:
             state = evolve(state, [event])
         except UndeclaredOutcome as error:
-            raise AssertionError(f"{type(state).__name__} is not evolved: {error}.") from error
+            raise AssertionError(f"{type(state).__name__} is not evolved: {error}.") from None
         if (broken := why_broken(state)) is not None:
             raise AssertionError(f"After {event!r}, {type(state).__name__}.apply made {state!r}, but {broken}")
     return state
 
 
 def _check_message(message: Any, why: str) -> None:
+    __tracebackhide__ = True
     cls: Any = type(message)
     try:
         _codec(cls).encode(message)
     except (TypeError, ValueError, OverflowError) as error:
-        raise AssertionError(f"{message!r} {why}: {error}") from error
+        raise AssertionError(f"{message!r} {why}: {error}") from None
 
 
 @lru_cache(maxsize=1024)

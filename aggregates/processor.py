@@ -35,6 +35,7 @@ from .cells import Cell, Cells
 from .checkpoint import Beginning, CheckpointUnusable, Round, restore_block
 from .decide import decide, evolve
 from .id_window import IdWindow, packed
+from .raised import what_was_raised
 from .state_codec import StateCodec
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -46,7 +47,8 @@ class Decision(NamedTuple):
     """What became of one command message.
 
     `commit` is the new commit's bytes, to be appended under `key`; None for a message that has been decided before,
-    whose commit is the one with `number`, or is not remembered if `number` is None. `reason` is why it was parked.
+    whose commit is the one with `number`, or is not remembered if `number` is None. `reason` is why it was parked, and
+    `raised` what the domain's code raised then.
     """
 
     commit: bytes | None
@@ -56,15 +58,17 @@ class Decision(NamedTuple):
     reply_to: str | None
     outcome: str
     reason: str = ""
+    raised: Exception | None = None
 
 
 class Cannot(Exception):
     """Why a command cannot be decided; becomes its parked commit's reason."""
 
-    def __init__(self, reason: str, detail: str) -> None:
+    def __init__(self, reason: str, detail: str, raised: Exception | None = None) -> None:
         super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail
+        self.raised = raised
 
 
 class PartitionProcessor:
@@ -265,7 +269,7 @@ class PartitionProcessor:
         try:
             return self._contract.can_end and bool(state.is_ended())
         except Exception as error:  # as in _ask_the_brain
-            raise Cannot("brain_raised", f"is_ended: {type(error).__name__}: {error}"[:2000]) from error
+            raise Cannot("brain_raised", f"is_ended: {what_was_raised(error, type(state))}", error) from error
 
     def _ask_the_brain(self, message: CommandMessage, version: int, state: Any) -> tuple[bytes, Any, int, str]:
         """The commit's tail, the state after it, how many events it has, its outcome. Raises Cannot if code raises."""
@@ -283,7 +287,7 @@ class PartitionProcessor:
             state = evolve(state, decided.events)
             return self._commits.accepted(decided.events, resolves), state, len(decided.events), "accepted"
         except Exception as error:  # the domain's code is anybody's: whatever it raises parks this one command
-            raise Cannot("brain_raised", f"{type(error).__name__}: {error}"[:2000]) from error
+            raise Cannot("brain_raised", what_was_raised(error, type(state)), error) from error
 
     def _park(
         self,
@@ -311,7 +315,7 @@ class PartitionProcessor:
             readable = CommandEnvelope(readable.aggregate_id, readable.command_id, readable.issued_at_us)
             commit = self._commit(id, readable, encode_ids_to_time(readable), version, published_at_ms, tail)
         stored = self._stored(id, readable, known_as, commit, published_at_ms, "parked")
-        return stored._replace(reason=cannot.reason)
+        return stored._replace(reason=cannot.reason, raised=cannot.raised)
 
     def _commit(
         self, id: MessageId, envelope: CommandEnvelope, ids_to_time: bytes, version: int, at_ms: int, tail: bytes

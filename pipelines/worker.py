@@ -17,6 +17,7 @@ from magnetar.aggregates import (
     StateCodec,
 )
 from magnetar.aggregates.cells import STATES_MAX
+from magnetar.aggregates.raised import traceback_of
 from magnetar.schemas import (
     LogUnavailable,
     MagnetarError,
@@ -329,6 +330,7 @@ class Worker:
                     number=decision.number,
                     command_id=decision.command_id,
                     reason=decision.reason,
+                    **({} if decision.raised is None else {"exception": traceback_of(decision.raised)}),
                 )
 
     def _reply(self, owned: _Owned, partition: int, decisions: Sequence[Decision]) -> None:

@@ -1,10 +1,13 @@
 """The test kit: what it finds, and how it says it."""
 
 import enum
+import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Literal, Self
 from uuid import UUID
 
@@ -98,7 +101,7 @@ def test_what_comes_after_the_end_is_parked_and_the_brain_is_not_asked() -> None
         asked.then(None)
     with pytest.raises(AssertionError, match=r"`\.then_ended\(\)`"):
         _ = asked.outcome
-    with pytest.raises(AssertionError, match=r"Box<1@0>, given Close\(\), had not ended, and decided\n  Closed\(\)"):
+    with pytest.raises(AssertionError, match=r"Box<1@0>, given Close\(\), had not ended, and decided:\n  Closed\(\)"):
         given(Box).when(Close()).then_ended()
 
 
@@ -110,20 +113,84 @@ def message_of(asked: Any, expected: Any) -> str:
 
 def test_a_failure_names_the_fields_that_differ() -> None:
     assert message_of(given(Box).when(Put(200)), Full(99, 100.0)).splitlines() == [
-        "Box<1@0>, given Put(value=200), decided",
-        "  Full(most=100, asked=100.0)",
-        "and was expected to decide",
-        "  Full(most=99, asked=100.0)",
-        ".most is 100, expected 99",
+        "Box<1@0>, given Put(value=200), decided something else",
+        "  expected: Full(most=99, asked=100.0)",
+        "  got:      Full(most=100, asked=100.0)",
+        "  .most: expected 99, got 100",
     ]
     told = message_of(given(Box).when(Put(100), at=NOON), (PutDone(7, "x", NOON), Closed()))
-    assert told.splitlines()[4:] == ["[0].value is 100, expected 7", "[0].by is '1', expected 'x'"]
+    assert told.splitlines()[3:] == ["  [0].value: expected 7, got 100", "  [0].by: expected 'x', got '1'"]
 
 
 @pytest.mark.parametrize("expected", [None, Closed(), Full(1, 2.0), (ONE, ONE), ()])
 def test_an_outcome_of_another_kind_is_shown_whole(expected: Any) -> None:
     told = message_of(given(Box).when(Put(100), at=NOON), expected)
-    assert told.endswith(f"and was expected to decide\n  {expected!r}") or "[1] is Closed()" in told
+    assert told.splitlines()[1] == f"  expected: {expected!r}"
+    assert len(told.splitlines()) == 3 or "[1]: expected" in told
+
+
+FAILING = """
+from magnetar import Aggregate, Command, Event
+from magnetar.testing import given
+
+
+class Ring(Command):
+    times: int
+
+
+class Rang(Event):
+    times: int
+
+
+class Bell(Aggregate):
+    def execute(self, command: Ring) -> Rang:
+        if command.times == 13:
+            raise LookupError("unlucky")
+        return None if command.times == 0 else Rang("often" if command.times == 99 else command.times)
+
+    def apply(self, event: Rang):
+        return None if event.times == 2 else self
+
+
+def test_another_outcome():
+    given(Bell).when(Ring(1)).then(Rang(3))
+
+
+def test_nothing_where_something_is_declared():
+    given(Bell).when(Ring(0))
+
+
+def test_a_field_of_another_type():
+    given(Bell).when(Ring(99))
+
+
+def test_a_history_that_cannot_be():
+    given(Bell, Rang(2))
+
+
+def test_no_end():
+    given(Bell).when(Ring(1)).then_ended()
+
+
+def test_a_brain_that_raises():
+    given(Bell).when(Ring(13))
+"""
+
+
+def test_a_failure_shows_the_users_lines_and_none_of_the_kits(tmp_path: Path) -> None:
+    (tmp_path / "test_bell.py").write_text(FAILING)
+    ran = subprocess.run(
+        [sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", "test_bell.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    shown = [line for line in ran.stdout.splitlines() if re.match(r"\S+:\d+:", line)]
+    assert "6 failed" in ran.stdout, ran.stdout
+    assert [line.partition(":")[0] for line in shown] == ["test_bell.py"] * 7, ran.stdout  # the last one's two frames
+    assert "direct cause" not in ran.stdout
+    assert re.search(r"^E +\.times: expected 3, got 1$", ran.stdout, re.MULTILINE)
 
 
 def test_events_of_the_same_shape_are_told_apart() -> None:

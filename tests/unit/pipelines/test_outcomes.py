@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+import structlog
 from magnetar.aggregates import Aggregate
 from magnetar.pipelines import CommandParked, Pipeline, SyncClient
 from magnetar.pipelines.clock import SystemClock
@@ -240,6 +241,19 @@ def test_a_brain_that_breaks_its_word_parks_one_command_naming_the_type(system: 
     assert words in told
     receipt = system.client.ask(Account, "a", Deposit(10))
     assert (receipt.outcome, receipt.version, receipt.position) == (Deposited(10), 1, "bank/Account/0/2")
+
+
+def test_the_worker_logs_the_lines_that_raised(stopped: System) -> None:
+    worker = stopped.worker()
+    stopped.client.send(Account, "a", Fail("loudly"))
+    with structlog.testing.capture_logs() as logs:
+        while worker.step(timeout_seconds=0.3):
+            pass
+    worker.close()
+    (told,) = [entry for entry in logs if entry["event"] == "command parked"]
+    assert told["reason"] == "brain_raised"
+    assert "raise RuntimeError(" in told["exception"]
+    assert told["exception"].endswith("RuntimeError")
 
 
 def test_a_release_whose_apply_cannot_replay_refuses_the_partition(stopped: System) -> None:

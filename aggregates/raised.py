@@ -1,0 +1,44 @@
+"""What the domain's code raised: in one line for the log, where it stays, and at length for who runs the worker."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import PurePath
+from types import FrameType
+from typing import Any, Final
+
+DETAIL_MAX: Final = 2000
+"""How many characters of an error's own text are kept."""
+
+
+def what_was_raised(error: Exception, aggregate: type[Any]) -> str:
+    """`KeyError: 'West' at shop/order.py:52`: the error, and the innermost line of the aggregate's own package.
+
+    The same code gives the same text wherever it runs: the place begins at the package, not at the machine's root. An
+    error that comes from no line of the package, such as an outcome that is not declared, has no place.
+    """
+    try:
+        said = f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - its own text is the domain's code too
+        said = type(error).__name__
+    package = aggregate.__module__.partition(".")[0]
+    walked = list(traceback.walk_tb(error.__traceback__))
+    own = [(frame, line) for frame, line in walked if _module_of(frame).partition(".")[0] == package]
+    return said[:DETAIL_MAX] + (f" at {_place(own[-1][0])}:{own[-1][1]}" if own else "")
+
+
+def traceback_of(error: Exception) -> str:
+    """The lines that led to the error, innermost last, and its type; not its text, which could tell a payload."""
+    lines = traceback.format_list(traceback.extract_tb(error.__traceback__))
+    return f"Traceback (most recent call last):\n{''.join(lines)}{type(error).__qualname__}"
+
+
+def _module_of(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))
+
+
+def _place(frame: FrameType) -> str:
+    """The frame's file, from its package on."""
+    path = PurePath(frame.f_code.co_filename)
+    parts = _module_of(frame).count(".") + 1 + (path.name == "__init__.py")
+    return "/".join(path.parts[-parts:])
