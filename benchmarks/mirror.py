@@ -12,7 +12,7 @@ from magnetar.pipelines.runtime import provision
 from magnetar.pipelines.settings import Settings
 from magnetar.projections.columns import literal, structure
 from magnetar.projections.container import container
-from magnetar.projections.mirror import INSERT_SETTINGS
+from magnetar.projections.leased_table import INSERT_SETTINGS
 from magnetar.projections.store import Store, embedded_dsn
 from magnetar.projections.tables import MirrorTables
 

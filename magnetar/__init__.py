@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from magnetar.aggregates import Aggregate
     from magnetar.pipelines import Client, CommandParked, Found, Pipeline, Receipt, SyncClient, new_command_id
-    from magnetar.projections import Sql
+    from magnetar.projections import Fold, Rows, Sql
     from magnetar.schemas import (
         Command,
         Event,
@@ -34,6 +34,7 @@ _HOME_OF = {
     "Command": "schemas",
     "CommandParked": "pipelines",
     "Event": "schemas",
+    "Fold": "projections",
     "Found": "pipelines",
     "Immutable": "schemas",
     "LogUnavailable": "schemas",
@@ -46,6 +47,7 @@ _HOME_OF = {
     "Precision": "schemas",
     "Receipt": "pipelines",
     "Rejection": "schemas",
+    "Rows": "projections",
     "Sql": "projections",
     "State": "schemas",
     "SyncClient": "pipelines",
@@ -59,6 +61,7 @@ __all__ = [
     "Command",
     "CommandParked",
     "Event",
+    "Fold",
     "Found",
     "Immutable",
     "LogUnavailable",
@@ -71,6 +74,7 @@ __all__ = [
     "Precision",
     "Receipt",
     "Rejection",
+    "Rows",
     "Sql",
     "State",
     "SyncClient",

@@ -18,7 +18,7 @@ from .wishes import Wish
 class TakesWishes(Protocol):
     """What carries a wish out: the projector."""
 
-    def wish(self, wish: Wish, aggregates: Iterable[str]) -> None:
+    def wish(self, wish: Wish, names: Iterable[str]) -> None:
         """Write the wish down."""
         ...
 

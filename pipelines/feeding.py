@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from typing import Final, NamedTuple
 
 import structlog
-from magnetar.projections.mirror import Mirror
+from magnetar.projections.leased_table import LeasedTable, Table
 from magnetar.projections.range_loop import RANGE_COMMITS_MAX, Feed, RangeLoop
 from magnetar.schemas import (
     LeaseLost,
@@ -32,13 +32,6 @@ RETRY_SECONDS: Final = 5.0
 THREADS: Final = 4
 """While ClickHouse takes in one partition's range, Python reads another's. Of the rate of ready-made blocks, one thread
 reached 46 %, two 62 %, four 70 %."""
-
-
-class Table(NamedTuple):
-    """One generation of an aggregate's tables."""
-
-    aggregate: str
-    generation: int
 
 
 class Part(NamedTuple):
@@ -91,7 +84,7 @@ class Feeding:
     def __init__(self, source: Source, *, range_commits_max: int = RANGE_COMMITS_MAX, name: str) -> None:
         self._source = source
         self._range_commits_max = range_commits_max
-        self._mirrors: dict[Table, Mirror] = {}
+        self._stores: dict[Table, LeasedTable] = {}
         self._loops: dict[Part, RangeLoop | None] = {}
         self._open_at: dict[Part, float] = {}
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix=f"magnetar-{name}")
@@ -100,15 +93,15 @@ class Feeding:
     @property
     def tables(self) -> list[Table]:
         """What is fed."""
-        return list(self._mirrors)
+        return list(self._stores)
 
-    def add(self, table: Table, mirror: Mirror) -> None:
+    def add(self, store: LeasedTable) -> None:
         """Feed this table as well; `open` takes its leases."""
-        self._mirrors[table] = mirror
+        self._stores[store.table] = store
 
     def open(self) -> None:
         """Take the lease of every partition, and replay the range that each was at."""
-        parts = [Part(table, p) for table in self._mirrors for p in range(self._source.pipeline.partitions)]
+        parts = [Part(table, p) for table in self._stores for p in range(self._source.pipeline.partitions)]
         new = [part for part in parts if part not in self._loops]
         self._open_at.update({part: self._source.clock.monotonic() for part in new})
         self._loops.update(dict.fromkeys(new))
@@ -116,7 +109,7 @@ class Feeding:
 
     def open_used(self) -> None:
         """The same for the partitions that are not open yet and have something: in tests they are few."""
-        for table in self._mirrors:
+        for table in self._stores:
             for partition in range(self._source.pipeline.partitions):
                 part = Part(table, partition)
                 if part not in self._loops and self._source.is_used(table.aggregate, partition):
@@ -125,7 +118,7 @@ class Feeding:
     def _open_one(self, part: Part) -> None:
         (table, partition), source = part, self._source
         self._loops[part] = RangeLoop(
-            self._mirrors[table],
+            self._stores[table],
             partition,
             lambda after: source.open(table.aggregate, partition, after),
             nonce=random.SystemRandom().randbytes(16).hex(),
@@ -157,7 +150,7 @@ class Feeding:
             self._lose(part, error)
             return 0
         if count:
-            self._logger.debug("mirrored", **self._named(part), number=loop.number)
+            self._logger.debug("fed", **self._named(part), number=loop.number)
         return count
 
     def _lose(
@@ -190,11 +183,11 @@ class Feeding:
         for part in [part for part in self._loops if part.table == table]:
             to._loops[part] = self._loops.pop(part)
             to._open_at[part] = self._open_at.pop(part, 0.0)
-        to._mirrors[table] = self._mirrors.pop(table)
+        to._stores[table] = self._stores.pop(table)
 
     def drop(self, table: Table) -> None:
         """Feed it no more."""
-        self._mirrors.pop(table, None)
+        self._stores.pop(table, None)
         for part in [part for part in self._loops if part.table == table]:
             if (loop := self._loops.pop(part)) is not None:
                 loop.close()

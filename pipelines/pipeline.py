@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from magnetar.aggregates import Aggregate, contract_of
-from magnetar.projections import Row
+from magnetar.projections import Fold, Row, Rows
+from magnetar.projections.contracts import contract_of as projection_contract
 from magnetar.schemas import DeclarationError, SettingsError, Topic, TopicKind, wire_name
 from magnetar.schemas.aggregate_schema import AggregateSchema
 from magnetar.schemas.names import check_context
@@ -77,12 +78,43 @@ class Pipeline:
         )
 
     def _check_projections(self) -> None:
+        named: dict[str, Any] = {}
         for projection in self.projections:
             if not _derives_from(Row, projection):
                 raise DeclarationError(
                     f"{projection!r} in the projections of {self.name!r} is no projection.",
-                    cure="List classes derived from Sql.",
+                    cure="List classes derived from Sql, Rows or Fold.",
                 )
+            name = wire_name(projection)
+            if named.setdefault(name.lower(), projection) is not projection or name in self.aggregates:
+                raise DeclarationError(
+                    f"The pipeline {self.name!r} has two things called {name!r}.", cure="Rename the projection."
+                )
+            if issubclass(projection, Rows | Fold):
+                self.aggregates_of(projection)
+
+    def aggregates_of(self, projection: type[Row]) -> tuple[str, ...]:
+        """Whose events a Rows or a Fold takes.
+
+        Raises DeclarationError for an event of none of the pipeline's aggregates, and for a fold over two of them.
+        """
+        found: dict[str, None] = {}
+        for event in projection_contract(projection).events:
+            of = next((name for name, schema in self.schemas.items() if event in schema.events.values()), None)
+            if of is None:
+                raise DeclarationError(
+                    f"{projection.__qualname__} takes {event.__qualname__}, which is an event of no aggregate of "
+                    f"{self.name!r}.",
+                    cure="Add the aggregate to the pipeline, or take the event away.",
+                )
+            found[of] = None
+        if issubclass(projection, Fold) and len(found) > 1:
+            raise DeclarationError(
+                f"{projection.__qualname__} takes events of {' and '.join(found)}, and a fold is over one aggregate: "
+                "those of two have no order.",
+                cure="Make two folds and join them in an Sql, or let one aggregate have all of the events.",
+            )
+        return tuple(found)
 
     def topic(self, aggregate: str, kind: TopicKind) -> Topic:
         """The name of an aggregate's topic. Raises SettingsError for an aggregate that the pipeline has not."""

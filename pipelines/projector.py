@@ -4,32 +4,37 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Final
 
 import structlog
-from magnetar.projections import Sql
+from magnetar.projections import Fold, Sql
 from magnetar.projections.columns import quoted
 from magnetar.projections.engine_reader import QueryLimits
-from magnetar.projections.freshness import freshness_view
+from magnetar.projections.fold_table import FoldTable
+from magnetar.projections.freshness import MIRROR, freshness_view
 from magnetar.projections.generations import Generations, GenerationTable, Kind, Step
 from magnetar.projections.http_front import HttpFront
-from magnetar.projections.mirror import ADMIN_DEFINITIONS, Mirror
+from magnetar.projections.leased_table import ADMIN_DEFINITIONS, LeasedTable, Table
+from magnetar.projections.mirror import Mirror
+from magnetar.projections.projected_table import Source as AggregateSource
+from magnetar.projections.rows_table import RowsTable
 from magnetar.projections.sql_views import create_view
 from magnetar.projections.store import Store, embedded_dsn
 from magnetar.projections.views import RESERVED, views
-from magnetar.schemas import StoreUnavailable, TopicKind
+from magnetar.schemas import StoreUnavailable, TopicKind, wire_name
 
 from .clock import Clock, SystemClock
 from .control import take_wish
-from .feeding import Feeding, Source, Table
+from .feeding import Feeding, Source
 from .kept import kept
 from .log import Log
 from .pipeline import Pipeline
 from .rebuild import Filler, catch_up, is_near
 from .runtime import collect_rarely, provision
 from .settings import Settings, open_log
+from .targets import Target, targets_of
 from .wishes import Wish
 
 IDLE_SECONDS: Final = 0.05
@@ -68,8 +73,9 @@ class Projector:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
         self._steps = GenerationTable(store)
+        self._targets = targets_of(pipeline)
         self._known: dict[str, Generations] = {}
-        self._mirrors: dict[Table, Mirror] = {}
+        self._tables: dict[Table, LeasedTable] = {}
         self._source = Source(pipeline, log, clock, threading.Lock(), self._failpoint)
         self._live = Feeding(self._source, name="mirror")
         self._filler = Filler(self._source._replace(failpoint=self._filling_failpoint))
@@ -86,64 +92,93 @@ class Projector:
     def prepare(self) -> None:
         """Create what is missing of databases, tables and views. Raises DeclarationError for a wrong projection."""
         self._define()
-        for aggregate in self._pipeline.aggregates:
-            self._known[aggregate] = known = self._steps.read(self._name(aggregate))
+        for target in self._targets.values():
+            self._known[target.name] = known = self._read(target)
             for generation in range(1, known.last + 1):
-                table = Table(aggregate, generation)
                 if generation in known.fed:
-                    self._prepare_table(table, is_newest=generation == known.fed[-1])
+                    self._prepare_tables(target, generation, is_newest=generation == known.fed[-1])
                 else:  # whoever dropped it may have been killed before it was gone
-                    self._mirror(table).drop()
+                    self._drop_tables(target, generation)
         self._create_views()
 
     def _define(self) -> None:
         for statement in (*ADMIN_DEFINITIONS, f"CREATE DATABASE IF NOT EXISTS {quoted(self._pipeline.name)}"):
             self._store.command(statement)
 
-    def _prepare_table(self, table: Table, *, is_newest: bool) -> None:
-        """Create or widen it. An older one that cannot be widened stays as it is, and is fed no more."""
-        mirror = self._mirror(table)
-        try:
-            mirror.prepare()
-        except StoreUnavailable as error:
-            if is_newest:
-                raise
-            self._logger.warning("generation outgrown", **table._asdict(), what=error.what)
-            return
-        self._mirrors[table] = mirror
-        self._feeding(table).add(table, mirror)
+    def _prepare_tables(self, target: Target, generation: int, *, is_newest: bool) -> None:
+        """Create or widen them. What is older and cannot be widened stays as it is, and is fed no more."""
+        for table in target.tables(generation):
+            made = self._make(table)
+            try:
+                made.prepare()
+            except StoreUnavailable as error:
+                if is_newest:
+                    raise
+                self._logger.warning("generation outgrown", **table._asdict(), what=error.what)
+                continue
+            self._tables[table] = made
+            self._feeding(table).add(made)
+
+    def _drop_tables(self, target: Target, generation: int) -> None:
+        for table in target.tables(generation):
+            self._tables.pop(table, self._make(table)).drop()
+
+    def _make(self, table: Table) -> LeasedTable:
+        if table.projection == MIRROR:
+            return self._mirror(table)
+        projection = next(each for each in self._pipeline.projections if wire_name(each) == table.projection)
+        kind = FoldTable if issubclass(projection, Fold) else RowsTable
+        return kind(
+            self._store,
+            projection,
+            AggregateSource(
+                self._pipeline.schemas[table.aggregate], self._pipeline.partitions, self._schema_text(table.aggregate)
+            ),
+            generation=table.generation,
+            folder=self._folder,
+            failpoint=self._failpoint_of(table),
+        )
 
     def _mirror(self, table: Table) -> Mirror:
-        topic = self._pipeline.topic(table.aggregate, TopicKind.EVENTS)
         return Mirror(
             self._store,
             self._pipeline.schemas[table.aggregate],
             partitions=self._pipeline.partitions,
             generation=table.generation,
-            schema_text=lambda number: self._source.log.schema(topic, number),
+            schema_text=self._schema_text(table.aggregate),
             folder=self._folder,
-            failpoint=self._filling_failpoint if self._is_filling(table) else self._failpoint,
+            failpoint=self._failpoint_of(table),
         )
 
+    def _schema_text(self, aggregate: str) -> Callable[[int], str]:
+        return partial(self._source.log.schema, self._pipeline.topic(aggregate, TopicKind.EVENTS))
+
+    def _failpoint_of(self, table: Table) -> Callable[[str], None]:
+        return self._filling_failpoint if self._is_filling(table) else self._failpoint
+
     def _is_filling(self, table: Table) -> bool:
-        return self._known[table.aggregate].filling == table.generation
+        return self._known[table.target].filling == table.generation
 
     def _feeding(self, table: Table) -> Feeding:
         return self._filler.feeding if self._is_filling(table) else self._live
 
-    def _shown(self, aggregate: str) -> Table:
-        return Table(aggregate, self._known[aggregate].shown)
+    def _shown(self, table: Table) -> Table:
+        """What the views show in its place."""
+        return table._replace(generation=self._known[table.target].shown)
 
-    def _name(self, aggregate: str) -> str:
-        return f"{self._pipeline.name}/{aggregate}"
+    def _read(self, target: Target) -> Generations:
+        return self._steps.read(*target.steps_key(self._pipeline.name))
+
+    def _write(self, target: Target, steps: Iterable[Step]) -> Generations:
+        return self._steps.write(*target.steps_key(self._pipeline.name), steps)
 
     def _create_views(self) -> None:
         """Views over what is shown. While an outgrown generation is, its views stay as they were when it was not."""
-        shown = [self._shown(aggregate) for aggregate in self._pipeline.aggregates]
+        shown = [self._shown(Table(MIRROR, aggregate, 1)) for aggregate in self._pipeline.aggregates]
         for table in shown:
-            if table in self._mirrors:
-                self._mirrors[table].show()
-        outgrown = [table.aggregate for table in shown if table not in self._mirrors]
+            if table in self._tables:
+                self._tables[table].show()
+        outgrown = [table.aggregate for table in shown if table not in self._tables]
         old = {event for aggregate in outgrown for event in self._pipeline.schemas[aggregate].events}
         made = views([self._mirror(table).tables for table in shown])
         for name, statement in made.items():
@@ -152,11 +187,20 @@ class Projector:
         self._store.command(freshness_view(self._pipeline.name, kept(self._pipeline), self._pipeline.partitions))
         if outgrown:
             return
-        names = {name for table in shown for name in self._mirrors[table].tables.shown_names}
+        names = {name for table in shown for name in self._mirror(table).tables.shown_names}
         taken = {*made, *names, *RESERVED}
+        for target in self._targets.values():
+            if target.projection != MIRROR:
+                self._show(target)
         for projection in self._pipeline.projections:
             if issubclass(projection, Sql):
                 create_view(self._store, self._pipeline.name, projection, taken)
+
+    def _show(self, target: Target) -> None:
+        """Show a projection's rows."""
+        table = target.tables(self._known[target.name].shown)[0]
+        if table in self._tables:
+            self._tables[table].show()
 
     # --- feeding ------------------------------------------------------------------------------------------------------
 
@@ -192,17 +236,17 @@ class Projector:
         """The rows of a query. Any thread may call this."""
         return self._store.rows(sql)
 
-    def wish(self, wish: Wish, aggregates: Iterable[str]) -> None:
+    def wish(self, wish: Wish, names: Iterable[str]) -> None:
         """Write down what is to become of the generations; the thread that steps does it. Any thread may call this.
 
-        Raises SettingsError if it is possible for none of the aggregates.
+        Raises SettingsError if it is possible for none of those that are named.
         """
         self._define()
-        for aggregate, steps in wish.steps({each: self._steps.read(self._name(each)) for each in aggregates}).items():
+        for name, steps in wish.steps({each: self._read(self._targets[each]) for each in names}).items():
             if wish is Wish.ROLLBACK and self._known:
-                for step in steps:
-                    self._check_is_fed(Table(aggregate, step.generation))
-            self._steps.write(self._name(aggregate), steps)
+                for table in (each for step in steps for each in self._targets[name].tables(step.generation)):
+                    self._check_is_fed(table)
+            self._write(self._targets[name], steps)
         self._wished.set()
 
     def _check_is_fed(self, table: Table) -> None:
@@ -211,7 +255,7 @@ class Projector:
         missing = self._pipeline.partitions - len(self._live.numbers(table))
         if missing:
             raise StoreUnavailable(
-                f"Generation {table.generation} of {table.aggregate} is not fed on {missing} of "
+                f"Generation {table.generation} of {table.target} is not fed on {missing} of "
                 f"{self._pipeline.partitions} partitions, so that it is not up to date.",
                 cure="The projector's log says why. A rebuild fills new tables.",
             )
@@ -220,58 +264,64 @@ class Projector:
         self._filler.check()
         if self._wished.is_set():
             self._wished.clear()
-            for aggregate in self._pipeline.aggregates:
-                self._apply(aggregate)
+            for target in self._targets.values():
+                self._apply(target)
         if self._clock.monotonic() >= self._look_at:
             self._look_at = self._clock.monotonic() + SWAP_LOOK_SECONDS
-            for aggregate, known in self._known.items():
+            for name, known in self._known.items():
                 if known.wanted is not None:
-                    self._swap_if_caught_up(Table(aggregate, known.wanted))
+                    self._swap_if_caught_up(self._targets[name], known.wanted)
 
-    def _apply(self, aggregate: str) -> None:
+    def _apply(self, target: Target) -> None:
         """Begin to feed what is to be fed, and drop what is not."""
-        before, known = self._known[aggregate], self._steps.read(self._name(aggregate))
-        self._known[aggregate] = known
+        before, known = self._known[target.name], self._read(target)
+        self._known[target.name] = known
         with self._filler.paused() as filling:
             for generation in set(before.fed) - set(known.fed):
-                table = Table(aggregate, generation)
-                for feeding in (filling, self._live):
-                    feeding.drop(table)
-                self._mirrors.pop(table, self._mirror(table)).drop()
-                self._logger.info("generation dropped", **table._asdict())
+                for table in target.tables(generation):
+                    for feeding in (filling, self._live):
+                        feeding.drop(table)
+                self._drop_tables(target, generation)
+                self._logger.info("generation dropped", target=target.name, generation=generation)
             for generation in set(known.fed) - set(before.fed):
-                table = Table(aggregate, generation)
-                self._prepare_table(table, is_newest=True)
+                self._prepare_tables(target, generation, is_newest=True)
                 self._failpoint("generation_created")
-                self._logger.info("generation begun", **table._asdict())
+                self._logger.info("generation begun", target=target.name, generation=generation)
 
-    def _swap_if_caught_up(self, table: Table) -> None:
-        if table not in self._mirrors:
+    def _swap_if_caught_up(self, target: Target, generation: int) -> None:
+        tables = target.tables(generation)
+        if any(table not in self._tables for table in tables):
             return
-        shown = self._mirror(self._shown(table.aggregate))
-        if not self._is_filling(table):
-            if catch_up(shown, self._live, table, partitions=self._pipeline.partitions):
-                self._swap(table)
-        elif is_near(shown, self._filler.feeding, table):
+        shown = {table: self._make(self._shown(table)) for table in tables}
+        if not self._is_filling(tables[0]):
+            if self._catch_up(shown, self._live):
+                self._swap(target, generation)
+        elif all(is_near(shown[table], self._filler.feeding, table) for table in tables):
             with self._filler.paused() as filling:
-                if catch_up(shown, filling, table, partitions=self._pipeline.partitions):
-                    filling.move(table, self._live)
-                    self._swap(table)
+                if self._catch_up(shown, filling):
+                    for table in tables:
+                        filling.move(table, self._live)
+                    self._swap(target, generation)
 
-    def _swap(self, table: Table) -> None:
+    def _catch_up(self, shown: Mapping[Table, LeasedTable], feeding: Feeding) -> bool:
+        partitions = self._pipeline.partitions
+        return all(catch_up(shown[table], feeding, table, partitions=partitions) for table in shown)
+
+    def _swap(self, target: Target, generation: int) -> None:
         """1. Writes down that it is shown. 2. Shows it. `prepare` finishes what was killed in between."""
-        is_outgrown = self._shown(table.aggregate) not in self._mirrors
+        tables = target.tables(generation)
+        is_outgrown = any(self._shown(table) not in self._tables for table in tables)
         self._failpoint("before_swap")
-        known = self._steps.write(self._name(table.aggregate), [Step(table.generation, Kind.SHOWN)])
-        if known.shown != table.generation:  # it was given up in this moment: the wish is looked at next
+        known = self._write(target, [Step(generation, Kind.SHOWN)])
+        if known.shown != generation:  # it was given up in this moment: the wish is looked at next
             return
-        self._known[table.aggregate] = known
+        self._known[target.name] = known
         self._failpoint("swap_recorded")
-        self._mirrors[table].show(self._failpoint)
+        self._tables[tables[0]].show(self._failpoint)
         self._failpoint("after_swap")
         if is_outgrown:
             self._create_views()
-        self._logger.info("generation shown", **table._asdict())
+        self._logger.info("generation shown", target=target.name, generation=generation)
 
 
 def run_projector(

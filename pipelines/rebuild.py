@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from typing import Final
 
 from magnetar.projections.generations import behind
-from magnetar.projections.mirror import Mirror
+from magnetar.projections.leased_table import LeasedTable, Table
 
 from .clock import Clock
-from .feeding import Feeding, Source, Table
+from .feeding import Feeding, Source
 
 FAILPOINTS: Final = ("before_swap", "swap_recorded", "between_views", "after_swap")
 """Where tests may crash a projector that swaps, besides those of the range loop, which begin with `filling_` there."""
@@ -73,12 +73,12 @@ class Filler:
             self._error = error
 
 
-def is_near(shown: Mirror, feeding: Feeding, table: Table) -> bool:
+def is_near(shown: LeasedTable, feeding: Feeding, table: Table) -> bool:
     """Whether the table is behind the shown one by so little that it may be swapped in soon."""
     return sum(behind(shown.last_numbers(), feeding.numbers(table)).values()) <= SWAP_COMMITS_MAX
 
 
-def catch_up(shown: Mirror, feeding: Feeding, table: Table, *, partitions: int) -> bool:
+def catch_up(shown: LeasedTable, feeding: Feeding, table: Table, *, partitions: int) -> bool:
     """Feed the table until every partition is as far as the shown one's, which nobody feeds meanwhile.
 
     Returns whether it came to that: a partition that is lost keeps the views from being swapped.

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+from magnetar.projections.freshness import MIRROR
 from magnetar.projections.generations import Generations, Kind, Step, of_steps, steps_query
 from magnetar.projections.progress import Ask, table_sizes
 from magnetar.projections.tables import MirrorTables
 
 from .pipeline import Pipeline
+from .targets import Target
 
 COMMITS_PER_SECOND: Final = 30_000
 """What a rebuild is reckoned to take in: 33,000 were measured, on two cores that had four times as much to do."""
@@ -36,7 +38,7 @@ class GenerationStatus(NamedTuple):
 
 def generations_of(ask: Ask, pipeline: Pipeline, aggregate: str) -> Generations:
     """What is known of an aggregate's generations."""
-    rows = ask(steps_query(f"{pipeline.name}/{aggregate}"))
+    rows = ask(steps_query(*Target(MIRROR, (aggregate,)).steps_key(pipeline.name)))
     return of_steps(Step(int(row["generation"]), Kind(row["step"])) for row in rows)
 
 

@@ -1,5 +1,5 @@
 """The read side: projections, the mirror, the store."""
 
-from .declarations import Row, Sql
+from .declarations import Fold, Row, Rows, Sql
 
-__all__ = ["Row", "Sql"]
+__all__ = ["Fold", "Row", "Rows", "Sql"]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from magnetar.schemas import Immutable
+from magnetar.schemas import Immutable, wire_name
 from magnetar.schemas.names import kebab
+
+from .contracts import read_fold, read_rows
 
 
 class Row(Immutable):
@@ -22,6 +24,44 @@ class Sql(Row):
     select: ClassVar[str] = ""
 
 
+class Rows(Row):
+    """A table to which events add rows. One object is one row; rows are never changed.
+
+    A subclass has `project(cls, event[, meta])`, a class method: it yields rows, or returns some, for one event. The
+    annotation of `event` says which events it takes, of one aggregate or of several. It is pure: no clock, no random
+    source, no I/O. `meta.version` is the event's own.
+
+    `revision` is to be raised when `project` has changed what it makes of events: the table is then to be rebuilt.
+    """
+
+    revision: ClassVar[int] = 1
+
+    @classmethod
+    def __declared__(cls) -> None:
+        super(Row, cls).__declared__()
+        if cls.__bases__ != (Row,):
+            read_rows(cls)
+
+
+class Fold(Row):
+    """A table with one row for each aggregate: what its events have made of the seed, the class with its defaults.
+
+    A subclass has `apply(self, event[, meta]) -> Self | None`, which gives the row after an event; None deletes it, and
+    the next event finds the seed. The annotation of `event` says which events it takes, all of one aggregate. It is
+    pure: no clock, no random source, no I/O. `meta.version` is the event's own.
+
+    `revision` is to be raised when `apply` has changed what it makes of events: the table is then to be rebuilt.
+    """
+
+    revision: ClassVar[int] = 1
+
+    @classmethod
+    def __declared__(cls) -> None:
+        super(Row, cls).__declared__()
+        if cls.__bases__ != (Row,):
+            read_fold(cls)
+
+
 def view_name(projection: type[Row]) -> str:
     """The view that users query: `DelaysByRoute` → `delays_by_route`."""
-    return kebab(projection.__name__).replace("-", "_")
+    return kebab(wire_name(projection)).replace("-", "_")

@@ -132,36 +132,48 @@ def behind(shown: Mapping[int, int], wanted: Mapping[int, int]) -> dict[int, int
 
 
 class GenerationTable:
-    """The steps in ClickHouse, of the mirrors of all aggregates."""
+    """The steps in ClickHouse, of the mirrors of all aggregates and of all projections.
+
+    `projection` is `mirror` or a class's name, `aggregate` is `context/Aggregate`, or the context alone for all of a
+    projection's aggregates together.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.Lock()
 
-    def read(self, aggregate: str) -> Generations:
-        """What the steps of `context/Aggregate` come to."""
-        return of_steps(self._steps(aggregate))
+    def read(self, projection: str, aggregate: str) -> Generations:
+        """What the steps come to."""
+        return of_steps(self._steps(projection, aggregate))
 
-    def write(self, aggregate: str, steps: Iterable[Step]) -> Generations:
+    def write(self, projection: str, aggregate: str, steps: Iterable[Step]) -> Generations:
         """Write steps down behind those that stand there; returns what they come to. They are durable then."""
         with self._lock:
-            known = self._steps(aggregate)
+            known = self._steps(projection, aggregate)
             for step in steps:
                 known.append(step)
                 self._store.command(
                     "INSERT INTO magnetar.generations (`projection`, aggregate, nth, generation, step) "
-                    "VALUES ('mirror', {aggregate:String}, {nth:UInt32}, {generation:UInt32}, {step:String})",
-                    {"aggregate": aggregate, "nth": len(known), "generation": step.generation, "step": step.kind.value},
+                    "VALUES ({projection:String}, {aggregate:String}, {nth:UInt32}, {generation:UInt32}, "
+                    "{step:String})",
+                    {
+                        "projection": projection,
+                        "aggregate": aggregate,
+                        "nth": len(known),
+                        "generation": step.generation,
+                        "step": step.kind.value,
+                    },
                 )
             return of_steps(known)
 
-    def _steps(self, aggregate: str) -> list[Step]:
-        return [Step(generation, Kind(kind)) for generation, kind in self._store.query(steps_query(aggregate))]
+    def _steps(self, projection: str, aggregate: str) -> list[Step]:
+        found = self._store.query(steps_query(projection, aggregate))
+        return [Step(generation, Kind(kind)) for generation, kind in found]
 
 
-def steps_query(aggregate: str) -> str:
-    """The query whose rows are the steps of the mirror of `context/Aggregate`."""
+def steps_query(projection: str, aggregate: str) -> str:
+    """The query whose rows are the steps, as GenerationTable names them."""
     return (
         "SELECT generation, step FROM magnetar.generations "
-        f"WHERE `projection` = 'mirror' AND aggregate = {literal(aggregate)} ORDER BY nth"
+        f"WHERE `projection` = {literal(projection)} AND aggregate = {literal(aggregate)} ORDER BY nth"
     )

@@ -117,7 +117,7 @@ class RangeLoop:
         self._partition = partition
         self._range_commits_max = range_commits_max
         self._failpoint = failpoint or (lambda _: None)
-        self._logger = structlog.get_logger("magnetar.mirror").bind(partition=partition)
+        self._logger = structlog.get_logger("magnetar.projector").bind(partition=partition)
         self._lease = store.take_lease(partition, nonce)
         self._failpoint("after_lease")
         store.stop_older_inserts(partition)

@@ -16,7 +16,7 @@ from magnetar.schemas import DeclarationError, Immutable, QueryRefused, StoreUna
 from magnetar.schemas.annotations import hints_of, opened, union_members
 
 from .columns import literal, quoted
-from .declarations import Sql, view_name
+from .declarations import Row, Sql, view_name
 from .store import Store
 
 _FITTING: Final[dict[Any, str]] = {
@@ -40,6 +40,11 @@ _FITTING: Final[dict[Any, str]] = {
 """By a field's type, the ClickHouse types that it takes."""
 
 
+def said_of(projection: type[Row]) -> str:
+    """What the view's comment says: the docstring."""
+    return inspect.cleandoc(vars(projection).get("__doc__") or "") or f"the projection {projection.__name__}"
+
+
 def create_view(store: Store, context: str, projection: type[Sql], taken: set[str]) -> None:
     """Create or replace the view of an Sql projection.
 
@@ -61,8 +66,8 @@ def create_view(store: Store, context: str, projection: type[Sql], taken: set[st
             f"ClickHouse refuses the query of the projection {projection.__name__}. {error.what}", cure="Correct it."
         ) from error
     _check_fields(projection, columns)
-    comment = inspect.cleandoc(projection.__doc__ or "") or f"the projection {projection.__name__}"
-    store.command(f"CREATE OR REPLACE VIEW {quoted(context)}.{quoted(name)} AS {select} COMMENT {literal(comment)}")
+    view = f"{quoted(context)}.{quoted(name)}"
+    store.command(f"CREATE OR REPLACE VIEW {view} AS {select} COMMENT {literal(said_of(projection))}")
     taken.add(name)
 
 

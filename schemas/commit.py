@@ -47,6 +47,8 @@ _EVENTS_ONLY: Final = (_ACCEPTED + NULL * 3, _NOTHING + NULL * 3)
 _LOW_BYTES: Final = [bytes([n << 1 | 0x80]) for n in range(64)]
 """The first byte of a number with more than six bits, by its lowest six."""
 
+_ONE: Final = write_long(1)[0]
+
 PARKED_COMMAND_BYTES_MAX: Final = 64 * 1024
 """A parked commit carries the command's own bytes up to this size, and their SHA-256 beyond it."""
 
@@ -84,6 +86,18 @@ class Effect(msgspec.Struct, frozen=True, gc=False):
     command_id: str
     source: Source
     events: tuple[Any, ...]
+
+
+class Fact(msgspec.Struct, frozen=True, gc=False):
+    """What a projection takes from a commit: one event. `version` is its own; `at_us` is in microseconds since 1970."""
+
+    number: int
+    aggregate_id: str
+    version: int
+    at_us: int
+    actor: str | None
+    correlation_id: str | None
+    event: Any
 
 
 class Commit(msgspec.Struct, frozen=True, gc=False):
@@ -310,6 +324,45 @@ class CommitCodec:
             events,
         )
 
+    def read_facts(self, payload: bytes, wanted: frozenset[type[Any]]) -> list[Fact]:
+        """The events of some types only: what nobody asks for is not decoded where it can be skipped as a whole.
+
+        Raises what `decode` raises: for an event that this code does not know too, whoever wants it.
+        """
+        try:
+            return self._read_facts(payload, wanted)
+        except MagnetarError:
+            raise
+        except (IndexError, UnicodeDecodeError) as error:
+            raise Undecodable(f"The bytes are not a commit of {self.schema.aggregate}: {error}.") from error
+
+    def _read_facts(self, payload: bytes, wanted: frozenset[type[Any]]) -> list[Fact]:
+        number, at = read_long(payload, 0)
+        aggregate_id, at = read_bytes(payload, at + 16)
+        version, at = read_long(payload, at)
+        _, at = read_bytes(payload, at)
+        correlation_id, at = read_optional_string(payload, at)
+        at = skip_optional_string(payload, at)
+        actor, at = read_optional_string(payload, at)
+        at_us, at = read_long(payload, at)
+        at = skip_map(payload, at)
+        for _ in range(4):
+            at = skip_long(payload, at)
+        at = skip_optional_string(payload, read_bytes(payload, at)[1])
+        _, at = read_optional_long(payload, at)
+        if not payload.startswith(_ACCEPTED + NULL * 2, at):
+            return []
+        at = skip_optional_string(payload, at + len(_ACCEPTED) + 2)
+        if payload[at] == _ONE and self._events.type_at(payload, at + 1) not in wanted:
+            return []
+        events, _ = self._read_events(payload, at, io.BytesIO(payload))
+        id = aggregate_id.decode()
+        return [
+            Fact(number, id, version + nth, at_us, actor, correlation_id, event)
+            for nth, event in enumerate(events, 1)
+            if type(event) in wanted
+        ]
+
     def _read_events(self, payload: bytes, at: int, stream: io.BytesIO) -> tuple[tuple[Any, ...], int]:
         events: list[Any] = []
         while True:
@@ -461,6 +514,16 @@ class _Records:
             codec = RecordCodec(ours[name], schema.record(ours[name]), written_with=record)
             self._by_class[ours[name]] = before, codec, after
             self._by_index.append(f"{name}{codec.misfit}" if codec.misfit else (before, codec, after))
+
+    def type_at(self, payload: bytes, at: int) -> type[Any]:
+        """The class of the record that begins here, without decoding it. Raises PartitionRefused if there is none."""
+        index, _ = read_long(payload, at)
+        if not 1 <= index <= len(self._by_index):
+            raise Undecodable(f"The type of a record is number {index}.")
+        parts = self._by_index[index - 1]
+        if isinstance(parts, str):
+            raise self._refusal(index, parts)
+        return parts[1].cls
 
     def encode(self, value: Any) -> bytes:
         before, codec, after = self._by_class[type(value)]

@@ -113,7 +113,9 @@ def wrong_in_history(logs: Sequence[Stored]) -> list[str]:
             where = (commit.source.id, commit.command_id, commit.aggregate_id, commit.version)
             wanted = (message.id, command.envelope.command_id, id, version)
             if (where, got) != (wanted, expected):
-                found.append(f"partition {partition}, commit {commit.number}: {where} {got}, expected {wanted} {expected}")
+                found.append(
+                    f"partition {partition}, commit {commit.number}: {where} {got}, expected {wanted} {expected}"
+                )
                 break
     return found
 

@@ -206,7 +206,9 @@ def wrong_in_journal(told: Sequence[Told], logs: Sequence[Stored]) -> list[str]:
             outcome = commit.rejection or commit.events[0]
             version = commit.version + len(commit.events)
             what = "rejected" if commit.rejection else "ok"
-            place = Told(0, what, commit.command_id, commit.aggregate_id, repr(outcome), version, partition, commit.number)
+            place = Told(
+                0, what, commit.command_id, commit.aggregate_id, repr(outcome), version, partition, commit.number
+            )
             if commit.command_id in stand:
                 found.append(f"{place} stands in the log a second time: {stand[commit.command_id]}")
             stand[commit.command_id] = place

@@ -118,7 +118,9 @@ class Oracle:
     async def _known(self, id: str, command: Command, command_id: str) -> Receipt[Any] | None:
         while True:
             try:
-                receipt = await self._client.ask(Flight, id, command, command_id=command_id, timeout_seconds=ASK_SECONDS)
+                receipt = await self._client.ask(
+                    Flight, id, command, command_id=command_id, timeout_seconds=ASK_SECONDS
+                )
             except (OutcomeUnknown, LogUnavailable):
                 await self._journal.write(Told(_now_ms(), "unknown", command_id, id))
                 await asyncio.sleep(0.1)

@@ -63,7 +63,12 @@ class Part:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("MAGNETAR_")}
         with self._file.open("a") as output:
             self._process = subprocess.Popen(
-                command, cwd=ROOT, env={**clean, **self._settings}, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT
+                command,
+                cwd=ROOT,
+                env={**clean, **self._settings},
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
             )
 
     def is_dead(self) -> bool:

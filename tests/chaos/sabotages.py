@@ -8,6 +8,7 @@ from typing import Any, Final
 from magnetar.pipelines.logs.pulsar import PulsarLog
 from magnetar.pipelines.logs.pulsar_send import PulsarAppender, Sender
 from magnetar.pipelines.logs.sqlite import SqliteAppender
+from magnetar.projections.leased_table import LeasedTable
 from magnetar.projections.mirror import Mirror
 from magnetar.schemas import Topic
 
@@ -35,12 +36,12 @@ def no_exclusive_producers() -> None:
 
 def lease_not_checked() -> None:
     """Inserts do not look whether their lease is the newest."""
-    Mirror._guard = lambda *_: "1"  # type: ignore[method-assign]
+    LeasedTable._guard = lambda *_: "1"  # type: ignore[method-assign]
 
 
 def older_inserts_not_stopped() -> None:
     """The lease is checked, and what an older owner has begun to insert is not waited for."""
-    Mirror.stop_older_inserts = lambda *_: None  # type: ignore[method-assign]
+    LeasedTable.stop_older_inserts = lambda *_: None  # type: ignore[method-assign]
 
 
 def swapped_while_behind() -> None:

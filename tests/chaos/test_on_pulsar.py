@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.on_pulsar import PulsarRun, wrong_in_journal
 from tests.chaos.comparing import stored_in
+from tests.chaos.on_pulsar import PulsarRun, wrong_in_journal
 from tests.chaos.processes import parts
 from tests.pulsar_rig import Standalone, data_folder
 
@@ -53,10 +53,13 @@ def test_after_kills_and_freezes_of_workers_and_broker_log_answers_and_mirror_ag
     wrong = begun.judge()
     if wrong:
         import pickle
+
         logs = stored_in(begun.log)
         pickle.dump([[tuple(map(list, each))] for each in logs], open("/tmp/chaos-logs.pickle", "wb"))
         pickle.dump(begun.told(), open("/tmp/chaos-told.pickle", "wb"))
         pickle.dump(begun.blows, open("/tmp/chaos-blows.pickle", "wb"))
         import shutil
-        for part in begun.parts: shutil.copy(part._file, "/tmp/chaos-"+part.name+".log")
+
+        for part in begun.parts:
+            shutil.copy(part._file, "/tmp/chaos-" + part.name + ".log")
     assert wrong == []

@@ -89,7 +89,7 @@ EXECUTES: list[Case] = [
     ("@staticmethod\ndef execute(command: Rename) -> Renamed: ...", "User.execute is a staticmethod and no method."),
     ("@classmethod\ndef execute(cls, command: Rename) -> Renamed: ...", "User.execute is a classmethod and no method."),
     ("@property\ndef execute(self) -> Renamed: ...", "User.execute is a property and no method."),
-    ("async def execute(self, command: Rename) -> Renamed: ...", "User.execute is async: a brain waits for nothing"),
+    ("async def execute(self, command: Rename) -> Renamed: ...", "User.execute is async: it waits for nothing"),
     ("async def execute(self, command: Rename) -> Renamed:\n    yield 1", "User.execute is async"),
     (
         "def execute(self, command: Rename) -> Iterator[Renamed]:\n    yield Renamed('')",

@@ -9,10 +9,11 @@ from typing import Any, Self
 import pytest
 from magnetar.aggregates import Aggregate
 from magnetar.pipelines import Pipeline
-from magnetar.pipelines.feeding import Table
 from magnetar.pipelines.rebuild import SWAP_COMMITS_MAX, catch_up, is_near
 from magnetar.pipelines.wishes import Wish
+from magnetar.projections.freshness import MIRROR
 from magnetar.projections.generations import Generations
+from magnetar.projections.leased_table import Table
 from magnetar.schemas import Command, Event, Immutable, Rejection, SettingsError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -253,14 +254,14 @@ def test_only_what_has_caught_up_on_every_partition_may_be_shown(
 ) -> None:
     shown: Any = Shown({0: 5, 1: 7})
     feeding: Any = Wanted(wanted, step=step)
-    assert catch_up(shown, feeding, Table("Tally", 2), partitions=2) is is_swapped
+    assert catch_up(shown, feeding, Table(MIRROR, "Tally", 2), partitions=2) is is_swapped
 
 
 def test_a_generation_that_is_far_behind_is_not_waited_for_by_the_one_that_is_shown() -> None:
     shown: Any = Shown({0: SWAP_COMMITS_MAX, 1: 1})
     for number, near in ((1, True), (0, False)):
         feeding: Any = Wanted({0: number})
-        assert is_near(shown, feeding, Table("Tally", 2)) is near
+        assert is_near(shown, feeding, Table(MIRROR, "Tally", 2)) is near
 
 
 def test_a_wish_is_carried_out_wherever_it_is_possible_and_refused_where_it_is_nowhere() -> None:

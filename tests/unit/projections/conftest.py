@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from magnetar.projections.mirror import ADMIN_DEFINITIONS
+from magnetar.projections.leased_table import ADMIN_DEFINITIONS
 from magnetar.projections.store import Store, embedded_dsn
 
 

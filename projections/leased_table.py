@@ -1,0 +1,232 @@
+"""What all tables that a range loop fills have in common: leases, pending ranges, and inserts behind both."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterable, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from magnetar.schemas import LeaseLost, MessageId, StoreUnavailable
+
+from .columns import literal
+from .freshness import MIRROR
+from .generations import DEFINITION as GENERATIONS
+from .range_loop import Lease, Range
+from .store import Store
+
+_LEASE_LOST: Final = "magnetar: the lease is lost"
+_KEY: Final = (
+    "`projection` LowCardinality(String), generation UInt32, aggregate LowCardinality(String), "
+    "partition UInt16, epoch UInt64, nonce String"
+)
+_TABLE: Final = "(`projection`, generation, aggregate, partition, epoch, nonce)"
+_NOW: Final = "DateTime64(3, 'UTC') DEFAULT now64(3)"
+_LEASES: Final = (
+    f"CREATE TABLE IF NOT EXISTS magnetar.leases ({_KEY}, taken_at {_NOW}) ENGINE = MergeTree "
+    f"ORDER BY {_TABLE} COMMENT 'who may write which partition of which table'"
+)
+_PENDING: Final = (
+    f"CREATE TABLE IF NOT EXISTS magnetar.pending ({_KEY}, first Int64, last Int64, after Nullable(String), "
+    f"owner Nullable(String), written_at {_NOW}) ENGINE = ReplacingMergeTree(first) "
+    f"ORDER BY {_TABLE} COMMENT 'the range that each partition is at'"
+)
+ADMIN_DEFINITIONS: Final = ("CREATE DATABASE IF NOT EXISTS magnetar", _LEASES, _PENDING, GENERATIONS)
+INSERT_SETTINGS: Final = (
+    "max_insert_threads = 1, max_threads = 1, input_format_parallel_parsing = 0, max_partitions_per_insert_block = 1, "
+    "min_insert_block_size_rows = 10000000, min_insert_block_size_bytes = 0, max_insert_block_size = 10000000, "
+    "max_block_size = 10000000, insert_deduplicate = 1"
+)
+"""One block, one table partition, one insert: an insert is atomic per block and per partition, and no more."""
+
+
+class Table(NamedTuple):
+    """What a range loop feeds: one generation of a projection's rows that come from one aggregate's events."""
+
+    projection: str
+    """The class's name, or MIRROR."""
+    aggregate: str
+    generation: int
+
+    @property
+    def target(self) -> str:
+        """What is rebuilt and swapped as a whole: an aggregate's name means its mirror."""
+        return self.aggregate if self.projection == MIRROR else self.projection
+
+
+class LeasedTable(ABC):
+    """A RangeStore in ClickHouse. Each kind of projection says what its tables are, and how a range gets into them."""
+
+    def __init__(
+        self,
+        store: Store,
+        context: str,
+        table: Table,
+        *,
+        folder: Path,
+        failpoint: Callable[[str], None] | None = None,
+    ) -> None:
+        """`folder` takes the file of a block while it is inserted."""
+        self.table = table
+        self._store = store
+        self._name = f"{context}/{table.aggregate}"
+        self._folder = folder
+        self._failpoint = failpoint or (lambda _: None)
+
+    # --- what differs by kind -----------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Create what is missing of the tables, and widen what has grown. Repeatable."""
+
+    @abstractmethod
+    def show(self, failpoint: Callable[[str], None] = lambda _: None, /) -> None:
+        """Let the views show this generation. Repeatable."""
+
+    @abstractmethod
+    def drop(self) -> None:
+        """Remove the tables. Repeatable; no other generation ever gets their number."""
+
+    @abstractmethod
+    def insert(self, partition: int, lease: Lease, inserted: Range, schema: int, payloads: Sequence[bytes]) -> None:
+        """Insert a range, all or nothing, unless it is in the table already: in one `_insert_block` for each table.
+
+        Raises LeaseLost, and inserts nothing, if the lease is not the newest when the insert starts.
+        """
+
+    @abstractmethod
+    def check(self, partition: int, first: int, last: int, /) -> None:
+        """Raise StoreUnavailable unless all below `first` is there once, and all or nothing from there to `last`."""
+
+    def last_numbers(self) -> dict[int, int]:
+        """By partition, the number of the last commit that may be in the tables, whoever put it there."""
+        rows = self._store.query(
+            f"SELECT partition, argMax(last, (epoch, nonce, first, last)) FROM magnetar.pending WHERE {self._of_table()} "
+            "GROUP BY partition"
+        )
+        return {row[0]: row[1] for row in rows}
+
+    # --- leases and pending ranges ------------------------------------------------------------------------------------
+
+    def take_lease(self, partition: int, nonce: str) -> Lease:
+        """Write a lease above all before."""
+        where = self._where(partition)
+        ((epoch,),) = self._store.query(f"SELECT max(epoch) + 1 FROM magnetar.leases WHERE {where}")
+        lease = Lease(epoch, nonce)
+        self._store.command(
+            "INSERT INTO magnetar.leases (`projection`, generation, aggregate, partition, epoch, nonce) "
+            "VALUES ({projection:String}, {generation:UInt32}, {aggregate:String}, {partition:UInt16}, {epoch:UInt64}, "
+            "{nonce:String})",
+            self._key(partition, lease),
+        )
+        return lease
+
+    def stop_older_inserts(self, partition: int) -> None:
+        """Kill what is still being inserted into the partition, and wait until it is gone."""
+        self._store.command(
+            "KILL QUERY WHERE position(query, {mark:String}) > 0 AND query_id != queryID() SYNC",
+            {"mark": self._mark(partition)},
+        )
+
+    def read_pending(self, partition: int) -> Range | None:
+        """The last range of the newest lease that wrote one.
+
+        Raises StoreUnavailable if the tables are not as that range says: ClickHouse does not wait for the disk, and a
+        power cut can take rows that it has confirmed, or the row of the range.
+        """
+        rows = self._store.query(
+            f"SELECT first, last, after, owner FROM magnetar.pending WHERE {self._where(partition)} "
+            "ORDER BY epoch DESC, nonce DESC, first DESC, last DESC LIMIT 1"
+        )
+        if not rows:
+            self.check(partition, 1, 0)
+            return None
+        first, last, after, owner = rows[0]
+        self.check(partition, first, last)
+        place = None if after is None else MessageId(*(int(part) for part in after.split(":")))
+        return Range(first, last, place, None if owner is None else bytes.fromhex(owner))
+
+    def write_pending(self, partition: int, lease: Lease, pending: Range) -> None:
+        """Write the range down under the lease's epoch."""
+        self._store.command(
+            "INSERT INTO magnetar.pending "
+            "(`projection`, generation, aggregate, partition, epoch, nonce, first, last, after, owner) VALUES "
+            "({projection:String}, {generation:UInt32}, {aggregate:String}, {partition:UInt16}, {epoch:UInt64}, "
+            "{nonce:String}, {first:Int64}, {last:Int64}, {after:Nullable(String)}, {owner:Nullable(String)})",
+            {
+                **self._key(partition, lease),
+                "first": pending.first,
+                "last": pending.last,
+                "after": None if pending.after is None else ":".join(str(part) for part in pending.after),
+                "owner": None if pending.owner is None else pending.owner.hex(),
+            },
+        )
+
+    def _key(self, partition: int, lease: Lease) -> dict[str, str | int]:
+        return {
+            "projection": self.table.projection,
+            "generation": self.table.generation,
+            "aggregate": self._name,
+            "partition": partition,
+            "epoch": lease.epoch,
+            "nonce": lease.nonce,
+        }
+
+    # --- inserts ------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _block(self, partition: int, parts: Iterable[bytes]) -> Generator[str]:
+        """A file with these bytes, by its quoted path, for as long as it is inserted."""
+        projection, aggregate, generation = self.table
+        path = self._folder / f"{os.getpid()}-{projection}-{aggregate}-{generation}-{partition}.block"
+        try:
+            self._write(path, parts)
+            yield literal(str(path))
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    def _write(self, path: Path, parts: Iterable[bytes]) -> None:
+        try:
+            with path.open("wb") as file:
+                file.writelines(parts)
+        except OSError as error:
+            raise StoreUnavailable(
+                f"A block for ClickHouse cannot be written to {path}: {error.strerror}.",
+                cure="Make room; it goes on then.",
+            ) from error
+
+    def _insert_block(self, partition: int, inserted: Range, statement: str, part: str) -> None:
+        """Run one `INSERT … SELECT … WHERE {_guard}`, once for this range. `part` says which of the tables it is."""
+        projection, _, generation = self.table
+        token = f"{projection}:{generation}:{self._name}:{partition}:{inserted.first}-{inserted.last}:{part}"
+        self._run(partition, f"{statement} SETTINGS insert_deduplication_token = {literal(token)}")
+
+    def _run(self, partition: int, statement: str) -> None:
+        try:
+            self._store.command(f"/* {self._mark(partition)} */ {statement}, {INSERT_SETTINGS}")
+        except StoreUnavailable as error:
+            if _LEASE_LOST in error.what:
+                raise LeaseLost(f"Another projector has taken {self._name} partition {partition} over.") from error
+            raise
+
+    def _guard(self, partition: int, lease: Lease) -> str:
+        """True while this lease is the newest; an error otherwise, also if there is no lease at all."""
+        newest = f"SELECT max((epoch, nonce)) FROM magnetar.leases WHERE {self._where(partition)}"
+        ours = f"(toUInt64({lease.epoch}), {literal(lease.nonce)})"
+        return f"throwIf(({newest}) != {ours}, {literal(_LEASE_LOST)}) = 0"
+
+    def _where(self, partition: int) -> str:
+        return f"{self._of_table()} AND partition = {partition}"
+
+    def _of_table(self) -> str:
+        return (
+            f"`projection` = {literal(self.table.projection)} AND generation = {self.table.generation} "
+            f"AND aggregate = {literal(self._name)}"
+        )
+
+    def _mark(self, partition: int) -> str:
+        projection, _, generation = self.table
+        return f"magnetar {projection} {generation} {self._name} {partition} insert"

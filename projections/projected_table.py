@@ -1,0 +1,214 @@
+"""What the tables of rows and folds have in common: how a range of commits gets into them, decoded in Python."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, ClassVar, Final, NamedTuple
+
+from magnetar.schemas import Meta, PartitionRefused
+from magnetar.schemas.aggregate_schema import AggregateSchema
+from magnetar.schemas.commit import CommitCodec, Fact
+from magnetar.schemas.derivation import Json
+from magnetar.schemas.framing import write_long, write_string
+
+from .columns import column_type, comment, literal, quoted, structure
+from .container import container
+from .contracts import codec_of, contract_of
+from .declarations import Row, view_name
+from .leased_table import LeasedTable, Table
+from .range_loop import Lease, Range
+from .sql_views import said_of
+from .store import Store
+from .tables import DEDUPLICATION_WINDOW_PER_PARTITION
+from .values import definition
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+ENVELOPE: Final = {
+    "_id": "String COMMENT 'of the aggregate'",
+    "_version": "Int64 COMMENT 'of the aggregate, after the event'",
+    "_at": "DateTime64(6, 'UTC') COMMENT 'the time of the command'",
+    "_number": "UInt64 COMMENT 'of the commit within its partition, from 1'",
+    "_partition": "UInt16 COMMENT 'of the event topic'",
+    "_aggregate": "LowCardinality(String)",
+}
+_BLOCK: Final[list[Json]] = [
+    {"name": "_id", "type": "string"},
+    {"name": "_version", "type": "long"},
+    {"name": "_at", "type": {"type": "long", "logicalType": "timestamp-micros"}},
+    {"name": "_number", "type": "long"},
+]
+"""What stands before a row's own fields in the blocks that are inserted."""
+
+
+class Source(NamedTuple):
+    """What a table needs of the aggregate whose events it takes."""
+
+    schema: AggregateSchema
+    partitions: int
+    schema_text: Callable[[int], str]
+
+
+def meta_of(fact: Fact) -> Meta:
+    """What a projection is told of an event besides its content."""
+    at = _EPOCH + timedelta(microseconds=fact.at_us)
+    return Meta(fact.aggregate_id, fact.version, at, fact.actor, fact.correlation_id)
+
+
+class ProjectedTable(LeasedTable):
+    """One generation of the table of a projection that is written in Python."""
+
+    def __init__(
+        self,
+        store: Store,
+        projection: type[Any],
+        source: Source,
+        *,
+        generation: int,
+        folder: Path,
+        failpoint: Callable[[str], None] | None = None,
+    ) -> None:
+        schema = source.schema
+        table = Table(projection.__wire_name__, schema.aggregate, generation)
+        super().__init__(store, schema.context, table, folder=folder, failpoint=failpoint)
+        self.projection: type[Row] = projection
+        self._contract = contract_of(projection)
+        self._source = source
+        self._events = frozenset(self._contract.events)
+        self._codec = codec_of(projection)
+        self._codecs: dict[int, CommitCodec] = {}
+        self._last: dict[int, int] = {}
+        """By partition, the number of the last commit of which something is in the table."""
+        self.database = quoted(schema.context)
+        self.view = view_name(projection)
+        self.name = f"{self.database}.{quoted(f'{self.view}__g{generation}')}"
+
+    # --- what it is ---------------------------------------------------------------------------------------------------
+
+    engine: ClassVar[str]
+    order: ClassVar[str]
+    hidden: ClassVar[dict[str, str]] = {}
+    """The columns that the view does not show."""
+    block_fields: ClassVar[list[Json]] = []
+    """What stands between the envelope and the row's own fields in a block."""
+
+    def definition(self) -> str:
+        """The statement that creates it. Repeatable."""
+        fields = {field["name"]: definition(field) for field in self._contract.record["fields"]}
+        columns = {**fields, **ENVELOPE, **self.hidden}
+        lines = ",\n  ".join(f"{quoted(name)} {kind}" for name, kind in columns.items())
+        window = DEDUPLICATION_WINDOW_PER_PARTITION * self._source.partitions
+        return (
+            f"CREATE TABLE IF NOT EXISTS {self.name} (\n  {lines}\n) ENGINE = {self.engine} "
+            f"PARTITION BY (_aggregate, _partition) ORDER BY ({self.order}) "
+            f"SETTINGS non_replicated_deduplication_window = {window}, share_nested_offsets = 0 "
+            f"COMMENT {literal(said_of(self.projection))}"
+        )
+
+    def prepare(self) -> None:
+        """Create the table."""
+        self._store.command(self.definition())
+
+    def show(self, _: Callable[[str], None] = lambda _: None, /) -> None:
+        """Let the view show this generation."""
+        fields = [
+            (field["name"], f"{column_type(field['type'])} COMMENT {literal(comment(field))}")
+            for field in self._contract.record["fields"]
+        ]
+        columns = [*fields, *ENVELOPE.items()]
+        self._store.command(
+            f"CREATE OR REPLACE VIEW {self.database}.{quoted(self.view)} "
+            f"({', '.join(f'{quoted(name)} {kind}' for name, kind in columns)}) AS "
+            f"SELECT {', '.join(quoted(name) for name, _ in columns)} FROM {self.read_from} "
+            f"COMMENT {literal(said_of(self.projection))}"
+        )
+
+    @property
+    def read_from(self) -> str:
+        """What the view reads."""
+        return self.name
+
+    def drop(self) -> None:
+        """Remove the table."""
+        self._store.command(f"DROP TABLE IF EXISTS {self.name} SYNC")
+
+    # --- what comes in ------------------------------------------------------------------------------------------------
+
+    def check(self, partition: int, _first: int, _last: int, /) -> None:
+        """Find out how far the table is: whoever wrote to it before is stopped."""
+        ((number,),) = self._store.query(f"SELECT max(_number) FROM {self.name} WHERE {self.of(partition)}")
+        self._last[partition] = number
+        self.forget(partition)
+
+    def of(self, partition: int) -> str:
+        """The condition for the rows of a partition."""
+        return f"_aggregate = {literal(self.table.aggregate)} AND _partition = {partition}"
+
+    def forget(self, partition: int) -> None:
+        """Trust nothing that was kept in memory of a partition."""
+
+    def insert(self, partition: int, lease: Lease, inserted: Range, schema: int, payloads: Sequence[bytes]) -> None:
+        """Decode the events that the projection takes, and insert what it makes of them as one block.
+
+        A range is in the table as a whole or not at all. So if there is anything of it, all of it is there.
+        """
+        if self._last[partition] >= inserted.first:
+            return
+        codec = self._codec_for(schema)
+        facts = [fact for payload in payloads for fact in codec.read_facts(payload, self._events)]
+        rows = self.rows(partition, facts)
+        if rows:
+            self._insert_rows(partition, lease, inserted, rows)
+            self._last[partition] = inserted.last
+        self.keep(partition)
+
+    @abstractmethod
+    def rows(self, partition: int, facts: Sequence[Fact], /) -> list[bytes]:
+        """What the events come to, as the bytes of a block."""
+
+    def keep(self, partition: int) -> None:
+        """What `rows` returned last is in the table."""
+
+    def _insert_rows(self, partition: int, lease: Lease, inserted: Range, rows: Sequence[bytes]) -> None:
+        fields = [*_BLOCK, *self.block_fields, *self._contract.record["fields"]]
+        block = {"type": "record", "name": "Block", "fields": fields}
+        names = [quoted(field["name"]) for field in fields]
+        with self._block(partition, container(json.dumps(block), rows)) as path:
+            statement = (
+                f"INSERT INTO {self.name} ({', '.join(names)}, _partition, _aggregate) "
+                f"SELECT {', '.join(names)}, {partition}, {literal(self.table.aggregate)} "
+                f"FROM file({path}, 'Avro', {literal(structure(block))}) WHERE {self._guard(partition, lease)}"
+            )
+            self._insert_block(partition, inserted, statement, "rows")
+
+    def _codec_for(self, schema: int) -> CommitCodec:
+        if schema not in self._codecs:
+            self._codecs[schema] = CommitCodec(self._source.schema).for_schema(self._source.schema_text(schema))
+        return self._codecs[schema]
+
+    def checked(self, row: Any) -> Any:
+        """What the user's code gave, if it is a row of the projection. Raises TypeError."""
+        if type(row) is not self.projection:
+            raise TypeError(f"it gave a {type(row).__qualname__}, and no {self.projection.__qualname__}")
+        return row
+
+    def framed(self, fact: Fact, rest: bytes) -> bytes:
+        """A row of a block: where it is from, and the bytes behind that."""
+        head = write_string(fact.aggregate_id) + write_long(fact.version) + write_long(fact.at_us)
+        return head + write_long(fact.number) + rest
+
+    def raised(self, fact: Fact, error: Exception) -> PartitionRefused:
+        """What becomes of an error of the user's code."""
+        name = self.projection.__qualname__
+        return PartitionRefused(
+            f"{name} raised {type(error).__name__} on {type(fact.event).__qualname__} of "
+            f"{self.table.aggregate} {fact.aggregate_id!r}, version {fact.version}: {error}.",
+            cure=f"Correct {name}. The partition waits, and nothing of it is lost.",
+            id=fact.aggregate_id,
+            version=fact.version,
+            number=fact.number,
+        )
