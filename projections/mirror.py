@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from magnetar.schemas.aggregate_schema import AggregateSchema
 from .columns import literal, structure
 from .container import container
 from .freshness import MIRROR
-from .leased_table import LeasedTable, Table
+from .leased_table import INSERT_SETTINGS, LeasedTable, Table
 from .range_loop import Lease, Range
 from .store import Store
 from .tables import MirrorTables
@@ -83,12 +85,27 @@ class Mirror(LeasedTable):
             )
 
     def insert(self, partition: int, lease: Lease, inserted: Range, schema: int, payloads: Sequence[bytes]) -> None:
-        """Let ClickHouse decode the payloads into both tables, each under its token and behind the lease."""
-        text = self._schema_text(schema)
-        with self._block(partition, container(text, payloads)) as path:
-            source = f"FROM file({path}, 'Avro', {literal(structure(json.loads(text)))})"
-            statements = self.tables.inserts(text, source, partition, self._guard(partition, lease))
+        """Let ClickHouse decode the payloads, and put them into both tables, each under its token and behind the lease.
+
+        Decoding is the dearest step: what it gives stands in a table of this session meanwhile, under a name that no
+        other range ever has, so that both tables are filled from it (docs/adr/0007).
+        """
+        text, block = self._schema_text(schema), f"block_{uuid.uuid4().hex}"
+        statements = self.tables.inserts(text, f"FROM {block}", partition, self._guard(partition, lease))
+        try:
+            self._decode(text, payloads, partition, block)
             for nth, (table, statement) in enumerate(statements.items()):
                 if nth:
                     self._failpoint("between_tables")
                 self._insert_block(partition, inserted, statement, table)
+        finally:
+            with contextlib.suppress(StoreUnavailable):
+                self._store.command(f"DROP TEMPORARY TABLE IF EXISTS {block}")
+
+    def _decode(self, schema_text: str, payloads: Sequence[bytes], partition: int, block: str) -> None:
+        """Make a temporary table with what the payloads say, in one block."""
+        columns = structure(json.loads(schema_text))
+        self._store.command(f"CREATE TEMPORARY TABLE {block} ({columns}) ENGINE = Memory")
+        with self._block(partition, container(schema_text, payloads)) as path:
+            source = f"FROM file({path}, 'Avro', {literal(columns)})"
+            self._store.command(f"INSERT INTO {block} SELECT * {source} SETTINGS {INSERT_SETTINGS}")

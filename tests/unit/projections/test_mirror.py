@@ -1,7 +1,7 @@
 """The mirror on the real engine: what goes in comes out, once, and only under the lease."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from itertools import takewhile
 from pathlib import Path
@@ -100,7 +100,7 @@ class Context:
     def schema(self, events: list[type[Event]]) -> AggregateSchema:
         return AggregateSchema(self.name, "Account", commands=[Open], events=events, rejections=[Denied])
 
-    def open(self) -> Mirror:
+    def open(self, failpoint: Callable[[str], None] | None = None) -> Mirror:
         self.store.command(f"CREATE DATABASE IF NOT EXISTS {quoted(self.name)}")
         mirror = Mirror(
             self.store,
@@ -108,6 +108,7 @@ class Context:
             partitions=4,
             schema_text=lambda number: self.schemas[number - 1].commit_json,
             folder=self.folder,
+            failpoint=failpoint,
         )
         mirror.prepare()
         mirror.show()
@@ -310,3 +311,21 @@ def test_a_users_query_changes_nothing(store: Store, sql: str) -> None:
     with pytest.raises(QueryRefused):
         store.read_only(sql, fmt="JSON")
     assert store.query("SELECT 1") == [(1,)]
+
+
+def test_what_a_block_was_decoded_into_is_gone_with_the_range_even_if_it_failed(context: Context) -> None:
+    context.accepted(1, Closed())
+
+    def fail(_: str) -> None:
+        raise StoreUnavailable("between the tables")
+
+    left = "SELECT count() FROM system.tables WHERE is_temporary"
+    context.mirror = context.open(failpoint=fail)
+    with pytest.raises(StoreUnavailable, match="between the tables"):
+        context.loop().step()
+    assert context.rows(left) == [(0,)]
+    assert list(context.folder.iterdir()) == []
+    context.mirror = context.open()
+    context.loop()
+    assert context.rows(left) == [(0,)]
+    assert context.rows("SELECT count() FROM DB.Closed") == [(1,)]
