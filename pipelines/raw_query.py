@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 from magnetar.projections.freshness import behind, patiently, waiting
 from magnetar.projections.query import QueryFormat, ask_endpoint, query, read_endpoint
-from magnetar.schemas import Position, StoreUnavailable, TablesBehind
+from magnetar.projections.statement import is_passing
+from magnetar.schemas import Position, QueryRefused, StoreUnavailable, TablesBehind
 
 
 def answer_after(
@@ -46,5 +47,9 @@ def _ask_who_runs(folder: Path, sql: str, fmt: QueryFormat) -> bytes:
         raise StoreUnavailable("Nobody has ClickHouse open.")
     try:
         return ask_endpoint(endpoint, sql, fmt.clickhouse_format)
+    except QueryRefused as error:
+        if is_passing(error.what):
+            raise StoreUnavailable(f"ClickHouse does not answer: {error.what}") from error
+        raise
     except httpx.HTTPError as error:
         raise StoreUnavailable(f"ClickHouse does not answer: {error}.") from error

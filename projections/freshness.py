@@ -64,10 +64,12 @@ def freshness_view(context: str, kept: Sequence[Kept], partitions: int) -> str:
     select = f"""
     WITH (
         SELECT groupArray((kept_by, of, generation, nth, number, at)) FROM (
-            SELECT `projection` AS kept_by, aggregate AS of, generation, partition AS nth,
-                max(first) - 1 AS number, max(written_at) AS at
-            FROM magnetar.pending WHERE startsWith(aggregate, {literal(context + "/")})
-            GROUP BY kept_by, of, generation, nth
+            SELECT kept_by, of, generation, nth, max(number) AS number, max(at) AS at FROM (
+                SELECT `projection` AS kept_by, aggregate AS of, generation, partition AS nth,
+                    first - 1 AS number, written_at AS at FROM magnetar.pending
+                UNION ALL
+                SELECT `projection`, aggregate, generation, partition, number, at FROM magnetar.progress
+            ) WHERE startsWith(of, {literal(context + "/")}) GROUP BY kept_by, of, generation, nth
         )
     ) AS progress
     SELECT `projection`, aggregate, toUInt32(min(shown.generation)) AS generation, toUInt16(partition) AS partition,

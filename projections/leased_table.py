@@ -33,7 +33,13 @@ _PENDING: Final = (
     f"owner Nullable(String), written_at {_NOW}) ENGINE = ReplacingMergeTree(first) "
     f"ORDER BY {_TABLE} COMMENT 'the range that each partition is at'"
 )
-ADMIN_DEFINITIONS: Final = ("CREATE DATABASE IF NOT EXISTS magnetar", _LEASES, _PENDING, GENERATIONS)
+_PROGRESS: Final = (
+    "CREATE TABLE IF NOT EXISTS magnetar.progress (`projection` LowCardinality(String), generation UInt32, "
+    f"aggregate LowCardinality(String), partition UInt16, number Int64, at {_NOW}) ENGINE = ReplacingMergeTree(number) "
+    "ORDER BY (`projection`, generation, aggregate, partition) "
+    "COMMENT 'up to which commit each partition is whole, where no pending range says so'"
+)
+ADMIN_DEFINITIONS: Final = ("CREATE DATABASE IF NOT EXISTS magnetar", _LEASES, _PENDING, _PROGRESS, GENERATIONS)
 INSERT_SETTINGS: Final = (
     "max_insert_threads = 1, max_threads = 1, input_format_parallel_parsing = 0, max_partitions_per_insert_block = 1, "
     "min_insert_block_size_rows = 10000000, min_insert_block_size_bytes = 0, max_insert_block_size = 10000000, "
@@ -138,7 +144,7 @@ class LeasedTable(ABC):
         """
         rows = self._store.query(
             f"SELECT first, last, after, owner FROM magnetar.pending WHERE {self._where(partition)} "
-            "ORDER BY epoch DESC, nonce DESC, first DESC, last DESC LIMIT 1"
+            "ORDER BY epoch DESC, nonce DESC, first DESC LIMIT 1"
         )
         if not rows:
             self.check(partition, 1, 0)
@@ -161,6 +167,20 @@ class LeasedTable(ABC):
                 "last": pending.last,
                 "after": None if pending.after is None else ":".join(str(part) for part in pending.after),
                 "owner": None if pending.owner is None else pending.owner.hex(),
+            },
+        )
+
+    def tell(self, partition: int, number: int) -> None:
+        """Write down how far the tables are: the pending range says so of what is below it alone."""
+        self._store.command(
+            "INSERT INTO magnetar.progress (`projection`, generation, aggregate, partition, number) VALUES "
+            "({projection:String}, {generation:UInt32}, {aggregate:String}, {partition:UInt16}, {number:Int64})",
+            {
+                "projection": self.table.projection,
+                "generation": self.table.generation,
+                "aggregate": self._name,
+                "partition": partition,
+                "number": number,
             },
         )
 

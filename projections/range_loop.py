@@ -57,8 +57,7 @@ class Lease(NamedTuple):
 
 class Range(NamedTuple):
     """A run of commits that is inserted as a whole, and where to read it again: behind `after`, with the read rule's
-    owner as it was there. All commits below `first` are in the table; an empty one, whose `last` is below its `first`,
-    says that and nothing else."""
+    owner as it was there. All commits below `first` are in the table."""
 
     first: int
     last: int
@@ -83,6 +82,10 @@ class RangeStore(Protocol):
 
     def write_pending(self, partition: int, lease: Lease, pending: Range) -> None:
         """Write down the range that is going to be inserted."""
+        ...
+
+    def tell(self, partition: int, number: int) -> None:
+        """Write down, for whoever reads, that all commits up to this one are in the table. That stays true."""
         ...
 
     def insert(self, partition: int, lease: Lease, inserted: Range, schema: int, payloads: Sequence[bytes]) -> None:
@@ -127,7 +130,7 @@ class RangeLoop:
         self._rule = ReadRule() if pending is None else ReadRule(pending.owner, pending.first)
         self._after: MessageId | None = after
         self._is_told = True
-        """What is written down says of all commits in the table that they are there."""
+        """Whether it is written down of all commits in the table that they are there."""
         self._feed = open_feed(after)
         if pending is not None:
             self._replay(pending)
@@ -140,8 +143,8 @@ class RangeLoop:
     def step(self, *, timeout_seconds: float = 0.0) -> int:
         """Insert the next range; returns how many commits it has, 0 if nothing came in time. Raises LeaseLost.
 
-        That a range is in the table is told by the next one's pending row, or, when nothing comes, by an empty range:
-        who asks for what he has written (projections/freshness.py) does not wait for somebody else to write.
+        That a range is in the table is told by the next one's pending row or, when nothing comes, by a row of its own:
+        who asks for what he has written (projections/freshness.py) need not wait for somebody else to write.
         """
         after, owner, first = self._after, self._rule.owner, self._rule.expected
         schema, payloads = self._collect(self._range_commits_max, timeout_seconds)
@@ -150,7 +153,7 @@ class RangeLoop:
             self._store.write_pending(self._partition, self._lease, found)
             self._insert(found, schema, payloads)
         elif not self._is_told:
-            self._store.write_pending(self._partition, self._lease, Range(first, first - 1, after, owner))
+            self._store.tell(self._partition, self.number)
             self._is_told = True
         return len(payloads)
 
@@ -183,8 +186,7 @@ class RangeLoop:
                     cure="Was the log put back to an older copy than the tables? Restore both from one copy.",
                 )
             payloads += more
-        if payloads:
-            self._insert(pending, schema, payloads)
+        self._insert(pending, schema, payloads)
 
     def _collect(self, commits_max: int, timeout_seconds: float) -> tuple[int, list[bytes]]:
         """The next commits that count and were written with one schema, and that schema's number."""

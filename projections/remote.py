@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import clickhouse_connect
 from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalError
 from magnetar.schemas import QueryRefused, StoreUnavailable
 
 from .query import Endpoint
-from .statement import CODES
+from .statement import is_passing
 from .store import first_line
-
-_PASSING: Final = frozenset({CODES["TOO_MANY_SIMULTANEOUS_QUERIES"], CODES["QUERY_WAS_CANCELLED"]})
-"""ClickHouse's codes for what need not be so the next time."""
 
 
 class Remote:
@@ -53,9 +50,8 @@ class Remote:
 
 def _is_gone(error: ClickHouseError) -> bool:
     """Whether it is no answer of the engine's: the connection broke, or the engine is being closed, or has no time."""
-    is_operational = isinstance(error, OperationalError)
-    found = re.search(r"Code: (\d+)\.", str(error))
-    return is_operational and (found is None or int(found[1]) in _PASSING)
+    has_code = re.search(r"Code: \d+\.", str(error)) is not None
+    return is_passing(str(error)) if has_code else isinstance(error, OperationalError)
 
 
 def _unavailable(error: Exception) -> StoreUnavailable:

@@ -81,6 +81,12 @@ def clickhouse_error(name: str, what: str) -> QueryRefused:
     return QueryRefused(f"Code: {code}. DB::Exception: {what} ({name})", code=code)
 
 
+def is_passing(what: str) -> bool:
+    """Whether an error says, by its code, that the engine is being closed or has no time: the next try may succeed."""
+    codes = (CODES["TOO_MANY_SIMULTANEOUS_QUERIES"], CODES["QUERY_WAS_CANCELLED"])
+    return any(f"Code: {code}." in what for code in codes)
+
+
 def _without_quotes(quoted: re.Match[str]) -> str:
     """A literal says nothing; a quoted name says its name, if that could be a function's."""
     name = quoted[1]

@@ -165,7 +165,11 @@ def compared(partition: int, commits: list[Commit], expected: list[Expected]) ->
 
 def mirrored(world: World, partition: int, payloads: list[tuple[int, bytes]]) -> list[str]:
     """Each table has each commit exactly once, and nothing else."""
-    found: list[str] = []
+    found = [
+        f"partition {partition}: commits up to {n} were told to be there"
+        for p, n in world.store.told_too_much
+        if p == partition
+    ]
     for table in TABLES:
         rows, wanted = Counter(world.store.rows.get((partition, table), ())), Counter(payloads)
         missing, extra = wanted - rows, rows - wanted

@@ -39,6 +39,8 @@ class SimStore:
         self.rows: dict[tuple[int, str], list[tuple[int, bytes]]] = {}
         """Per partition and table: what was inserted, and which schema it was taken to be of."""
         self.tokens: set[tuple[int, str, int, int]] = set()
+        self.told_too_much: list[tuple[int, int]] = []
+        """Partitions and numbers of which it was written down that all up to there are there, and were not."""
         self.under_way: list[Insert] = []
 
     def _effect(self, name: str) -> None:
@@ -77,6 +79,12 @@ class SimStore:
     def write_pending(self, partition: int, lease: Lease, pending: Range) -> None:
         self._effect("write pending")
         self.pending.setdefault(partition, {})[lease] = pending
+        self._confirm()
+
+    def tell(self, partition: int, number: int) -> None:
+        self._effect("tell")
+        if any(len(self.rows.get((partition, table), ())) < number for table in TABLES):
+            self.told_too_much.append((partition, number))
         self._confirm()
 
     def insert(self, partition: int, lease: Lease, inserted: Range, schema: int, payloads: Sequence[bytes]) -> None:

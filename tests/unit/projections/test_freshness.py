@@ -44,6 +44,13 @@ class Tables:
             f"VALUES ('mirror', {generation}, '{self.name}/Order', {partition}, {epoch}, 'n', {first}, {last})"
         )
 
+    def tell(self, generation: int, partition: int, number: int) -> None:
+        """Write down how far a generation is."""
+        self._store.command(
+            "INSERT INTO magnetar.progress (`projection`, generation, aggregate, partition, number) "
+            f"VALUES ('mirror', {generation}, '{self.name}/Order', {partition}, {number})"
+        )
+
     def position(self, partition: int, number: int) -> Position:
         """A position of theirs."""
         return Position.of(self.name, "Order", partition, number)
@@ -70,7 +77,9 @@ def test_what_is_below_the_pending_range_is_there_whoever_wrote_it(tables: Table
     tables.write(1, 0, 6, 9, epoch=2)
     tables.write(1, 0, 1, 5, epoch=3)  # a new owner that adopts an older range makes nothing undone
     assert [tables.number(partition) for partition in range(3)] == [5, 0, 0]
-    tables.write(1, 0, 10, 9)
+    tables.tell(1, 0, 9)
+    assert tables.number(0) == 9
+    tables.write(1, 0, 10, 12)
     assert tables.number(0) == 9
 
 
