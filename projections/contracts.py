@@ -92,8 +92,8 @@ def read_fold(cls: type[Any]) -> None:
 
 
 def _has_default(cls: type[Any], field: str) -> bool:
-    required = len(cls.__struct_fields__) - len(cls.__struct_defaults__)
-    return cls.__struct_fields__.index(field) >= required
+    fields: tuple[str, ...] = cls.__struct_fields__
+    return fields.index(field) >= len(fields) - len(cls.__struct_defaults__)
 
 
 def _note(cls: type[Any], kind: str, name: str, method: Any, form: str) -> dict[str, Any]:

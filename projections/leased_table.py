@@ -109,7 +109,8 @@ class LeasedTable(ABC):
     def last_numbers(self) -> dict[int, int]:
         """By partition, the number of the last commit that may be in the tables, whoever put it there."""
         rows = self._store.query(
-            f"SELECT partition, argMax(last, (epoch, nonce, first, last)) FROM magnetar.pending WHERE {self._of_table()} "
+            f"SELECT partition, argMax(last, (epoch, nonce, first, last)) FROM magnetar.pending "
+            f"WHERE {self._of_table()} "
             "GROUP BY partition"
         )
         return {row[0]: row[1] for row in rows}
