@@ -91,11 +91,11 @@ class PulsarPreflight:
                 "most partitions move when a worker joins or leaves",
                 "broker.conf: activeConsumerFailoverConsistentHashing=true",
             )  # fmt: skip
-        if int(runtime.get("keepAliveIntervalSeconds") or 0) > 5:
+        if int(runtime.get("keepAliveIntervalSeconds") or 0) > 4:
             yield Finding(
-                Severity.NOTE, "keepAliveIntervalSeconds", _BROKER, runtime["keepAliveIntervalSeconds"], "5",
+                Severity.NOTE, "keepAliveIntervalSeconds", _BROKER, runtime["keepAliveIntervalSeconds"], "4",
                 "the partitions of a worker whose machine is frozen or cut off wait twice that long",
-                "broker.conf: keepAliveIntervalSeconds=5",
+                "broker.conf: keepAliveIntervalSeconds=4",
             )  # fmt: skip
 
     # --- a namespace and its topics ---------------------------------------------------------------------------------
