@@ -7,7 +7,7 @@ import os
 import re
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 import pulsar
@@ -188,14 +188,13 @@ class PulsarLog:
         """How far the workers are, by partition: two calls of the admin API, and a look at what waits."""
         partitions, name = self.describe(topic).partitions, self._name(topic)
         stats, internal = by_partition(self._admin.stats(name)), by_partition(self._admin.internal_stats(name))
+
+        def read_behind(partition: int) -> Callable[[MessageId | None], PulsarReader]:
+            return lambda after: self.reader(topic, partition, after=after)
+
         return [
-            backlog_of(
-                stats.get(partition, {}),
-                internal.get(partition, {}),
-                SUBSCRIPTION,
-                lambda after, partition=partition: self.reader(topic, partition, after=after),
-            )
-            for partition in range(partitions)
+            backlog_of(stats.get(each, {}), internal.get(each, {}), SUBSCRIPTION, read_behind(each))
+            for each in range(partitions)
         ]
 
     def owners(self, topic: Topic) -> list[Ownership | None]:
