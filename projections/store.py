@@ -14,6 +14,10 @@ from magnetar.schemas import DataFolderError, QueryRefused, StoreUnavailable
 
 from .engine_reader import EngineReader, QueryLimits, Question
 
+_FILLED_ANEW = (
+    " Nothing is lost from the log: without the folder `clickhouse` of the data folder, new tables are filled from it."
+)
+
 PROBE = "SELECT CAST(tuple(toInt64(1)), 'Nullable(Tuple(x Int64))').x"
 
 
@@ -45,7 +49,8 @@ class Store:
                     pid=pid,
                 ) from error
             raise StoreUnavailable(
-                f"ClickHouse cannot be opened: {first_line(error)}", cure="Version 26.9 is tested."
+                f"ClickHouse cannot be opened: {first_line(error)}",
+                cure=f"Version 26.9 is tested.{_FILLED_ANEW if self.is_embedded else ''}",
             ) from error
 
     def command(self, sql: str, parameters: Mapping[str, Any] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,11 +36,12 @@ def are_mirrored(shell: Shell, commits: int) -> bool:
 
 
 @pytest.fixture
-def copy(used: Path, tmp_path: Path) -> Shell:
+def copy(used: Path, tmp_path: Path) -> Iterator[Shell]:
     """A terminal in a copy of it."""
     shell = Shell(tmp_path / "copy")
-    shutil.copytree(used, shell.folder)
-    return shell
+    shutil.copytree(used, shell.folder, symlinks=True)
+    yield shell
+    shell.close()
 
 
 def version(shell: Shell) -> int:
@@ -102,17 +104,21 @@ def test_tables_without_their_log_are_not_written(copy: Shell) -> None:
     assert are_mirrored(copy, 3)
 
 
-def test_a_copy_in_another_place_goes_on_from_what_it_has(copy: Shell, used: Path) -> None:
-    """The original has gone on, too: a copy is another pipeline from there on, and what it lacks is not in it."""
-    start_dev(copy)
-    assert copy.run("ask", "shop", "Order", "1", "Buy", BUY, "--json").returncode == 0
-    assert version(copy) == 4
-    copy.eventually(lambda: are_mirrored(copy, 4), "the tables go on")
-    copy.close()
-    shutil.rmtree(copy.folder / ".magnetar")
-    shutil.copytree(used / ".magnetar", copy.folder / ".magnetar")
-    assert version(copy) == 3
+def test_a_copy_in_another_place_goes_on_from_what_it_has(copy: Shell) -> None:
+    """What was put in after it was taken is not in it, and nothing of that is missed."""
     start_dev(copy)
     shipped = copy.run("ask", "shop", "Order", "1", "Ship", "--json")
     assert json.loads(shipped.stdout)["values"] == [{"type": "Shipped", "pieces": 3}], shipped.stderr
     copy.eventually(lambda: are_mirrored(copy, 4), "the tables go on from there")
+    assert version(copy) == 4
+
+
+def test_a_copy_without_the_links_of_clickhouse_is_told_what_to_do(copy: Shell, used: Path) -> None:
+    """As of a tool that copies what a link leads to."""
+    clickhouse = copy.folder / ".magnetar" / "clickhouse"
+    shutil.rmtree(clickhouse)
+    shutil.copytree(used / ".magnetar" / "clickhouse", clickhouse)
+    ran = copy.run("rebuild", "shop")
+    assert ran.returncode == 3
+    assert "without the folder `clickhouse` of the data folder, new tables are filled from it" in ran.stderr
+    assert version(copy) == 3
