@@ -102,11 +102,13 @@ class FoundRound(NamedTuple):
     is_whole: bool
 
 
-def find_rounds(messages: Iterable[tuple[MessageId, bytes]]) -> list[FoundRound]:
-    """The rounds of a partition's checkpoint topic, in its order. What is damaged makes its round incomplete."""
+def find_rounds(messages: Iterable[tuple[MessageId, bytes]], before: MessageId | None = None) -> list[FoundRound]:
+    """The rounds in the messages of a partition's checkpoint topic behind `before`, in their order.
+
+    What is damaged makes its round incomplete.
+    """
     found: dict[tuple[bytes, int], FoundRound] = {}
     expected: dict[tuple[bytes, int], int] = {}
-    before: MessageId | None = None
     for id, payload in messages:
         try:
             block = CheckpointBlock.decode(payload)

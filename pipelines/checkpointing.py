@@ -146,6 +146,20 @@ class Checkpoints:
         except MagnetarError as error:
             self._abandon(processor.next_number, error)
 
+    def write_whole(self, processor: PartitionProcessor, marks: Marks) -> int:
+        """Write a round at once, from its beginning to its end, and let the log drop what is older than two rounds.
+
+        Returns its weight, in states. Raises OwnershipLost if a worker began one meanwhile: then nothing was written
+        that anybody would use.
+        """
+        self._begin(processor, marks)
+        if self._appender is not None:
+            for done, payload in self._blocks:
+                self._last = self._appender.append([Entry("", payload)], timeout_seconds=_APPEND_TIMEOUT_SECONDS)
+                self._done = done
+        self._complete()
+        return self._done
+
     def close(self) -> None:
         """Leave the round as it is."""
         if self._appender is not None:
@@ -155,7 +169,7 @@ class Checkpoints:
     def _begin(self, processor: PartitionProcessor, marks: Marks) -> None:
         if self._appender is None:
             self._appender = self._log.fence(self._topic, self._partition, schema=CHECKPOINT_JSON, name=self._name)
-            self._last = self._rounds_end()
+            self._last = self._look_again()
         self._round = processor.begin_round(marks.before_last(), marks.last, marks.thinned(_MARK_COMMITS))
         self._blocks = self._round.blocks()
         self._done = 0
@@ -193,11 +207,21 @@ class Checkpoints:
         self._round = None
         self._begun_at = number
 
-    def _rounds_end(self) -> MessageId | None:
-        """The last message on the topic, behind which nobody else can write any more."""
-        last = None
-        for id, _ in self._messages(self._rounds[-1].after if self._rounds else None):
-            last = id
+    def _look_again(self) -> MessageId | None:
+        """The last message on the topic, behind which nobody else can write any more.
+
+        Takes note of rounds that somebody else has written meanwhile (`magnetar checkpoint build`): they are kept too.
+        """
+        start = self._rounds[-1].after if self._rounds else None
+        last: MessageId | None = None
+
+        def messages() -> Iterator[tuple[MessageId, bytes]]:
+            nonlocal last
+            for id, payload in self._messages(start):
+                last = id
+                yield id, payload
+
+        self._rounds[-1:] = find_rounds(messages(), start)
         return last
 
 

@@ -12,7 +12,19 @@ from typing import Annotated, Final
 import typer
 from magnetar.schemas import MagnetarError, SettingsError
 
-from . import explaining, interrupts, looking, making, parked, provisioning, rebuilding, running, talking, testing
+from . import (
+    checkpoint,
+    explaining,
+    interrupts,
+    looking,
+    making,
+    parked,
+    provisioning,
+    rebuilding,
+    running,
+    talking,
+    testing,
+)
 from .shared import EXIT_CODES, EXIT_INTERRUPTED, EXIT_OURS, EXIT_WORLD, exit_code
 
 app = typer.Typer(
@@ -38,6 +50,7 @@ for command in (
     looking.history,
     parked.parked,
     rebuilding.rebuild,
+    checkpoint.checkpoint,
     testing.transitions,
     explaining.explain,
 ):

@@ -89,6 +89,26 @@ def test_the_status_says_what_waits_and_what_does_not(shop: Shell) -> None:
     assert "nobody" in shop.run("status", "shop", "--partitions").stdout
 
 
+def test_a_checkpoint_is_built_with_the_code_at_hand(shop: Shell) -> None:
+    start_dev(shop)
+    assert buy(shop, "42", 2) == 0
+    shop.close()
+    ran = shop.run("checkpoint", "build", "shop")
+    assert ran.returncode == 0, ran.stderr
+    lines = ran.stdout.splitlines()
+    assert len(lines) == 16
+    assert [line for line in lines if "no commits" not in line] == [
+        "Order 6: built behind commit 1, 1 commits read, 1 states"
+    ]
+    again = shop.run("checkpoint", "build", "shop", "--aggregate", "Order", "--partition", "6")
+    assert again.stdout == "Order 6: the checkpoint behind commit 1 is there\n"
+    (order,) = told(shop, "status", "shop")["aggregates"]
+    assert order["checkpoints"] == 1
+    for wrong, words in ((["--aggregate", "Orders"], "It has Order."), (["--partition", "16"], "Use 0 to 15.")):
+        ran = shop.run("checkpoint", "build", "shop", *wrong)
+        assert (ran.returncode, words in ran.stderr) == (2, True), ran.stderr
+
+
 def test_parked_commands_are_listed_retried_and_dropped(shop: Shell) -> None:
     file = shop.folder / "shop.py"
     text = file.read_text()

@@ -10,6 +10,7 @@ from typing import Any, Self
 import pytest
 from magnetar.aggregates import Aggregate, PartitionProcessor
 from magnetar.pipelines import Pipeline
+from magnetar.pipelines.checkpoint_building import Built, CheckpointBuilder
 from magnetar.pipelines.clock import SystemClock
 from magnetar.pipelines.log import Entry
 from magnetar.pipelines.logs.sqlite import SqliteLog
@@ -20,6 +21,7 @@ from magnetar.schemas.command_message import CommandCodec, CommandEnvelope
 from magnetar.schemas.commit import Effect
 
 AGGREGATES = 40
+NEVER = 1 << 40
 
 
 class Add(Command):
@@ -128,12 +130,19 @@ class System:
         """Let a worker decide all there is, after one more command, and give the states it ends with."""
         self.send(1)
         worker = self.worker(aggregate, **options)
-        while worker.step(timeout_seconds=0.1):
-            pass
+        self.decide(worker)
         processor = worker._owned[0].processor
         states = {f"t{n}": processor.state_of(f"t{n}") for n in range(AGGREGATES)}
         worker.close()
         return states
+
+    def decide(self, worker: Worker) -> None:
+        """Let it decide all there is."""
+        while worker.step(timeout_seconds=0.1):
+            pass
+
+    def builder(self, aggregate: type[Tally] = Tally) -> CheckpointBuilder:
+        return CheckpointBuilder(self.log, aggregate, SCHEMA, partitions=1, random=random.SystemRandom())
 
     def blocks(self) -> int:
         reader = self.log.reader(CHECKPOINTS, 0, after=None)
@@ -254,6 +263,42 @@ def test_a_raised_revision_folds_anew_and_both_releases_keep_their_rounds(system
         replayed.clear()
         assert system.run(release) == folded(system, release)
         assert 0 < len(replayed) < 2000
+
+
+def test_a_checkpoint_built_before_a_roll_spares_the_new_release_the_log(system: System, replayed: list[int]) -> None:
+    """1. The old release works. 2. A checkpoint is built for the new one, in the middle of a round of the old one's.
+    3. The old release goes on, and drops old rounds. 4. The new one takes over."""
+    system.send(1000)
+    old = system.worker()
+    system.decide(old)
+    assert system.builder(NewerTally).build(0) == Built(0, 1000, 1000, AGGREGATES + 1000 // 8)
+    assert system.builder(NewerTally).build(0) == Built(0, 1000, 0, 0)
+    system.send(1000)
+    system.decide(old)
+    old.close()
+    replayed.clear()
+    assert system.run(NewerTally) == folded(system, NewerTally)
+    assert replayed == list(range(1001, 2001))
+
+
+def test_a_checkpoint_that_is_built_again_goes_on_from_the_one_before(system: System, replayed: list[int]) -> None:
+    system.send(300)
+    system.run(commits=NEVER)
+    system.builder().build(0)
+    system.send(100)
+    system.run(commits=NEVER)
+    replayed.clear()
+    built = system.builder().build(0)
+    assert (built.number, built.read) == (402, 101)
+    assert replayed == list(range(302, 403))
+    replayed.clear()
+    assert system.run(commits=NEVER) == folded(system)
+    assert replayed == []
+
+
+def test_nothing_is_built_where_nothing_was_decided(system: System) -> None:
+    assert system.builder().build(0) == Built(0, 0, 0, 0)
+    assert system.log.end(CHECKPOINTS, 0) is None
 
 
 def test_old_rounds_are_dropped(system: System) -> None:

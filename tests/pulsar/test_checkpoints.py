@@ -1,0 +1,86 @@
+"""Checkpoints on a real Pulsar: recovery from one, one that is built before a roll, and what the keeper lets go."""
+
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from magnetar.pipelines.checkpoint_building import Built
+from magnetar.pipelines.clock import SystemClock
+from magnetar.pipelines.logs.pulsar import PulsarLog
+from magnetar.pipelines.runtime import provision
+from magnetar.pipelines.worker import Worker
+
+from tests.contract.log_contract import DEADLINE_SECONDS
+from tests.pulsar_rig import Existing
+from tests.unit.pipelines.test_checkpoints import (
+    AGGREGATES,
+    COMMANDS,
+    SCHEMA,
+    NewerTally,
+    System,
+    folded,
+    replayed,
+    tallies,
+)
+
+__all__ = ["replayed"]
+
+
+class PulsarSystem(System):
+    """One partition on a Pulsar, in a tenant of its own."""
+
+    def __init__(self, folder: Path, broker: Existing) -> None:
+        self.broker = broker
+        self.tenant = f"t{uuid.uuid4().hex[:12]}"
+        super().__init__(folder)
+
+    def open(self) -> None:
+        url, admin = self.broker.service_url, self.broker.admin_url
+        self.log = PulsarLog(url, admin, clock=SystemClock(), tenant=self.tenant)  # type: ignore[assignment]
+        provision(tallies, self.log)
+        self.publisher = self.log.publisher(COMMANDS, schema=SCHEMA.command_json)
+        self.decided = 0
+
+    def decide(self, worker: Worker) -> None:
+        """Until all that was sent is decided."""
+        before, deadline = worker.decided, time.monotonic() + DEADLINE_SECONDS
+        while self.decided + worker.decided - before < self.sent:
+            worker.step(timeout_seconds=0.1)
+            assert time.monotonic() < deadline
+        self.decided += worker.decided - before
+
+
+@pytest.fixture
+def system(broker: Existing, tmp_path: Path) -> Iterator[PulsarSystem]:
+    system = PulsarSystem(tmp_path, broker)
+    yield system
+    system.close()
+
+
+def test_recovery_reads_the_tail_of_the_log_and_comes_to_the_same_states(
+    system: PulsarSystem, replayed: list[int]
+) -> None:
+    system.send(1000)
+    assert system.run() == folded(system)
+    replayed.clear()
+    assert system.run() == folded(system)
+    assert 0 < len(replayed) < 400
+    assert replayed == list(range(replayed[0], 1002))
+
+
+def test_a_checkpoint_built_before_a_roll_spares_the_new_release_the_log(
+    system: PulsarSystem, replayed: list[int]
+) -> None:
+    system.send(1000)
+    old = system.worker()
+    system.decide(old)
+    assert system.builder(NewerTally).build(0) == Built(0, 1000, 1000, AGGREGATES + 1000 // 8)
+    assert system.builder(NewerTally).build(0) == Built(0, 1000, 0, 0)
+    system.send(1000)
+    system.decide(old)
+    old.close()
+    replayed.clear()
+    assert system.run(NewerTally) == folded(system, NewerTally)
+    assert replayed == list(range(1001, 2001))
