@@ -13,7 +13,7 @@ from magnetar.schemas.framing import write_bytes
 
 from .columns import literal
 from .container import container
-from .projected_table import ProjectedTable, meta_of
+from .projected_table import Made, ProjectedTable, meta_of
 
 STATES_MAX: Final = 200_000
 """How many states of one table are kept in memory, over all partitions. Those of the others are read back from the
@@ -35,6 +35,9 @@ class States:
     def missing(self, keys: Iterable[str]) -> list[str]:
         """The keys of which only the table knows."""
         return [] if self._is_whole else [key for key in dict.fromkeys(keys) if key not in self._states]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._states
 
     def take(self, key: str) -> Any:
         """A state that is known."""
@@ -58,6 +61,8 @@ class FoldTable(ProjectedTable):
     too. `_state` has the row as the fold gave it, byte for byte: columns are for queries.
     """
 
+    unit: ClassVar[str] = "keys"
+    counting: ClassVar[str] = "uniqExactIf(_id, {})"
     engine: ClassVar[str] = "ReplacingMergeTree(_number, _is_deleted)"
     order: ClassVar[str] = "_id"
     hidden: ClassVar[dict[str, str]] = {"_is_deleted": "UInt8", "_state": "String CODEC(ZSTD)"}
@@ -82,14 +87,15 @@ class FoldTable(ProjectedTable):
         states_max = max(1, STATES_MAX // self._source.partitions)
         self._states[partition] = States(states_max, is_whole=not self._last[partition])
 
-    def rows(self, partition: int, facts: Sequence[Fact], /) -> list[bytes]:
+    def rows(self, partition: int, facts: Sequence[Fact], /) -> Made:
         """The row of each key after its last event."""
         states, changed, last = self._states[partition], dict[str, Any](), dict[str, Fact]()
         before = self._read_back(partition, states.missing(fact.aggregate_id for fact in facts))
-        takes_meta, seed, checked = self._contract.takes_meta, self._seed, self.checked
+        takes_meta, seed, checked, new = self._contract.takes_meta, self._seed, self.checked, 0
         for fact in facts:
             key = fact.aggregate_id
             state = changed[key] if key in changed else before[key] if key in before else states.take(key)
+            new += key not in last and key not in before and key not in states
             apply = (seed if state is None else state).apply
             try:
                 after = apply(fact.event, meta_of(fact)) if takes_meta else apply(fact.event)
@@ -98,7 +104,11 @@ class FoldTable(ProjectedTable):
                 raise self.raised(fact, error) from error
             last[key] = fact
         self._changed[partition] = changed
-        return [self._row(last[key], state) for key, state in changed.items()]
+        return Made([self._row(last[key], state) for key, state in changed.items()], new)
+
+    def is_whole(self, counted: int, below: int, all_of_it: int, *, has_range: bool) -> bool:
+        """A key's older row may be gone where the range has a newer one; the key never is."""
+        return below <= counted <= all_of_it if has_range else below == counted == all_of_it
 
     def keep(self, partition: int) -> None:
         """Keep what was folded: it is in the table."""
@@ -118,7 +128,8 @@ class FoldTable(ProjectedTable):
         blocks = container(_KEYS, [write_bytes(key.encode()) for key in keys])
         with self._block(partition, blocks) as path:
             rows = self._store.query(
-                f"SELECT _id, base64Encode(_state) FROM {self.name} FINAL WHERE {self.of(partition)} AND _id IN "
-                f"(SELECT key FROM file({path}, 'Avro', {literal('key String')}))"
+                f"SELECT _id, _is_deleted, base64Encode(_state) FROM {self.name} WHERE {self.of(partition)} AND _id IN "
+                f"(SELECT key FROM file({path}, 'Avro', {literal('key String')})) ORDER BY _number DESC LIMIT 1 BY _id"
             )
-        return {key: self._codec.decode(io.BytesIO(b64decode(state))) for key, state in rows}
+        decode = self._codec.decode
+        return {key: None if is_deleted else decode(io.BytesIO(b64decode(state))) for key, is_deleted, state in rows}

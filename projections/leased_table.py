@@ -39,7 +39,18 @@ _PROGRESS: Final = (
     "ORDER BY (`projection`, generation, aggregate, partition) "
     "COMMENT 'up to which commit each partition is whole, where no pending range says so'"
 )
-ADMIN_DEFINITIONS: Final = ("CREATE DATABASE IF NOT EXISTS magnetar", _LEASES, _PENDING, _PROGRESS, GENERATIONS)
+_COUNTED: Final = (
+    "ALTER TABLE magnetar.pending ADD COLUMN IF NOT EXISTS counted UInt64 DEFAULT 0 "
+    "COMMENT 'rows, or keys of a fold, of the commits below first'"
+)
+ADMIN_DEFINITIONS: Final = (
+    "CREATE DATABASE IF NOT EXISTS magnetar",
+    _LEASES,
+    _PENDING,
+    _COUNTED,
+    _PROGRESS,
+    GENERATIONS,
+)
 INSERT_SETTINGS: Final = (
     "max_insert_threads = 1, max_threads = 1, input_format_parallel_parsing = 0, max_partitions_per_insert_block = 1, "
     "min_insert_block_size_rows = 10000000, min_insert_block_size_bytes = 0, max_insert_block_size = 10000000, "
@@ -103,8 +114,15 @@ class LeasedTable(ABC):
         """
 
     @abstractmethod
-    def check(self, partition: int, first: int, last: int, /) -> None:
-        """Raise StoreUnavailable unless all below `first` is there once, and all or nothing from there to `last`."""
+    def check(self, partition: int, first: int, last: int, counted: int, /) -> None:
+        """Raise StoreUnavailable unless all below `first` is there once, and all or nothing from there to `last`.
+
+        `counted` is what `counted` said of what is below `first`.
+        """
+
+    def counted(self, _partition: int, /) -> int:
+        """How much the table has of what was inserted before the range that is being written down, for `check`."""
+        return 0
 
     def last_numbers(self) -> dict[int, int]:
         """By partition, the number of the last commit that may be in the tables, whoever put it there."""
@@ -144,14 +162,14 @@ class LeasedTable(ABC):
         power cut can take rows that it has confirmed, or the row of the range.
         """
         rows = self._store.query(
-            f"SELECT first, last, after, owner FROM magnetar.pending WHERE {self._where(partition)} "
+            f"SELECT first, last, after, owner, counted FROM magnetar.pending WHERE {self._where(partition)} "
             "ORDER BY epoch DESC, nonce DESC, first DESC LIMIT 1"
         )
         if not rows:
-            self.check(partition, 1, 0)
+            self.check(partition, 1, 0, 0)
             return None
-        first, last, after, owner = rows[0]
-        self.check(partition, first, last)
+        first, last, after, owner, counted = rows[0]
+        self.check(partition, first, last, counted)
         place = None if after is None else MessageId(*(int(part) for part in after.split(":")))
         return Range(first, last, place, None if owner is None else bytes.fromhex(owner))
 
@@ -159,15 +177,17 @@ class LeasedTable(ABC):
         """Write the range down under the lease's epoch."""
         self._store.command(
             "INSERT INTO magnetar.pending "
-            "(`projection`, generation, aggregate, partition, epoch, nonce, first, last, after, owner) VALUES "
+            "(`projection`, generation, aggregate, partition, epoch, nonce, first, last, after, owner, counted) VALUES "
             "({projection:String}, {generation:UInt32}, {aggregate:String}, {partition:UInt16}, {epoch:UInt64}, "
-            "{nonce:String}, {first:Int64}, {last:Int64}, {after:Nullable(String)}, {owner:Nullable(String)})",
+            "{nonce:String}, {first:Int64}, {last:Int64}, {after:Nullable(String)}, {owner:Nullable(String)}, "
+            "{counted:UInt64})",
             {
                 **self._key(partition, lease),
                 "first": pending.first,
                 "last": pending.last,
                 "after": None if pending.after is None else ":".join(str(part) for part in pending.after),
                 "owner": None if pending.owner is None else pending.owner.hex(),
+                "counted": self.counted(partition),
             },
         )
 

@@ -65,7 +65,7 @@ class Mirror(LeasedTable):
         for statement in self.tables.drops():
             self._store.command(statement)
 
-    def check(self, partition: int, first: int, last: int, /) -> None:
+    def check(self, partition: int, first: int, last: int, _: int, /) -> None:
         """Count them: a commit says how many events it has. Raises StoreUnavailable."""
         count, total, events, events_below = self._store.query(
             "SELECT count(), sum(number), sum(events), sumIf(events, number < {first:Int64}) "

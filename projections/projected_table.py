@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple
 
-from magnetar.schemas import Meta, PartitionRefused
+from magnetar.schemas import Meta, PartitionRefused, StoreUnavailable
 from magnetar.schemas.aggregate_schema import AggregateSchema
 from magnetar.schemas.commit import CommitCodec, Fact
 from magnetar.schemas.derivation import Json
@@ -53,6 +53,15 @@ class Source(NamedTuple):
     schema_text: Callable[[int], str]
 
 
+class Made(NamedTuple):
+    """What the events of a range come to."""
+
+    rows: list[bytes]
+    """The rows of a block."""
+    new: int
+    """How many more rows, or keys, the table has with them."""
+
+
 def meta_of(fact: Fact) -> Meta:
     """What a projection is told of an event besides its content."""
     at = _EPOCH + timedelta(microseconds=fact.at_us)
@@ -83,12 +92,19 @@ class ProjectedTable(LeasedTable):
         self._codecs: dict[int, CommitCodec] = {}
         self._last: dict[int, int] = {}
         """By partition, the number of the last commit of which something is in the table."""
+        self._counted: dict[int, int] = {}
+        self._has: dict[int, int] = {}
+        """By partition, how much is in the table, of the pending range too."""
         self.database = quoted(schema.context)
         self.view = view_name(projection)
         self.name = f"{self.database}.{quoted(f'{self.view}__g{generation}')}"
 
     # --- what it is ---------------------------------------------------------------------------------------------------
 
+    unit: ClassVar[str]
+    """What is counted, in the plural."""
+    counting: ClassVar[str]
+    """The expression that counts it where a condition holds."""
     engine: ClassVar[str]
     order: ClassVar[str]
     hidden: ClassVar[dict[str, str]] = {}
@@ -138,11 +154,32 @@ class ProjectedTable(LeasedTable):
 
     # --- what comes in ------------------------------------------------------------------------------------------------
 
-    def check(self, partition: int, _first: int, _last: int, /) -> None:
-        """Find out how far the table is: whoever wrote to it before is stopped."""
-        ((number,),) = self._store.query(f"SELECT max(_number) FROM {self.name} WHERE {self.of(partition)}")
-        self._last[partition] = number
+    def check(self, partition: int, first: int, last: int, counted: int, /) -> None:
+        """Find out how far the table is, and count: whoever wrote to it before is stopped."""
+        older = self.counting.format(f"_number < {first}")
+        ((number, below, all_of_it),) = self._store.query(
+            f"SELECT max(_number), {older}, {self.counting.format(1)} FROM {self.name} WHERE {self.of(partition)}"
+        )
+        if not self.is_whole(counted, below, all_of_it, has_range=number >= first) or number > max(first - 1, last):
+            raise StoreUnavailable(
+                f"The table of {self.projection.__qualname__} does not fit the log on partition {partition} of "
+                f"{self._name}: it holds {all_of_it} {self.unit} up to commit {number}, of which {below} are older "
+                f"than commit {first}, and {counted} were counted before commits {first} to {last} were begun. Rows "
+                "were lost, or changed behind the projector's back.",
+                cure="Nothing is lost from the log: `magnetar rebuild` with the pipeline's module and "
+                f"{self.table.target} fills a new table from it.",
+                partition=partition,
+            )
+        self._last[partition], self._counted[partition], self._has[partition] = number, counted, all_of_it
         self.forget(partition)
+
+    @abstractmethod
+    def is_whole(self, counted: int, below: int, all_of_it: int, *, has_range: bool) -> bool:
+        """Whether that many rows, or keys, can be what has been inserted. `has_range`: the pending one is there."""
+
+    def counted(self, partition: int, /) -> int:
+        """How many rows, or keys, the table has of what is older than the range that is written down."""
+        return self._counted[partition]
 
     def of(self, partition: int) -> str:
         """The condition for the rows of a partition."""
@@ -156,19 +193,20 @@ class ProjectedTable(LeasedTable):
 
         A range is in the table as a whole or not at all. So if there is anything of it, all of it is there.
         """
-        if self._last[partition] >= inserted.first:
-            return
-        codec = self._codec_for(schema)
-        facts = [fact for payload in payloads for fact in codec.read_facts(payload, self._events)]
-        rows = self.rows(partition, facts)
-        if rows:
-            self._insert_rows(partition, lease, inserted, rows)
-            self._last[partition] = inserted.last
-        self.keep(partition)
+        if self._last[partition] < inserted.first:
+            codec = self._codec_for(schema)
+            facts = [fact for payload in payloads for fact in codec.read_facts(payload, self._events)]
+            made = self.rows(partition, facts)
+            if made.rows:
+                self._insert_rows(partition, lease, inserted, made.rows)
+                self._last[partition] = inserted.last
+            self._has[partition] += made.new
+            self.keep(partition)
+        self._counted[partition] = self._has[partition]
 
     @abstractmethod
-    def rows(self, partition: int, facts: Sequence[Fact], /) -> list[bytes]:
-        """What the events come to, as the bytes of a block."""
+    def rows(self, partition: int, facts: Sequence[Fact], /) -> Made:
+        """What the events come to."""
 
     def keep(self, partition: int) -> None:
         """What `rows` returned last is in the table."""

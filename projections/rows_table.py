@@ -7,16 +7,18 @@ from typing import Any, ClassVar
 
 from magnetar.schemas.commit import Fact
 
-from .projected_table import ProjectedTable, meta_of
+from .projected_table import Made, ProjectedTable, meta_of
 
 
 class RowsTable(ProjectedTable):
     """One generation of the table of a Rows."""
 
+    unit: ClassVar[str] = "rows"
+    counting: ClassVar[str] = "countIf({})"
     engine: ClassVar[str] = "MergeTree"
     order: ClassVar[str] = "_at, _id, _version"
 
-    def rows(self, _: int, facts: Sequence[Fact], /) -> list[bytes]:
+    def rows(self, _: int, facts: Sequence[Fact], /) -> Made:
         """Every row that `project` gives for each event."""
         project: Any = self.projection.project  # type: ignore[attr-defined]
         takes_meta, encode, framed, checked = self._contract.takes_meta, self._codec.encode, self.framed, self.checked
@@ -27,4 +29,8 @@ class RowsTable(ProjectedTable):
                 made += [framed(fact, encode(checked(row))) for row in found or ()]
             except Exception as error:
                 raise self.raised(fact, error) from error
-        return made
+        return Made(made, len(made))
+
+    def is_whole(self, counted: int, below: int, all_of_it: int, *, has_range: bool) -> bool:
+        """Rows stay as they are."""
+        return below == counted and (has_range or all_of_it == below)

@@ -10,7 +10,7 @@ import pytest
 from magnetar.projections import Fold, fold_table
 from magnetar.projections.projected_table import ProjectedTable
 from magnetar.projections.store import Store
-from magnetar.schemas import LeaseLost, PartitionRefused
+from magnetar.schemas import LeaseLost, PartitionRefused, StoreUnavailable
 
 from tests.unit.projections.projected import Balance, Boxes, Emptied, Ignored, Large, Put, Taken
 
@@ -162,3 +162,25 @@ def test_an_error_of_the_users_code_names_the_event(store: Store, tmp_path: Path
     with pytest.raises(PartitionRefused, match=what):
         boxes.run()
     assert boxes.rows("total") == []
+
+
+@pytest.mark.parametrize("projection", [Large, Balance])
+@pytest.mark.parametrize("change", ["DELETE WHERE _id = 'b'", "DELETE WHERE 1", "added"])
+def test_a_table_that_was_changed_by_hand_is_not_written_any_more(
+    store: Store, tmp_path: Path, projection: type[Any], change: str
+) -> None:
+    boxes = Boxes(store, tmp_path, projection)
+    for nth in range(6):
+        boxes.commit("abc"[nth % 3], Put(100))
+    boxes.run(range_commits_max=3)
+    boxes.run()
+    if change == "added":
+        row = "'foreign', 5, '2026-01-01', 1, 0, 'Box'"
+        columns = "_id, _version, _at, _number, _partition, _aggregate"
+        store.command(f"INSERT INTO {boxes.table.name} ({columns}) VALUES ({row})")
+    else:
+        store.command(f"ALTER TABLE {boxes.table.name} {change} SETTINGS mutations_sync = 2")
+    with pytest.raises(
+        StoreUnavailable, match=f"The table of {projection.__name__} does not fit the log.*{projection.__name__}"
+    ):
+        boxes.loop()

@@ -1,0 +1,99 @@
+"""From the log into the tables of rows and of a fold, by the shipped projector, with the mirror fed before."""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+from magnetar.pipelines.clock import SystemClock
+from magnetar.pipelines.log import Entry, Log
+from magnetar.pipelines.logs.sqlite import SqliteLog
+from magnetar.pipelines.projector import Projector
+from magnetar.pipelines.runtime import provision
+from magnetar.pipelines.settings import Settings
+from magnetar.projections.store import Store, embedded_dsn
+from magnetar.schemas import MessageId, partition_of, uuid7
+from magnetar.schemas.command_message import CommandEnvelope, encode_ids_to_time
+from magnetar.schemas.commit import CommitCodec, Source, write_source
+
+from magnetar import Fold, Meta, Pipeline, Rows
+
+from .domain import Box, BoxPut
+from .worker import EVENTS, NOTE, PARTITIONS, SCHEMA, Measured
+
+AT_US = 1_767_225_600_000_000
+
+
+class Putting(Rows):
+    """What was put in."""
+
+    box: str
+    amount: int
+    total: int
+
+    @classmethod
+    def project(cls, event: BoxPut, meta: Meta) -> tuple[Self, ...]:
+        return (cls(meta.id, event.amount, event.total),)
+
+
+class Content(Fold):
+    """What is in each box."""
+
+    total: int = 0
+    puts: int = 0
+
+    def apply(self, event: BoxPut) -> Self:
+        return self.replace(total=event.total, puts=self.puts + 1)
+
+
+def append(log: Log, events: int, keys: int) -> None:
+    """Write so many events of so many boxes into the log, as a worker would."""
+    codec, owner = CommitCodec(SCHEMA), bytes(16)
+    by_partition: dict[int, list[tuple[str, int]]] = {}
+    for n in range(events):
+        by_partition.setdefault(partition_of(f"box-{n % keys}", PARTITIONS), []).append((f"box-{n % keys}", n // keys))
+    source = write_source(Source(MessageId(1), AT_US // 1000, "00000000-0000-0000-0000-000000000007"))
+    for partition, each in by_partition.items():
+        appender = log.fence(EVENTS, partition, schema=SCHEMA.commit_json, name="bench")
+        entries = [Entry("", codec.claim(owner, 0, "bench"))]
+        for number, (id, version) in enumerate(each, 1):
+            envelope = CommandEnvelope(id, uuid7(AT_US // 1000, number), AT_US + number)
+            tail = codec.accepted([BoxPut(1, version + 1, NOTE)])
+            ids = encode_ids_to_time(envelope)
+            entries.append(Entry(id, codec.encode(number, owner, envelope, version, ids, source, tail)))
+        for start in range(0, len(entries), 5000):
+            appender.append(entries[start : start + 5000], timeout_seconds=60)
+        appender.close()
+
+
+def feed(log: Log, store: Store, data: Path, pipeline: Pipeline) -> float:
+    """Feed all tables of a pipeline to the end of the log; returns the seconds."""
+    projector = Projector(pipeline, log, store, Settings(data=data), clock=SystemClock())
+    projector.prepare()
+    projector.open()
+    start = time.perf_counter()
+    while projector.step():
+        pass
+    seconds = time.perf_counter() - start
+    projector.close()
+    return seconds
+
+
+def run(events: int, keys: int = 100_000) -> Iterator[Measured]:
+    """Measure each over the same log, with the mirror fed before."""
+    with tempfile.TemporaryDirectory() as folder:
+        log, data = SqliteLog(Path(folder) / "data", SystemClock()), Path(folder) / "data"
+        kinds: tuple[tuple[str, list[Any]], ...] = (("rows", [Putting]), ("fold", [Content]))
+        provision(Pipeline("boxes", aggregates=[Box], partitions=PARTITIONS), log)
+        append(log, events, keys)
+        store = Store(embedded_dsn(data))
+        feed(log, store, data, Pipeline("boxes", aggregates=[Box], partitions=PARTITIONS))
+        for name, projections in kinds:
+            pipeline = Pipeline("boxes", aggregates=[Box], projections=projections, partitions=PARTITIONS)
+            seconds = feed(log, store, data, pipeline)
+            view = "putting" if name == "rows" else "content"
+            ((counted,),) = store.query(f"SELECT {'count()' if name == 'rows' else 'sum(puts)'} FROM boxes.{view}")
+            yield Measured(name, events / seconds, counted)
+        store.close()
+        log.close()
