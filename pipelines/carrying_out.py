@@ -45,11 +45,11 @@ class CarryingOut:
     """A wish on its way. It is written down once; all that comes later goes on from what stands in the tables."""
 
     def __init__(
-        self, pipeline: Pipeline, settings: Settings, aggregates: Sequence[str], wish: Wish, clock: Clock, show: Show
+        self, pipeline: Pipeline, settings: Settings, names: Sequence[str], wish: Wish, clock: Clock, show: Show
     ) -> None:
         self._pipeline = pipeline
         self._settings = settings
-        self._aggregates = aggregates
+        self._names = names
         self._wish = wish
         self._clock = clock
         self._show = show
@@ -80,7 +80,7 @@ class CarryingOut:
         """Through the one that runs; returns whether it is done."""
         try:
             if not self._is_written:
-                send_wish(endpoint, self._pipeline.name, self._wish, self._aggregates)
+                send_wish(endpoint, self._pipeline.name, self._wish, self._names)
                 self._is_written = True
             done = self._look(asking(endpoint))
         except httpx.TransportError:  # its process is gone, or as good as gone
@@ -100,7 +100,7 @@ class CarryingOut:
         def first(projector: Projector) -> None:
             projectors.append(projector)
             if not self._is_written:
-                projector.wish(self._wish, self._aggregates)
+                projector.wish(self._wish, self._names)
                 self._is_written = True
 
         def stopped_or_done() -> bool:
@@ -128,6 +128,6 @@ class CarryingOut:
 
     def _look(self, ask: Ask) -> bool:
         # In this order: a swap between the two questions would leave the picture from before it as the last one.
-        done = all(generations_of(ask, self._pipeline, each).wanted is None for each in self._aggregates)
-        self._show(statuses(ask, self._pipeline, self._aggregates))
+        done = all(generations_of(ask, self._pipeline, each).wanted is None for each in self._names)
+        self._show(statuses(ask, self._pipeline, self._names))
         return done

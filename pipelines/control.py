@@ -12,6 +12,7 @@ from magnetar.projections.query import Endpoint
 from magnetar.schemas import MagnetarError, SettingsError
 
 from .pipeline import Pipeline
+from .targets import target_of
 from .wishes import Wish
 
 
@@ -30,7 +31,7 @@ def take_wish(projector: TakesWishes, pipeline: Pipeline, body: bytes) -> bytes:
     """
     try:
         asked = json.loads(body)
-        wish, context, aggregates = Wish(asked["wish"]), str(asked["pipeline"]), [str(a) for a in asked["aggregates"]]
+        wish, context, names = Wish(asked["wish"]), str(asked["pipeline"]), [str(a) for a in asked["names"]]
     except (ValueError, KeyError, TypeError) as error:
         raise SettingsError(
             "That is no wish.", cure="Use `magnetar rebuild` of the version that runs the pipeline."
@@ -40,17 +41,17 @@ def take_wish(projector: TakesWishes, pipeline: Pipeline, body: bytes) -> bytes:
             f"The pipeline that runs on this data folder is {pipeline.name!r}, not {context!r}.",
             cure="Name its module, or the other one's folder with --data.",
         )
-    for aggregate in aggregates:
-        pipeline.schema_of(aggregate)
-    projector.wish(wish, aggregates)
+    for name in names:
+        target_of(pipeline, name)
+    projector.wish(wish, names)
     return b"{}"
 
 
-def send_wish(endpoint: Endpoint, pipeline: str, wish: Wish, aggregates: Sequence[str]) -> None:
+def send_wish(endpoint: Endpoint, pipeline: str, wish: Wish, names: Sequence[str]) -> None:
     """Ask a running projector. Raises what it raises, and httpx.TransportError if nothing answers there."""
     response = httpx.post(
         f"{endpoint.url}control/generations",
-        json={"wish": wish.value, "pipeline": pipeline, "aggregates": list(aggregates)},
+        json={"wish": wish.value, "pipeline": pipeline, "names": list(names)},
         headers={"X-ClickHouse-Key": endpoint.token},
         timeout=30.0,
     )

@@ -122,7 +122,7 @@ class Feeding:
             partition,
             lambda after: source.open(table.aggregate, partition, after),
             nonce=random.SystemRandom().randbytes(16).hex(),
-            range_commits_max=self._range_commits_max,
+            range_commits_max=min(self._range_commits_max, self._stores[table].range_commits_max),
             failpoint=source.failpoint,
         )
 

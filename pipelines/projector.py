@@ -23,7 +23,7 @@ from magnetar.projections.rows_table import RowsTable
 from magnetar.projections.sql_views import create_view
 from magnetar.projections.store import Store, embedded_dsn
 from magnetar.projections.views import RESERVED, views
-from magnetar.schemas import StoreUnavailable, TopicKind, wire_name
+from magnetar.schemas import StoreUnavailable, TopicKind
 
 from .clock import Clock, SystemClock
 from .control import take_wish
@@ -31,10 +31,10 @@ from .feeding import Feeding, Source
 from .kept import kept
 from .log import Log
 from .pipeline import Pipeline
-from .rebuild import Filler, catch_up, is_near
+from .rebuild import Filler, Furthest, catch_up, is_near
 from .runtime import collect_rarely, provision
 from .settings import Settings, open_log
-from .targets import Target, targets_of
+from .targets import Target, projection_of, targets_of
 from .wishes import Wish
 
 IDLE_SECONDS: Final = 0.05
@@ -99,6 +99,7 @@ class Projector:
                     self._prepare_tables(target, generation, is_newest=generation == known.fed[-1])
                 else:  # whoever dropped it may have been killed before it was gone
                     self._drop_tables(target, generation)
+            self._begin_again(target)
         self._create_views()
 
     def _define(self) -> None:
@@ -112,12 +113,21 @@ class Projector:
             try:
                 made.prepare()
             except StoreUnavailable as error:
-                if is_newest:
+                is_due = is_newest and "is_outgrown" in error.fields
+                if is_newest and not is_due:
                     raise
-                self._logger.warning("generation outgrown", **table._asdict(), what=error.what)
+                said = "rebuild is due" if is_due else "generation outgrown"
+                self._logger.warning(said, **table._asdict(), what=error.what, cure=error.cure)
                 continue
             self._tables[table] = made
             self._feeding(table).add(made)
+
+    def _begin_again(self, target: Target) -> None:
+        """What other code has begun to fill can never be shown: this code fills another one instead."""
+        filling = self._known[target.name].filling
+        if filling is not None and any(table not in self._tables for table in target.tables(filling)):
+            self._write(target, [Step(filling, Kind.DROPPED), Step(self._known[target.name].last + 1, Kind.WANTED)])
+            self._wished.set()
 
     def _drop_tables(self, target: Target, generation: int) -> None:
         for table in target.tables(generation):
@@ -126,7 +136,7 @@ class Projector:
     def _make(self, table: Table) -> LeasedTable:
         if table.projection == MIRROR:
             return self._mirror(table)
-        projection = next(each for each in self._pipeline.projections if wire_name(each) == table.projection)
+        projection = projection_of(self._pipeline, table.projection)
         kind = FoldTable if issubclass(projection, Fold) else RowsTable
         return kind(
             self._store,
@@ -292,7 +302,7 @@ class Projector:
         tables = target.tables(generation)
         if any(table not in self._tables for table in tables):
             return
-        shown = {table: self._make(self._shown(table)) for table in tables}
+        shown = {table: self._goal(table) for table in tables}
         if not self._is_filling(tables[0]):
             if self._catch_up(shown, self._live):
                 self._swap(target, generation)
@@ -303,7 +313,13 @@ class Projector:
                         filling.move(table, self._live)
                     self._swap(target, generation)
 
-    def _catch_up(self, shown: Mapping[Table, LeasedTable], feeding: Feeding) -> bool:
+    def _goal(self, table: Table) -> Furthest:
+        """How far a table has to be to be shown: as far as what is shown now, which other code may have left behind,
+        and as the mirror."""
+        mirror = Table(MIRROR, table.aggregate, self._known[table.aggregate].shown)
+        return Furthest([self._make(each) for each in {self._shown(table), mirror}])
+
+    def _catch_up(self, shown: Mapping[Table, Furthest], feeding: Feeding) -> bool:
         partitions = self._pipeline.partitions
         return all(catch_up(shown[table], feeding, table, partitions=partitions) for table in shown)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -73,12 +73,26 @@ class Filler:
             self._error = error
 
 
-def is_near(shown: LeasedTable, feeding: Feeding, table: Table) -> bool:
+class Furthest:
+    """What a generation has to come up to: the furthest of some tables on each partition."""
+
+    def __init__(self, tables: Sequence[LeasedTable]) -> None:
+        self._tables = tables
+
+    def last_numbers(self) -> dict[int, int]:
+        """By partition, the number of the last commit that one of them has."""
+        found: dict[int, int] = {}
+        for partition, number in (each for table in self._tables for each in table.last_numbers().items()):
+            found[partition] = max(number, found.get(partition, 0))
+        return found
+
+
+def is_near(shown: Furthest, feeding: Feeding, table: Table) -> bool:
     """Whether the table is behind the shown one by so little that it may be swapped in soon."""
     return sum(behind(shown.last_numbers(), feeding.numbers(table)).values()) <= SWAP_COMMITS_MAX
 
 
-def catch_up(shown: LeasedTable, feeding: Feeding, table: Table, *, partitions: int) -> bool:
+def catch_up(shown: Furthest, feeding: Feeding, table: Table, *, partitions: int) -> bool:
     """Feed the table until every partition is as far as the shown one's, which nobody feeds meanwhile.
 
     Returns whether it came to that: a partition that is lost keeps the views from being swapped.

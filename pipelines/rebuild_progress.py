@@ -36,7 +36,7 @@ class Lines:
         """Print, if it is time."""
         filling = [each for each in statuses if each.state == "filling"]
         for each in filling:
-            self._began.setdefault((each.aggregate, each.generation), (self._clock.monotonic(), each.commits))
+            self._began.setdefault((each.table, each.generation), (self._clock.monotonic(), each.commits))
         if self._clock.monotonic() < self._next_at:
             return
         self._next_at = self._clock.monotonic() + _LINE_SECONDS
@@ -44,7 +44,7 @@ class Lines:
             self._print(each, self._seconds_left(each))
 
     def _seconds_left(self, each: GenerationStatus) -> float | None:
-        at, commits = self._began[each.aggregate, each.generation]
+        at, commits = self._began[each.table, each.generation]
         seconds, done = self._clock.monotonic() - at, each.commits - commits
         return max(0, each.of_commits - each.commits) * seconds / done if done > 0 else None
 
@@ -54,7 +54,7 @@ class Lines:
             return
         left = "" if seconds_left is None else f", {seconds_left:,.0f} s left"
         typer.echo(
-            f"{each.aggregate}: generation {each.generation} has {each.commits:,} of {each.of_commits:,} commits{left}"
+            f"{each.table}: generation {each.generation} has {each.commits:,} of {each.of_commits:,} commits{left}"
         )
 
 
@@ -78,9 +78,9 @@ def progress(clock: Clock, *, json: bool) -> Generator[Bar]:
 
         def show(self, statuses: Sequence[GenerationStatus]) -> None:
             for each in statuses:
-                key = each.aggregate, each.generation
+                key = each.table, each.generation
                 if each.state == "filling" and key not in self._tasks:
-                    self._tasks[key] = self._bars.add_task(f"{each.aggregate}, generation {each.generation}")
+                    self._tasks[key] = self._bars.add_task(f"{each.table}, generation {each.generation}")
                 if key in self._tasks:
                     self._bars.update(self._tasks[key], completed=each.commits, total=each.of_commits)
 

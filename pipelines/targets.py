@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from magnetar.projections import Fold, Rows
 from magnetar.projections.freshness import MIRROR
 from magnetar.projections.leased_table import Table
-from magnetar.schemas import wire_name
+from magnetar.schemas import SettingsError, wire_name
 
 from .pipeline import Pipeline
 
@@ -32,6 +32,22 @@ class Target(NamedTuple):
     def steps_key(self, context: str) -> tuple[str, str]:
         """Under what its steps are written down."""
         return self.projection, f"{context}/{self.aggregates[0]}" if self.projection == MIRROR else context
+
+
+def target_of(pipeline: Pipeline, name: str) -> Target:
+    """The one of that name. Raises SettingsError if there is none."""
+    targets = targets_of(pipeline)
+    if name not in targets:
+        raise SettingsError(
+            f"The pipeline {pipeline.name!r} has no aggregate {name!r}, and no projection with a table of that name.",
+            cure=f"It has: {', '.join(targets)}.",
+        )
+    return targets[name]
+
+
+def projection_of(pipeline: Pipeline, target: str) -> type[Any]:
+    """The class of a target that is no mirror."""
+    return next(each for each in pipeline.projections if wire_name(each) == target)
 
 
 def targets_of(pipeline: Pipeline) -> dict[str, Target]:

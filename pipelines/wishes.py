@@ -18,17 +18,17 @@ class Wish(StrEnum):
     CANCEL = "cancel"
 
     def steps(self, known: Mapping[str, Generations]) -> dict[str, list[Step]]:
-        """By aggregate, the steps to be written down, wherever it is possible.
+        """By name, the steps to be written down, wherever it is possible.
 
         Raises SettingsError, with the first one's reason, if it is possible for none.
         """
         found: dict[str, list[Step]] = {}
         refused: list[SettingsError] = []
-        for aggregate, generations in known.items():
+        for name, generations in known.items():
             try:
-                found[aggregate] = self._steps(generations)
+                found[name] = self._steps(generations)
             except SettingsError as error:
-                refused.append(SettingsError(f"{aggregate}: {error.what}", cure=error.cure))
+                refused.append(SettingsError(f"{name}: {error.what}", cure=error.cure))
         if refused and not found:
             raise refused[0]
         return found

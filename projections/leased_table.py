@@ -7,7 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 from magnetar.schemas import LeaseLost, MessageId, StoreUnavailable
 
@@ -91,6 +91,9 @@ class LeasedTable(ABC):
         self._name = f"{context}/{table.aggregate}"
         self._folder = folder
         self._failpoint = failpoint or (lambda _: None)
+
+    range_commits_max: ClassVar[int] = 10_000_000
+    """Commits in one range at most, for what this kind makes of them."""
 
     # --- what differs by kind -----------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from magnetar.schemas import MessageId
 from magnetar.schemas.read_rule import Mark
@@ -48,6 +48,32 @@ def table_sizes(ask: Ask, context: str) -> dict[str, tuple[int, int]]:
         f"WHERE active AND database = {literal(context)} GROUP BY table"
     )
     return {f"{quoted(context)}.{quoted(row['table'])}": (int(row["n"]), int(row["size"])) for row in rows}
+
+
+FINGERPRINT: Final = "extract(comment, 'fingerprint ([0-9a-f]{16})')"
+"""What of a table's comment says under which declaration it is filled."""
+
+
+def fingerprinted(said: str, fingerprint: str) -> str:
+    """A table's comment."""
+    return f"{said} (fingerprint {fingerprint})"
+
+
+def fingerprints(ask: Ask, context: str) -> dict[str, str]:
+    """By quoted table, the declaration under which it is filled, where it says so."""
+    rows = ask(f"SELECT name, {FINGERPRINT} AS found FROM system.tables WHERE database = {literal(context)}")
+    return {f"{quoted(context)}.{quoted(row['name'])}": row["found"] for row in rows if row["found"]}
+
+
+def taken_in(ask: Ask, context: str) -> dict[tuple[str, str, int], int]:
+    """By projection, aggregate and generation, how many commits the tables have, over all partitions."""
+    prefix = f"{context}/"
+    rows = ask(
+        "SELECT p, a, g, toString(sum(n)) AS n FROM (SELECT `projection` AS p, aggregate AS a, generation AS g, "
+        "argMax(last, (epoch, nonce, first, last)) AS n FROM magnetar.pending "
+        f"WHERE startsWith(aggregate, {literal(prefix)}) GROUP BY p, a, g, partition) GROUP BY p, a, g"
+    )
+    return {(row["p"], row["a"].removeprefix(prefix), row["g"]): int(row["n"]) for row in rows}
 
 
 def _mark(row: dict[str, Any]) -> Mark:

@@ -20,6 +20,7 @@ from .container import container
 from .contracts import codec_of, contract_of
 from .declarations import Row, view_name
 from .leased_table import LeasedTable, Table
+from .progress import FINGERPRINT, fingerprinted
 from .range_loop import Lease, Range
 from .sql_views import said_of
 from .store import Store
@@ -101,6 +102,8 @@ class ProjectedTable(LeasedTable):
 
     # --- what it is ---------------------------------------------------------------------------------------------------
 
+    range_commits_max: ClassVar[int] = 20_000
+    """A range is in memory as Python objects, about a kilobyte for each event, and keeps the others waiting."""
     unit: ClassVar[str]
     """What is counted, in the plural."""
     counting: ClassVar[str]
@@ -122,12 +125,28 @@ class ProjectedTable(LeasedTable):
             f"CREATE TABLE IF NOT EXISTS {self.name} (\n  {lines}\n) ENGINE = {self.engine} "
             f"PARTITION BY (_aggregate, _partition) ORDER BY ({self.order}) "
             f"SETTINGS non_replicated_deduplication_window = {window}, share_nested_offsets = 0 "
-            f"COMMENT {literal(said_of(self.projection))}"
+            f"COMMENT {literal(fingerprinted(said_of(self.projection), self.fingerprint))}"
         )
 
+    @property
+    def fingerprint(self) -> str:
+        """What the declaration is."""
+        return self._contract.fingerprint(self.projection.revision)  # type: ignore[attr-defined]
+
     def prepare(self) -> None:
-        """Create the table."""
+        """Create the table. Raises StoreUnavailable if it is there, and was filled under another declaration."""
         self._store.command(self.definition())
+        ((found,),) = self._store.query(
+            f"SELECT {FINGERPRINT} FROM system.tables WHERE database = {{database:String}} AND name = {{name:String}}",
+            {"database": self._source.schema.context, "name": f"{self.view}__g{self.table.generation}"},
+        )
+        if found != self.fingerprint:
+            raise StoreUnavailable(
+                f"{self.projection.__qualname__} has changed: generation {self.table.generation} was filled by other "
+                "code, and stays as it is.",
+                cure=f"`magnetar rebuild` with the pipeline's module and {self.table.target} fills a new table.",
+                is_outgrown=True,
+            )
 
     def show(self, _: Callable[[str], None] = lambda _: None, /) -> None:
         """Let the view show this generation."""

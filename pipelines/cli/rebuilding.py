@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from magnetar.schemas import SettingsError
@@ -11,6 +11,8 @@ from magnetar.schemas import SettingsError
 from .shared import EXIT_INTERRUPTED, AsJson, Data, Target, print_json, print_table
 
 if TYPE_CHECKING:
+    from magnetar.projections.progress import Ask
+
     from ..pipeline import Pipeline
     from ..rebuild_status import GenerationStatus
     from ..settings import Settings
@@ -19,9 +21,13 @@ if TYPE_CHECKING:
 
 def rebuild(
     target: Target,
-    aggregates: Annotated[
-        list[str] | None, typer.Argument(metavar="[AGGREGATE]...", help="Of these only: `Order`.", show_default=False)
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...", help="These only: an aggregate, or a projection that is a table.", show_default=False
+        ),
     ] = None,
+    changed: Annotated[bool, typer.Option("--changed", help="The projections whose code has changed.")] = False,
     status: Annotated[bool, typer.Option("--status", help="Show the generations; change nothing.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how much it is; change nothing.")] = False,
     rollback: Annotated[bool, typer.Option("--rollback", help="Show what was shown before the last swap.")] = False,
@@ -42,6 +48,8 @@ def rebuild(
 
     `magnetar rebuild shop.pipeline Order`
 
+    `magnetar rebuild shop.pipeline --changed`
+
     `magnetar rebuild shop.pipeline --rollback`
     """
     from ..loading import load_pipeline
@@ -49,13 +57,27 @@ def rebuild(
 
     wish = _wish(status=status, dry_run=dry_run, rollback=rollback, drop_old=drop_old, cancel=cancel)
     pipeline, settings = load_pipeline(target), load_settings(data=data)
-    for each in aggregates or ():
-        pipeline.schema_of(each)
-    named = aggregates or list(pipeline.aggregates)
-    if wish is None:
+    named = _named(pipeline, settings, names or [], changed=changed)
+    if not named:
+        typer.echo("Every table is filled by the code as it is: no rebuild is due.")
+    elif wish is None:
         _say_status(_look(pipeline, settings, named), settings, dry_run=dry_run, json=json)
     else:
         _carry_out(pipeline, settings, named, wish, json=json)
+
+
+def _named(pipeline: Pipeline, settings: Settings, names: list[str], *, changed: bool) -> list[str]:
+    """What is meant. Raises SettingsError for a name that means nothing here."""
+    from .. import rebuild_status
+    from ..targets import target_of, targets_of
+
+    for each in names:
+        target_of(pipeline, each)
+    if changed and names:
+        raise SettingsError("--changed says itself which tables are meant.", cure="Give either names or --changed.")
+    if changed:
+        return rebuild_status.changed(_asking(settings), pipeline)
+    return names or list(targets_of(pipeline))
 
 
 def _wish(*, status: bool, dry_run: bool, rollback: bool, drop_old: bool, cancel: bool) -> Wish | None:
@@ -69,7 +91,7 @@ def _wish(*, status: bool, dry_run: bool, rollback: bool, drop_old: bool, cancel
     return Wish.ROLLBACK if rollback else Wish.DROP_OLD if drop_old else Wish.CANCEL if cancel else Wish.REBUILD
 
 
-def _carry_out(pipeline: Pipeline, settings: Settings, aggregates: Sequence[str], wish: Wish, *, json: bool) -> None:
+def _carry_out(pipeline: Pipeline, settings: Settings, names: Sequence[str], wish: Wish, *, json: bool) -> None:
     from ..carrying_out import CarryingOut
     from ..clock import SystemClock
     from ..logging import configure_logging
@@ -85,7 +107,7 @@ def _carry_out(pipeline: Pipeline, settings: Settings, aggregates: Sequence[str]
             bar.show(statuses)
 
         stopped = StopSignal()
-        is_done = CarryingOut(pipeline, settings, aggregates, wish, clock, show).run(stopped)
+        is_done = CarryingOut(pipeline, settings, names, wish, clock, show).run(stopped)
     if not is_done:
         typer.echo("magnetar: not done yet; it goes on while the pipeline runs, or when you run this again.", err=True)
         raise typer.Exit(EXIT_INTERRUPTED)
@@ -94,24 +116,28 @@ def _carry_out(pipeline: Pipeline, settings: Settings, aggregates: Sequence[str]
         return
     for each in sorted(found, key=lambda each: each.state != "shown"):
         if each.state == "shown":
-            typer.echo(f"{each.aggregate}: generation {each.generation} is shown, with {each.commits:,} commits.")
+            typer.echo(f"{each.table}: generation {each.generation} is shown, with {each.commits:,} commits.")
         elif each.state == "kept":
             typer.echo(
-                f"{each.aggregate}: generation {each.generation} is kept up to date: --rollback shows it again, "
+                f"{each.table}: generation {each.generation} is kept up to date: --rollback shows it again, "
                 "--drop-old removes it."
             )
 
 
-def _look(pipeline: Pipeline, settings: Settings, aggregates: Sequence[str]) -> list[GenerationStatus]:
+def _asking(settings: Settings) -> Ask:
     from magnetar.projections.query import QueryFormat, query
     from msgspec.json import decode
 
-    from ..rebuild_status import statuses
-
-    def ask(sql: str) -> list[dict[str, object]]:
+    def ask(sql: str) -> list[dict[str, Any]]:
         return [decode(line) for line in query(settings.data, sql, QueryFormat.JSONL).splitlines()]
 
-    return statuses(ask, pipeline, aggregates)
+    return ask
+
+
+def _look(pipeline: Pipeline, settings: Settings, names: Sequence[str]) -> list[GenerationStatus]:
+    from ..rebuild_status import statuses
+
+    return statuses(_asking(settings), pipeline, names)
 
 
 def _say_status(found: Sequence[GenerationStatus], settings: Settings, *, dry_run: bool, json: bool) -> None:
@@ -119,9 +145,9 @@ def _say_status(found: Sequence[GenerationStatus], settings: Settings, *, dry_ru
         if json:
             print_json([each._asdict() for each in found])
         else:
-            columns = ("aggregate", "generation", "state", "commits", "events", "MB")
+            columns = ("table", "generation", "state", "commits", "rows", "MB")
             rows = [
-                (each.aggregate, each.generation, each.state, each.commits, each.events, _megabytes(each.disk_bytes))
+                (each.table, each.generation, each.state, each.commits, each.rows, _megabytes(each.disk_bytes))
                 for each in found
             ]
             print_table(columns, rows)
@@ -135,19 +161,19 @@ def _say_status(found: Sequence[GenerationStatus], settings: Settings, *, dry_ru
     if json:
         fields = [
             {
-                "aggregate": each.aggregate,
+                "table": each.table,
                 "commits": each.commits,
-                "events": each.events,
+                "rows": each.rows,
                 "seconds": seconds_for(each.commits),
                 "disk_bytes": each.disk_bytes,
             }
             for each in shown
         ]
-        print_json({"aggregates": fields, "disk_free_bytes": free})
+        print_json({"tables": fields, "disk_free_bytes": free})
         return
     for each in shown:
         typer.echo(
-            f"{each.aggregate}: {each.commits:,} commits with {each.events:,} events, about "
+            f"{each.table}: {each.commits:,} commits with {each.rows:,} rows, about "
             f"{seconds_for(each.commits):,} s, about {_megabytes(each.disk_bytes)} MB on disk."
         )
     typer.echo(f"{_megabytes(free)} MB are free. Nothing was changed.")
