@@ -59,8 +59,8 @@ recordings: $(ENVIRONMENT) ## play the main flows on a terminal, and write docs/
 	.venv/bin/python -P tools/record.py
 
 .PHONY: bench
-bench: $(ENVIRONMENT) ## measure speeds beside their floors
-	.venv/bin/python -m benchmarks
+bench: $(ENVIRONMENT) ## measure speeds beside their floors; BROKER=pulsar on a real Pulsar
+	$(if $(filter-out pulsar,$(BROKER)),MAGNETAR_BROKER='$(BROKER)') .venv/bin/python -m benchmarks $(if $(BROKER),--broker pulsar)
 
 .PHONY: dist
 dist: $(ENVIRONMENT) ## build what is released into dist/: sdist, wheel, SHA256SUMS (docs/releasing.md)

@@ -1,24 +1,25 @@
 """From the log into ClickHouse, beside inserting the same blocks ready-made."""
 
-import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from magnetar.pipelines.clock import SystemClock
-from magnetar.pipelines.logs.sqlite import SqliteLog
+from magnetar.pipelines.log import Log
 from magnetar.pipelines.projector import Projector
 from magnetar.pipelines.runtime import provision
-from magnetar.pipelines.settings import Settings
+from magnetar.pipelines.settings import Settings, open_log
 from magnetar.projections.columns import literal, structure
 from magnetar.projections.container import container
 from magnetar.projections.leased_table import INSERT_SETTINGS
 from magnetar.projections.store import Store, embedded_dsn
 from magnetar.projections.tables import MirrorTables
 
-from .worker import EVENTS, PARTITIONS, SCHEMA, Measured, boxes, decide, fill
+from .broker import fresh, stored
+from .measured import Measured, Took
+from .worker import EVENTS, PARTITIONS, SCHEMA, boxes, decide, fill
 
 BLOCK = 50_000
+DEADLINE_SECONDS = 600
 
 
 def counted(store: Store) -> int:
@@ -27,55 +28,54 @@ def counted(store: Store) -> int:
     return int(rows)
 
 
-def mirror(log: SqliteLog, store: Store, folder: Path) -> float:
-    """The shipped projector, from nothing to the end of the log; returns the seconds."""
+def mirror(log: Log, store: Store, folder: Path, events: int) -> Took:
+    """The shipped projector, from nothing to the end of the log."""
     projector = Projector(boxes, log, store, Settings(data=folder), clock=SystemClock())
     projector.prepare()
     projector.open()
-    start = time.perf_counter()
-    while projector.step():
-        pass
-    seconds = time.perf_counter() - start
+    done, start = 0, Took.now()
+    while done < events:
+        done += projector.step()
+        assert Took.since(start).seconds < DEADLINE_SECONDS, f"{done} of {events} events were mirrored in time"
+    took = Took.since(start)
     projector.close()
-    return seconds
+    return took
 
 
-def ready_made(log: SqliteLog, store: Store, folder: Path) -> float:
-    """The same tables, the same statements and the same blocks, written to files before; returns the seconds."""
+def ready_made(log: Log, store: Store, folder: Path, _: int) -> Took:
+    """The same tables, the same statements and the same blocks, written to files before."""
     projector = Projector(boxes, log, store, Settings(data=folder), clock=SystemClock())
     projector.prepare()
     files: list[tuple[int, Path]] = []
     for partition in range(PARTITIONS):
-        reader, number = log.reader(EVENTS, partition, after=None), 0
-        while messages := reader.read(messages_max=BLOCK, timeout_seconds=0):
-            path = folder / f"{partition}-{number}.avro"
-            parts = container(SCHEMA.commit_json, [m.payload for m in messages if m.payload[0]])
-            path.write_bytes(b"".join(parts))
+        payloads = [m.payload for messages in stored(log, EVENTS, partition) for m in messages if m.payload[0]]
+        for first in range(0, len(payloads), BLOCK):
+            path = folder / f"{partition}-{first}.avro"
+            path.write_bytes(b"".join(container(SCHEMA.commit_json, payloads[first : first + BLOCK])))
             files.append((partition, path))
-            number += 1
     tables = MirrorTables(SCHEMA, partitions=PARTITIONS)
-    start = time.perf_counter()
+    start = Took.now()
     for partition, path in files:
         source = f"FROM file({literal(str(path))}, 'Avro', {literal(structure(SCHEMA.commit_schema))})"
         for table, statement in tables.inserts(SCHEMA.commit_json, source, partition, "1").items():
             store.command(f"{statement} SETTINGS insert_deduplication_token = '{path.name}-{table}', {INSERT_SETTINGS}")
-    seconds = time.perf_counter() - start
+    took = Took.since(start)
     projector.close()
-    return seconds
+    return took
 
 
-def run(commands: int) -> Iterator[Measured]:
+def run(broker: Settings, events: int) -> Iterator[Measured]:
     """Measure both, each on an engine of its own over the same log."""
-    with tempfile.TemporaryDirectory() as folder:
-        log = SqliteLog(Path(folder) / "data", SystemClock())
+    with fresh(broker) as settings:
+        log = open_log(settings, SystemClock())
         provision(boxes, log)
-        fill(log, commands)
-        decide(log, commands)
+        fill(log, events)
+        decide(settings, log, events)
         for name, fill_tables in (("ready-made blocks", ready_made), ("mirror", mirror)):
-            data = Path(folder) / name
+            data = settings.data.parent / name
             data.mkdir()
             store = Store(embedded_dsn(data))
-            seconds = fill_tables(log, store, data)
-            yield Measured(name, commands / seconds, counted(store))
+            took = fill_tables(log, store, data, events)
+            yield Measured.of(name, events, took, counted(store))
             store.close()
         log.close()

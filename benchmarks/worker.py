@@ -1,16 +1,13 @@
 """From a backlog of commands to durable commits, beside a bare loop that does the same I/O without deciding."""
 
 import random
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple
 
 from magnetar.pipelines.clock import SystemClock
 from magnetar.pipelines.log import Entry, Log
-from magnetar.pipelines.logs.sqlite import SqliteLog
 from magnetar.pipelines.runtime import provision
+from magnetar.pipelines.settings import EMBEDDED, Settings, open_log
 from magnetar.pipelines.worker import Worker
 from magnetar.schemas import ReadRule, Topic, TopicKind, Verdict, partition_of, uuid7
 from magnetar.schemas.command_message import CommandCodec, CommandEnvelope
@@ -18,7 +15,9 @@ from magnetar.schemas.commit import CommitCodec, Source, read_head, write_source
 
 from magnetar import Pipeline
 
+from .broker import fresh, stored
 from .domain import Box, BoxPut, Put
+from .measured import Measured, Took
 
 AGGREGATES = 10_000
 PARTITIONS = 16
@@ -28,14 +27,6 @@ boxes = Pipeline("boxes", aggregates=[Box], partitions=PARTITIONS)
 SCHEMA = boxes.schemas["Box"]
 COMMANDS = Topic("boxes", "Box", TopicKind.COMMANDS)
 EVENTS = Topic("boxes", "Box", TopicKind.EVENTS)
-
-
-class Measured(NamedTuple):
-    """A rate, and how many messages stood in the log afterwards, read back and counted."""
-
-    name: str
-    per_second: float
-    counted: int
 
 
 def fill(log: Log, commands: int) -> None:
@@ -57,30 +48,33 @@ def count(log: Log) -> int:
     """How many commits count, read back by the read rule."""
     counted = 0
     for partition in range(PARTITIONS):
-        rule, reader = ReadRule(), log.reader(EVENTS, partition, after=None)
-        while messages := reader.read(messages_max=5000, timeout_seconds=0):
+        rule = ReadRule()
+        for messages in stored(log, EVENTS, partition):
             for message in messages:
                 number, owner, _ = read_head(message.payload)
                 counted += rule.judge(number, owner) is Verdict.COUNTS
-        reader.close()
     return counted
 
 
-def decide(log: Log, commands: int) -> float:
-    """Run the shipped worker until the backlog is decided; returns the seconds."""
+def decide(_: Settings, log: Log, commands: int) -> Took:
+    """Run the shipped worker until the backlog is decided."""
     worker = Worker(
         log, Box, SCHEMA, partitions=PARTITIONS, name="bench", clock=SystemClock(), random=random.SystemRandom()
     )
-    start = time.perf_counter()
+    start = Took.now()
     while worker.decided < commands:
         worker.step(timeout_seconds=1)
-    seconds = time.perf_counter() - start
+    took = Took.since(start)
     worker.close()
-    return seconds
+    return took
 
 
-def bare(log: Log, commands: int) -> float:
+def bare(settings: Settings, log: Log, commands: int) -> Took:
     """Receive, decode, encode, append, acknowledge: the same calls, and no states, ids or decisions."""
+    if settings.broker != EMBEDDED:
+        from .bare_pulsar import BareLoop
+
+        return BareLoop(settings, log, SCHEMA, COMMANDS, EVENTS).run(commands)
     codec, commits, owner = CommandCodec(SCHEMA), CommitCodec(SCHEMA), bytes(16)
     consumer = log.consumer(COMMANDS, name="bare")
     incarnation = log.describe(COMMANDS).incarnation
@@ -88,7 +82,7 @@ def bare(log: Log, commands: int) -> float:
     for appender in appenders.values():
         appender.append([Entry("", commits.claim(owner, 0, "bare"))], timeout_seconds=10)
     numbers, done = dict.fromkeys(range(PARTITIONS), 0), 0
-    start = time.perf_counter()
+    start = Took.now()
     while done < commands:
         batch = consumer.receive(messages_max=CHUNK, timeout_seconds=1)
         if batch is None:
@@ -106,18 +100,18 @@ def bare(log: Log, commands: int) -> float:
         consumer.acknowledge(batch.partition, batch.messages[-1].id)
         numbers[batch.partition] = number
         done += len(entries)
-    seconds = time.perf_counter() - start
+    took = Took.since(start)
     consumer.close()
-    return seconds
+    return took
 
 
-def run(commands: int) -> Iterator[Measured]:
+def run(broker: Settings, commands: int) -> Iterator[Measured]:
     """Measure both, each on a log of its own."""
     for name, loop in (("bare loop", bare), ("worker", decide)):
-        with tempfile.TemporaryDirectory() as folder:
-            log = SqliteLog(Path(folder) / "data", SystemClock())
+        with fresh(broker) as settings:
+            log = open_log(settings, SystemClock())
             provision(boxes, log)
             fill(log, commands)
-            seconds = loop(log, commands)
-            yield Measured(name, commands / seconds, count(log))
+            took = loop(settings, log, commands)
+            yield Measured.of(name, commands, took, count(log))
             log.close()
