@@ -86,6 +86,11 @@ class Codecs(Generic[Codec]):
         return codec
 
 
+COPYING: Final = "magnetar.copying"
+COPIED: Final = "magnetar.copied"
+"""In the metadata of claims: the context that is being copied into this one, or was."""
+
+
 def counting(messages: Sequence[Message], rule: ReadRule) -> Iterator[tuple[Message, int]]:
     """Those of the messages that count, with their numbers; the rule is left behind the last one looked at."""
     for message in messages:

@@ -57,7 +57,12 @@ class Settling(NamedTuple):
 
 def id_of(commit: Commit, position: Position) -> str:
     """What a parked commit is called by the one that settles it (docs/wire-format.md)."""
-    return str(uuid.uuid5(uuid.NAMESPACE_URL, position)) if commit.command_id == NIL else commit.command_id
+    return name_of(position) if commit.command_id == NIL else commit.command_id
+
+
+def name_of(position: Position) -> str:
+    """What a parked commit whose command has no id is called instead."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, position))
 
 
 class ParkedCommands:

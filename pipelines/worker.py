@@ -32,12 +32,12 @@ from magnetar.schemas import (
 )
 from magnetar.schemas.aggregate_schema import AggregateSchema
 from magnetar.schemas.command_message import CommandCodec
-from magnetar.schemas.commit import CommitCodec, read_head
+from magnetar.schemas.commit import CommitCodec, read_head, read_outcome
 from magnetar.schemas.read_rule import START, Mark
 
 from .checkpointing import Checkpoints
 from .clock import Clock
-from .history import Codecs, Marks, find
+from .history import COPIED, COPYING, Codecs, Marks, find
 from .log import Appender, Batch, Entry, Log, Message
 from .reply import Reply
 from .spill import SqliteSpill
@@ -94,6 +94,8 @@ class _Owned:
         self.checkpoints = checkpoints
         self.marks = Marks()
         self.schema = 0
+        self.copied_from: str | None = None
+        """The context whose log is being copied here: until that is done, nobody may decide."""
 
     def close(self) -> None:
         """Let go of the log, and of what is in memory."""
@@ -291,8 +293,18 @@ class Worker:
         verdict = rule.judge(number, owner)
         if verdict is Verdict.COUNTS:
             owned.processor.replay(self._codecs.of(message.schema).decode_effect(message.payload))
-        if verdict is not Verdict.CLAIM or owner != owned.owner:
+        if verdict is not Verdict.CLAIM:
             return False
+        metadata = read_outcome(message.payload)[1]
+        if COPYING in metadata or COPIED in metadata:
+            owned.copied_from = metadata.get(COPYING)
+        if owner != owned.owner:
+            return False
+        if owned.copied_from is not None:
+            raise PartitionRefused(
+                f"The log of {owned.copied_from} is being copied into {self._events}, and not all of it is there.",
+                cure=f"Let `magnetar copy` come to its end: run it again with --to {self._events.context}.",
+            )
         owned.schema = message.schema
         return True
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from itertools import takewhile
@@ -228,9 +228,33 @@ class CommitCodec:
             )
         )
 
-    def claim(self, owner: bytes, at_us: int, worker: str) -> bytes:
-        """The message that opens an ownership: number 0, the new owner, and the worker's name as metadata."""
-        envelope = CommandEnvelope("", NIL, at_us, metadata={"worker": worker})
+    def encode_again(self, commit: Commit, *, number: int, owner: bytes, resolves: str | None) -> bytes:
+        """A decoded commit with another number, owner and parked command that it resolves."""
+        if commit.rejection is not None:
+            tail = self.rejected(commit.rejection, resolves)
+        elif commit.parked is not None:
+            tail = self.parked(commit.parked, resolves)
+        elif commit.outcome == NOTHING:
+            tail = self.nothing(resolves)
+        else:
+            tail = self.accepted(commit.events, resolves)
+        envelope = CommandEnvelope(
+            commit.aggregate_id,
+            commit.command_id,
+            commit.at_us,
+            commit.correlation_id,
+            commit.causation_id,
+            commit.actor,
+            metadata=commit.metadata,
+            producer=commit.producer,
+            sequence=commit.sequence,
+        )
+        source = write_source(commit.source)
+        return self.encode(number, owner, envelope, commit.version, encode_ids_to_time(envelope), source, tail)
+
+    def claim(self, owner: bytes, at_us: int, worker: str, metadata: Mapping[str, str] | None = None) -> bytes:
+        """The message that opens an ownership: number 0, the new owner, and as metadata the worker's name, and more."""
+        envelope = CommandEnvelope("", NIL, at_us, metadata={"worker": worker, **(metadata or {})})
         tail = _CLAIM + NULL * 4
         return self.encode(0, owner, envelope, 0, encode_ids_to_time(envelope), write_source(NO_SOURCE), tail)
 
@@ -430,6 +454,14 @@ def _heads(number: int, owner: bytes) -> list[bytes]:
 def _true_at_first(found: Iterator[bool]) -> int:
     """How many are true before the first that is not."""
     return sum(takewhile(bool, found))
+
+
+def read_aggregate_id(payload: bytes) -> str:
+    """The id of the aggregate that a commit is of. Raises Undecodable."""
+    try:
+        return read_bytes(payload, read_head(payload)[2])[0].decode()
+    except (IndexError, UnicodeDecodeError) as error:
+        raise Undecodable("The bytes are not a commit.") from error
 
 
 def read_command_id(payload: bytes) -> str:

@@ -14,6 +14,7 @@ from magnetar.schemas import MagnetarError, SettingsError
 
 from . import (
     checkpoint,
+    copying,
     explaining,
     interrupts,
     looking,
@@ -51,6 +52,7 @@ for command in (
     parked.parked,
     rebuilding.rebuild,
     checkpoint.checkpoint,
+    copying.copy,
     testing.transitions,
     explaining.explain,
 ):

@@ -15,14 +15,17 @@ from collections import Counter
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from random import SystemRandom
 from typing import Any, NamedTuple
 
+from magnetar.pipelines.clock import SystemClock
+from magnetar.pipelines.copying import Copying
 from magnetar.pipelines.logging import configure_logging
 from magnetar.pipelines.logs.sqlite import SqliteLog
 from magnetar.pipelines.logs.sqlite_consumer import SqliteConsumer
 from magnetar.pipelines.projector import run_projector
 from magnetar.pipelines.runtime import StopSignal, run_worker
-from magnetar.pipelines.settings import Settings
+from magnetar.pipelines.settings import Settings, open_log
 from magnetar.projections.store import Store, embedded_dsn
 from magnetar.schemas import QueryRefused
 
@@ -105,9 +108,10 @@ FROM newest LEFT JOIN in_commits USING partition LEFT JOIN in_events USING parti
 def main() -> None:
     """Run the part until it is told to stop, or strikes itself down."""
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("role", choices=("worker", "projector", "client"))
+    arguments.add_argument("role", choices=("worker", "projector", "client", "copy"))
     arguments.add_argument("data", type=Path)
     arguments.add_argument("--name")
+    arguments.add_argument("--partitions", type=int)
     arguments.add_argument("--at", action="append", default=[], type=Armed.read)
     arguments.add_argument("--pause", type=float, default=0.0)
     arguments.add_argument("--sabotage", choices=sorted(SABOTAGES))
@@ -121,6 +125,20 @@ def main() -> None:
     settings = Settings(data=given.data)
     if given.role == "worker":
         run_worker(flights, settings, stopped=stopped, name=given.name, failpoint=failpoint)
+        return
+    if given.role == "copy":
+        clock, log = SystemClock(), open_log(settings, SystemClock())
+        copying = Copying(
+            flights,
+            log,
+            to=given.name,
+            partitions=given.partitions,
+            clock=clock,
+            random=SystemRandom(),
+            failpoint=failpoint,
+        )
+        print(*copying.run(), sep="\n", flush=True)
+        log.close()
         return
     if given.role == "client":
         Asking(given.data).send(islice(rows(all_months=False), 50))

@@ -20,6 +20,9 @@ SEED = int(os.environ.get("MAGNETAR_CHAOS_SEED", secrets.randbelow(1 << 32)))
 LONG = "MAGNETAR_TEST_SOAK" in os.environ
 BLOWS = [*["kill"] * (20 if LONG else 3), *["freeze"] * (3 if LONG else 1), *["kill the broker"] * (2 if LONG else 1)]
 
+if "CHAOS_DEBUG" in os.environ:
+    BLOWS = ["kill"] * 10 + ["freeze"] * 5
+
 pytestmark = pytest.mark.broker
 
 

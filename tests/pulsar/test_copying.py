@@ -1,0 +1,16 @@
+"""`magnetar copy` on Pulsar, killed at each step."""
+
+import uuid
+from pathlib import Path
+
+from tests.chaos.copying import copied_through_kills
+from tests.pulsar_rig import Existing
+
+
+def test_a_copy_that_is_killed_at_each_step_is_whole_in_the_end_and_goes_on(tmp_path: Path, broker: Existing) -> None:
+    settings = {
+        "MAGNETAR_BROKER": broker.service_url,
+        "MAGNETAR_BROKER_ADMIN": broker.admin_url,
+        "MAGNETAR_TENANT": f"t{uuid.uuid4().hex[:12]}",
+    }
+    copied_through_kills(tmp_path, "moved", settings)
