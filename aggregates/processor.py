@@ -183,6 +183,11 @@ class PartitionProcessor:
                     if state is not None and self._has_ended(state):
                         self._cells.put(id, version, None)
 
+    @property
+    def last_source(self) -> MessageId | None:
+        """The place of the last command that was decided on this topic."""
+        return self._last_id
+
     def state_of(self, aggregate_id: str) -> tuple[int, Any]:
         """Version and state of an aggregate: version 0 and the seed if nothing has happened to it, no state if it has
         ended."""

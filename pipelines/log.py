@@ -38,6 +38,8 @@ class Batch(NamedTuple):
 
     partition: int
     messages: Sequence[Message]
+    may_lack: bool = False
+    """Whether messages that stand before the first of these may have been given to nobody: a worker looks for them."""
 
 
 class Entry(NamedTuple):

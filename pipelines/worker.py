@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -21,6 +21,7 @@ from magnetar.aggregates.raised import traceback_of
 from magnetar.schemas import (
     LogUnavailable,
     MagnetarError,
+    MessageId,
     OutcomeUnknown,
     OwnershipLost,
     PartitionRefused,
@@ -94,6 +95,8 @@ class _Owned:
         self.checkpoints = checkpoints
         self.marks = Marks()
         self.schema = 0
+        self.seen: MessageId | None = None
+        """The last command that was looked at: all before it have been."""
         self.copied_from: str | None = None
         """The context whose log is being copied here: until that is done, nobody may decide."""
 
@@ -135,7 +138,7 @@ class Worker:
         self._failpoint = failpoint or (lambda _: None)
         self._events = Topic(schema.context, schema.aggregate, TopicKind.EVENTS)
         self._checkpoints = Topic(schema.context, schema.aggregate, TopicKind.CHECKPOINTS)
-        commands = Topic(schema.context, schema.aggregate, TopicKind.COMMANDS)
+        self._commands_topic = commands = Topic(schema.context, schema.aggregate, TopicKind.COMMANDS)
         self._codec = CommitCodec(schema)
         self._codecs = Codecs(log, self._events, self._codec)
         self._commands = Codecs(log, commands, CommandCodec(schema))
@@ -177,7 +180,8 @@ class Worker:
         self._failpoint("after_receive")
         try:
             owned = self._owned.get(batch.partition) or self._take(batch.partition)
-            self._carry_through(owned, batch)
+            for messages in self._nothing_lacking(owned, batch):
+                self._carry_through(owned, batch.partition, messages)
         except (PartitionRefused, Undecodable) as error:
             self._refuse(batch.partition, error)
         except (OwnershipLost, OutcomeUnknown, LogUnavailable) as error:
@@ -228,6 +232,7 @@ class Worker:
                 owned.processor.close()
                 raise
             owned.processor.begin(owner, self._incarnation)
+            owned.seen = owned.processor.last_source
             return owned
         raise AssertionError("without a checkpoint, no checkpoint is unusable")
 
@@ -310,19 +315,41 @@ class Worker:
 
     # --- deciding a chunk -------------------------------------------------------------------------------------------
 
-    def _carry_through(self, owned: _Owned, batch: Batch) -> None:
+    def _nothing_lacking(self, owned: _Owned, batch: Batch) -> Iterator[Sequence[Message]]:
+        """The batch, and before it what stands on the topic between it and what was seen last.
+
+        The log says how far the commands are decided, whatever the broker holds for delivered.
+        """
+        first, after = batch.messages[0].id, owned.seen
+        if batch.may_lack and (after is None or first > after):
+            reader = self._log.reader(self._commands_topic, batch.partition, after=after)
+            try:
+                found: Sequence[Message] = ()
+                while not found or found[-1].id < first:
+                    found = reader.read(messages_max=1000, timeout_seconds=self._options.lookup_timeout_seconds)
+                    if not found:
+                        raise LogUnavailable(f"{self._commands_topic} ends before {tuple(first)}, which was given.")
+                    if lacking := [message for message in found if message.id < first]:
+                        self._logger.warning("commands not given", partition=batch.partition, count=len(lacking))
+                        yield lacking
+            finally:
+                reader.close()
+        yield batch.messages
+
+    def _carry_through(self, owned: _Owned, partition: int, messages: Sequence[Message]) -> None:
         first = owned.processor.next_number
-        codecs = [self._commands.of(message.schema) for message in batch.messages]
+        codecs = [self._commands.of(message.schema) for message in messages]
         decisions = [
             owned.processor.decide(m.id, m.key, m.payload, m.published_at_ms, codec)
-            for m, codec in zip(batch.messages, codecs, strict=True)
+            for m, codec in zip(messages, codecs, strict=True)
         ]
         self._failpoint("after_decide")
-        self._append(owned, batch.partition, decisions, first)
+        self._append(owned, partition, decisions, first)
         self._failpoint("before_reply")
-        self._reply(owned, batch.partition, decisions)
+        self._reply(owned, partition, decisions)
         self._failpoint("before_acknowledge")
-        self._consumer.acknowledge(batch.partition, batch.messages[-1].id)
+        self._consumer.acknowledge(partition, messages[-1].id)
+        owned.seen = messages[-1].id if owned.seen is None else max(owned.seen, messages[-1].id)
         self.decided += len(decisions)
         self._failpoint("before_checkpoint")
         owned.checkpoints.write(owned.processor, owned.marks)

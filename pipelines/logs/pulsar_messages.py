@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import pulsar
 from magnetar.schemas import AccessDenied, LogUnavailable, MessageId, SettingsError
 
 from ..log import Message, Run
+
+_BATCH_SIZE: Final = 6
+"""The number of a field."""
 
 
 def message_of(received: Any) -> tuple[Message, Any]:
@@ -29,6 +32,37 @@ def schema_of(received: Any) -> int:
     """The number of a message's schema. The public accessor fails from version 128 on."""
     number: int = received._message.int_schema_version()  # noqa: SLF001
     return number
+
+
+def follows(last: tuple[Message, Any], id: MessageId) -> bool:
+    """Whether nothing can stand between a message and the place of another one. No, where that cannot be told."""
+    before, own = last
+    ledger, entry, batch = before.id
+    if id.ledger != ledger:
+        return False
+    if id.entry == entry:
+        return id.batch == batch + 1
+    return id.entry == entry + 1 and id.batch <= 0 and (batch < 0 or batch + 1 == _batch_size(own))
+
+
+def _batch_size(own: Any) -> int:
+    """How many messages the batch of a message has, which the client says nowhere but in the bytes of its id.
+
+    They are Pulsar's protobuf message MessageIdData; all of its fields up to the batch's size are varints.
+    """
+    data, at = own.serialize(), 0
+    while at < len(data):
+        field, value, shift = data[at] >> 3, 0, 0
+        at += 1
+        while True:
+            byte = data[at]
+            value |= (byte & 0x7F) << shift
+            at, shift = at + 1, shift + 7
+            if byte < 0x80:
+                break
+        if field == _BATCH_SIZE:
+            return value
+    return 0
 
 
 @contextmanager

@@ -25,12 +25,12 @@ def acknowledge_before_append(patch: pytest.MonkeyPatch) -> None:
     append = Worker._append
     carry_through = Worker._carry_through
 
-    def carry(self: Any, owned: Any, batch: Any) -> None:
-        self.batch = batch
-        carry_through(self, owned, batch)
+    def carry(self: Any, owned: Any, partition: int, messages: Any) -> None:
+        self.messages = messages
+        carry_through(self, owned, partition, messages)
 
     def acknowledge_first(self: Any, owned: Any, partition: int, decisions: Any, first: int) -> None:
-        self._consumer.acknowledge(partition, self.batch.messages[-1].id)
+        self._consumer.acknowledge(partition, self.messages[-1].id)
         append(self, owned, partition, decisions, first)
 
     patch.setattr(Worker, "_carry_through", carry)
@@ -84,6 +84,11 @@ def reply_before_append(patch: pytest.MonkeyPatch) -> None:
 def prefetched_dropped_without_closing(patch: pytest.MonkeyPatch) -> None:
     """A lost partition's commands are forgotten, and its consumer stays the active one."""
     patch.setattr(Worker, "_drop", lambda self, partition, *_: self._forget(partition))
+
+
+def lacking_not_looked_for(patch: pytest.MonkeyPatch) -> None:
+    """What the log's client lost of the commands is not read from their topic."""
+    patch.setattr(Worker, "_nothing_lacking", lambda _self, _owned, batch: [batch.messages])
 
 
 def number_not_checked(patch: pytest.MonkeyPatch) -> None:
@@ -239,6 +244,7 @@ SABOTAGES: Final[tuple[Sabotage, ...]] = (
     claim_not_read,
     reply_before_append,
     prefetched_dropped_without_closing,
+    lacking_not_looked_for,
     number_not_checked,
     source_and_id_forgotten,
     id_not_remembered,

@@ -55,6 +55,7 @@ class SimConsumer:
         self.name = name
         self._given: dict[int, int] = {}
         self._prefetched: dict[int, list[Message]] = {each.partition: [] for each in subscriptions}
+        self._lacking: set[int] = set()
         self._parts: set[int] = set()
         self._turn = 0
         for each in subscriptions:
@@ -68,6 +69,10 @@ class SimConsumer:
             for partition in self._parts:
                 self._prefetched[partition].clear()
                 self.rewind(partition)
+        if stage.strikes("prefetched is lost"):
+            self._lacking |= {partition for partition, queue in self._prefetched.items() if queue}
+            for queue in self._prefetched.values():
+                queue.clear()
         batch = self._next(messages_max)
         if batch is None:
             stage.sleep(timeout_seconds)
@@ -83,7 +88,8 @@ class SimConsumer:
                 if queue := self._prefetched[partition]:
                     few = self._stage.pick("how many are received", messages_max)
                     size = few or messages_max
-                    batch = Batch(partition, queue[:size])
+                    batch = Batch(partition, queue[:size], partition in self._lacking)
+                    self._lacking.discard(partition)
                     del queue[:size]
                     self._turn = partition + 1
                     return batch

@@ -28,6 +28,7 @@ FAULTS: Final = {
     "reply is lost": 10,
     "reconnect": 25,
     "wrong grant": 8,
+    "prefetched is lost": 40,
     "grant denied": 40,
     "death is noticed late": 3,
     "publication is lost": 25,

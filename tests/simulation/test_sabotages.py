@@ -22,6 +22,6 @@ def test_a_failing_run_is_made_small(monkeypatch: pytest.MonkeyPatch) -> None:
     failure = first_failure(range(SEEDS_MAX))
     assert failure is not None
     small = Shrinker(failure).shrink()
-    assert small.turns < 20
-    assert len(small.decisions) < 20
+    assert small.turns < 40
+    assert len(small.decisions) < 40
     assert f"python -m tests.simulation.repeat {failure.seed} --turns {small.turns} --decisions '" in story(small)
