@@ -59,6 +59,8 @@ class Decision(NamedTuple):
     outcome: str
     reason: str = ""
     raised: Exception | None = None
+    events: int = 0
+    """How many its commit has."""
 
 
 class Cannot(Exception):
@@ -268,7 +270,7 @@ class PartitionProcessor:
             raise Cannot("too_large", f"the commit has {len(commit)} bytes; {self._commit_bytes_max} are allowed")
         if emitted:
             self._cells.put(envelope.aggregate_id, version + emitted, None if self._has_ended(state) else state)
-        return self._stored(id, envelope, known_as, commit, published_at_ms, outcome)
+        return self._stored(id, envelope, known_as, commit, published_at_ms, outcome, emitted)
 
     def _has_ended(self, state: Any) -> bool:
         try:
@@ -336,13 +338,16 @@ class PartitionProcessor:
         commit: bytes,
         published_at_ms: int,
         outcome: str,
+        events: int = 0,
     ) -> Decision:
         number = self.next_number
         self._last_id = id
         self.next_number = number + 1
         if known_as is not None:
             self._ids.remember(known_as, number, published_at_ms)
-        return Decision(commit, envelope.aggregate_id, number, envelope.command_id, envelope.reply_to, outcome)
+        return Decision(
+            commit, envelope.aggregate_id, number, envelope.command_id, envelope.reply_to, outcome, events=events
+        )
 
 
 def _check_settling(metadata: dict[str, str]) -> None:

@@ -131,8 +131,9 @@ class Checkpoints:
 
     # --- rounds -----------------------------------------------------------------------------------------------------
 
-    def write(self, processor: PartitionProcessor, marks: Marks) -> None:
-        """Write what is due. To be called when all decided commits are stored, and before the next is decided.
+    def write(self, processor: PartitionProcessor, marks: Marks) -> bool:
+        """Write what is due; returns whether a round has become whole by it. To be called when all decided commits are
+        stored, and before the next is decided.
 
         1. Begins a round, if it is time. 2. Appends the blocks that are due. 3. When the round is whole, lets the log
         drop what is older than two rounds.
@@ -140,11 +141,13 @@ class Checkpoints:
         try:
             if self._round is None:
                 if processor.next_number - self._begun_at < self._commits:
-                    return
+                    return False
                 self._begin(processor, marks)
             self._append_due(processor.next_number)
         except MagnetarError as error:
             self._abandon(processor.next_number, error)
+            return False
+        return self._round is None
 
     def write_whole(self, processor: PartitionProcessor, marks: Marks) -> int:
         """Write a round at once, from its beginning to its end, and let the log drop what is older than two rounds.

@@ -21,9 +21,18 @@ them. Were each waited for in its turn, a command would wait for the others' wai
 
 
 def workers_of(
-    pipeline: Pipeline, log: Log, *, name: str, clock: Clock, failpoint: Callable[[str], None] | None = None
+    pipeline: Pipeline,
+    log: Log,
+    *,
+    name: str,
+    clock: Clock,
+    aggregates: Sequence[str] = (),
+    failpoint: Callable[[str], None] | None = None,
+    beat: Callable[[], None] = lambda: None,
 ) -> list[Worker]:
-    """A worker for each aggregate of the pipeline."""
+    """A worker for each of these aggregates, or for all. Raises SettingsError for one that the pipeline has not."""
+    for aggregate in aggregates:
+        pipeline.schema_of(aggregate)
     return [
         Worker(
             log,
@@ -34,8 +43,10 @@ def workers_of(
             clock=clock,
             random=random.SystemRandom(),
             failpoint=failpoint,
+            beat=beat,
         )
         for aggregate, cls in pipeline.aggregates.items()
+        if not aggregates or aggregate in aggregates
     ]
 
 
@@ -46,10 +57,13 @@ def decide_until(
     *,
     idle_seconds: float = IDLE_SECONDS,
     at_rest: Callable[[], None] | None = None,
+    beat: Callable[[], None] = lambda: None,
 ) -> None:
-    """Decide what comes until `stopped`; calls `at_rest` each time when no worker had anything to do."""
+    """Decide what comes until `stopped`; calls `at_rest` each time when no worker had anything to do, and `beat` in
+    each round."""
     alone, pause = len(workers) == 1, _PAUSE_SECONDS
     while not stopped():
+        beat()
         decided = [worker.step(timeout_seconds=idle_seconds if alone else 0.0) for worker in workers]
         if any(decided):
             pause = _PAUSE_SECONDS

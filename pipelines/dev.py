@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -134,8 +134,11 @@ def _reload(supervisor: Supervisor, why_not: str) -> str:
     return "magnetar dev: reloaded"
 
 
-def run_workers(target: str, workers: int, *, data: Path | None, log_level: str) -> None:
-    """Run so many worker processes until Ctrl-C; one that dies is started again. Raises what a worker would."""
+def run_workers(target: str, workers: int, aggregates: Sequence[str], *, data: Path | None, log_level: str) -> None:
+    """Run so many worker processes, for these aggregates or all, until Ctrl-C; one that dies is started again.
+
+    Raises what a worker would.
+    """
     from .loading import load_pipeline
     from .runtime import StopSignal
     from .settings import load_settings
@@ -143,6 +146,9 @@ def run_workers(target: str, workers: int, *, data: Path | None, log_level: str)
     pipeline, settings, clock = load_pipeline(target), load_settings(data=data), SystemClock()
     prepare(pipeline, settings, clock)
     arguments = [*part_arguments("worker", target), "--data", str(settings.data), "--log-level", log_level]
+    for aggregate in aggregates:
+        pipeline.schema_of(aggregate)
+        arguments += ["--aggregate", aggregate]
     stopped = StopSignal()
     supervisor = Supervisor([Part(f"worker {n + 1}", arguments, clock) for n in range(workers)])
     typer.echo(f"magnetar run: {workers} workers for the pipeline {pipeline.name}. Ctrl-C stops them.")

@@ -8,13 +8,14 @@ import random
 import signal
 import socket
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import structlog
 from magnetar.schemas import TopicKind
 
 from .clock import Clock, SystemClock
 from .deciding import decide_until, workers_of
+from .health import Health, answering
 from .log import Log
 from .pipeline import Pipeline
 from .preflight import Severity, examine, refuse_dangers
@@ -55,26 +56,38 @@ def run_worker(
     settings: Settings,
     *,
     stopped: Callable[[], bool],
+    aggregates: Sequence[str] = (),
     name: str | None = None,
     failpoint: Callable[[str], None] | None = None,
 ) -> None:
-    """Decide the commands of all aggregates of the pipeline, in one process, until `stopped`.
+    """Decide the commands of these aggregates, or of all of the pipeline, in one process, until `stopped`.
 
     Tests crash or freeze the process with `failpoint`.
     """
     collect_rarely()
     clock: Clock = SystemClock()
+    health = Health(clock)
     log = open_log(settings, clock)
     workers: list[Worker] = []
-    try:
-        provision(pipeline, log)
-        preflight(pipeline, log)
-        workers = workers_of(pipeline, log, name=name or worker_name(), clock=clock, failpoint=failpoint)
-        decide_until(stopped, workers, clock)
-    finally:
-        for worker in workers:
-            worker.close()
-        log.close()
+    with answering(health, settings):
+        try:
+            provision(pipeline, log)
+            preflight(pipeline, log)
+            workers = workers_of(
+                pipeline,
+                log,
+                name=name or worker_name(),
+                clock=clock,
+                aggregates=aggregates,
+                failpoint=failpoint,
+                beat=health.beat,
+            )
+            health.is_ready = True
+            decide_until(stopped, workers, clock, beat=health.beat)
+        finally:
+            for worker in workers:
+                worker.close()
+            log.close()
 
 
 def worker_name() -> str:

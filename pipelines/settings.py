@@ -35,6 +35,11 @@ class Settings(BaseSettings):
     """How long a query through the endpoint may take."""
     query_memory_bytes_max: int = Field(default=0, ge=0)
     """How much memory a query through the endpoint may take; 0 is an eighth of the machine's."""
+    health_port: int | None = None
+    """The port on which `run` answers /healthz, /readyz and /metrics; 0 is one that the system chooses, none is not at
+    all."""
+    health_host: str = "127.0.0.1"
+    """The address of that port. Whoever reaches it can read the figures, so another one is a decision of yours."""
     token: SecretStr | None = None
     """The JSON web token that says who we are on that Pulsar. Better in a file."""
     token_file: Path | None = None

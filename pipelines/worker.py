@@ -42,6 +42,7 @@ from .history import COPIED, COPYING, Codecs, Marks, find
 from .log import Appender, Batch, Entry, Log, Message
 from .reply import Reply
 from .spill import SqliteSpill
+from .worker_metrics import WorkerMetrics
 
 FAILPOINTS: Final = (
     "after_receive",
@@ -126,7 +127,9 @@ class Worker:
         random: Random,
         options: WorkerOptions | None = None,
         failpoint: Callable[[str], None] | None = None,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
+        """`beat` is called while a partition is recovered, which can take long."""
         self._log = log
         self._aggregate = aggregate
         self._schema = schema
@@ -136,6 +139,7 @@ class Worker:
         self._random = random
         self._options = options or WorkerOptions()
         self._failpoint = failpoint or (lambda _: None)
+        self._beat = beat
         self._events = Topic(schema.context, schema.aggregate, TopicKind.EVENTS)
         self._checkpoints = Topic(schema.context, schema.aggregate, TopicKind.CHECKPOINTS)
         self._commands_topic = commands = Topic(schema.context, schema.aggregate, TopicKind.COMMANDS)
@@ -149,6 +153,7 @@ class Worker:
         self._rejoin_at: dict[int, float] = {}
         self.refused: dict[int, MagnetarError] = {}
         self.decided = 0
+        self._metrics = WorkerMetrics(schema.context, schema.aggregate)
         self._logger = structlog.get_logger("magnetar.worker").bind(
             context=schema.context, aggregate=schema.aggregate, worker=name
         )
@@ -200,6 +205,7 @@ class Worker:
     def _take(self, partition: int) -> _Owned:
         """Become the owner, if the log still names this worker as the active one."""
         self._check_granted(partition)
+        begun_at = self._clock.monotonic()
         appender = self._log.fence(self._events, partition, schema=self._schema.commit_json, name=self._name)
         try:
             owned = self._claim(partition, appender)
@@ -207,6 +213,7 @@ class Worker:
             appender.close()
             raise
         self._owned[partition] = owned
+        self._metrics.taken(len(self._owned), self._clock.monotonic() - begun_at)
         self._logger.info("partition taken", partition=partition, number=owned.processor.next_number)
         return owned
 
@@ -279,6 +286,7 @@ class Worker:
                 if self._clock.monotonic() - asked_at > 1.0:
                     asked_at = self._clock.monotonic()
                     self._check_granted(partition)
+                self._beat()
                 messages = reader.read(messages_max=1000, timeout_seconds=1.0)
                 for message in messages:
                     if self._is_own_claim(message, owned, rule):
@@ -337,6 +345,7 @@ class Worker:
         yield batch.messages
 
     def _carry_through(self, owned: _Owned, partition: int, messages: Sequence[Message]) -> None:
+        begun_at = self._clock.monotonic()
         first = owned.processor.next_number
         codecs = [self._commands.of(message.schema) for message in messages]
         decisions = [
@@ -344,7 +353,11 @@ class Worker:
             for m, codec in zip(messages, codecs, strict=True)
         ]
         self._failpoint("after_decide")
+        decided_at = self._clock.monotonic()
         self._append(owned, partition, decisions, first)
+        self._measure(
+            owned, partition, messages, decisions, decided_at - begun_at, self._clock.monotonic() - decided_at
+        )
         self._failpoint("before_reply")
         self._reply(owned, partition, decisions)
         self._failpoint("before_acknowledge")
@@ -352,8 +365,22 @@ class Worker:
         owned.seen = messages[-1].id if owned.seen is None else max(owned.seen, messages[-1].id)
         self.decided += len(decisions)
         self._failpoint("before_checkpoint")
-        owned.checkpoints.write(owned.processor, owned.marks)
+        if owned.checkpoints.write(owned.processor, owned.marks):
+            self._metrics.checkpoint(partition, self._clock.now_ms() / 1000)
         owned.processor.settle()
+
+    def _measure(
+        self,
+        owned: _Owned,
+        partition: int,
+        messages: Sequence[Message],
+        decisions: Sequence[Decision],
+        decide_seconds: float,
+        flush_seconds: float,
+    ) -> None:
+        age_seconds = (self._clock.now_ms() - messages[0].published_at_ms) / 1000
+        self._metrics.decided(decisions, decide_seconds, flush_seconds)
+        self._metrics.reached(partition, owned.processor.next_number - 1, age_seconds)
 
     def _append(self, owned: _Owned, partition: int, decisions: Sequence[Decision], first: int) -> None:
         entries = [Entry(d.key, d.commit) for d in decisions if d.commit is not None]
@@ -399,6 +426,7 @@ class Worker:
         self._consumer.leave(partition)
         pause = self._options.pause_seconds * (1 + self._random.randbytes(1)[0] / 256)
         self._rejoin_at[partition] = self._clock.monotonic() + pause
+        self._metrics.lost(partition, len(self._owned), reason)
         self._logger.warning("partition lost", partition=partition, reason=reason, detail=detail)
 
     def _rejoin(self) -> None:
@@ -411,6 +439,7 @@ class Worker:
         """This code cannot fold what stands there: leave the partition to code that can."""
         self._forget(partition)
         self.refused[partition] = error
+        self._metrics.refused(partition, len(self._owned), len(self.refused))
         self._consumer.leave(partition)
         self._logger.error("partition refused", partition=partition, what=error.what, cure=error.cure)
 

@@ -38,6 +38,9 @@ def run(
     workers: Annotated[
         int, typer.Option("--workers", "-w", help="So many processes, under a supervisor; one per core is usual.")
     ] = 1,
+    aggregate: Annotated[
+        list[str] | None, typer.Option(help="Decide for this aggregate only; may be given several times.")
+    ] = None,
     data: Data = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
@@ -52,27 +55,32 @@ def run(
     from ..settings import load_settings
 
     configure_logging(log_level, role=role.value)
+    only = aggregate or []
+    if only and role is not Role.WORKER:
+        raise SettingsError("Only workers decide for some aggregates.", cure="Leave --aggregate out.")
     if workers != 1:
-        _run_several(target, role, workers, data=data, log_level=log_level)
+        _run_several(target, role, workers, only, data=data, log_level=log_level)
         return
     stopped = StopSignal(supervised=supervised)
     pipeline, settings = load_pipeline(target), load_settings(data=data)
+    if supervised:  # several on one machine cannot answer on one port
+        settings = settings.model_copy(update={"health_port": None})
     if role is Role.WORKER:
-        run_worker(pipeline, settings, stopped=stopped)
+        run_worker(pipeline, settings, stopped=stopped, aggregates=only)
     else:
         from ..projector import run_projector
 
         run_projector(pipeline, settings, stopped=stopped)
 
 
-def _run_several(target: str, role: Role, workers: int, *, data: Data, log_level: str) -> None:
+def _run_several(target: str, role: Role, workers: int, only: list[str], *, data: Data, log_level: str) -> None:
     from ..dev import run_workers
 
     if role is not Role.WORKER:
         raise SettingsError("Only workers run in several processes.", cure="Leave --workers out: one projector does.")
     if workers < 1:
         raise SettingsError(f"{workers} workers cannot run.", cure="Use 1 or more.")
-    run_workers(target, workers, data=data, log_level=log_level)
+    run_workers(target, workers, only, data=data, log_level=log_level)
 
 
 def check_again(target: Target, data: Data = None) -> None:
