@@ -6,7 +6,7 @@ such a list is missing from the wheel without any error.
 
 from setuptools import find_packages, setup
 
-ROOMS = ("schemas", "aggregates", "projections", "pipelines")
+ROOMS = ("schemas", "aggregates", "projections", "pipelines", "helm")
 IN_ROOMS = [pattern for room in ROOMS for pattern in (room, f"{room}.*")]
 
 setup(

@@ -22,6 +22,8 @@ _FILES: Final = {
     "tests/test_pipeline.py": "test_pipeline.py",
     ".github/workflows/ci.yml": "ci.yml",
     ".gitignore": "gitignore",
+    ".dockerignore": "dockerignore",
+    "Dockerfile": "Dockerfile",
     "README.md": "README.md",
     "pyproject.toml": "pyproject.toml",
 }

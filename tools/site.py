@@ -12,12 +12,14 @@ from pathlib import Path
 
 import griffe
 from magnetar.pipelines.cli.app import app
+from prometheus_client.metrics import MetricWrapperBase
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 SOURCES = ROOT / "build" / "docs"
 PACKAGE = ROOT / "build" / "package" / "magnetar"
 ROOMS = ("schemas", "aggregates", "projections", "pipelines")
+METRICS = ("magnetar.pipelines.worker_metrics",)
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)(?P<to>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
 LANGUAGES = {".py": "python", ".json": "json", ".toml": "toml", ".java": "java", "": "text", ".yml": "yaml"}
 
@@ -35,6 +37,7 @@ def main() -> None:
         write(page_of(path), page(path))
     write("reference/command-line.md", command_line())
     write("reference/settings.md", settings())
+    write("reference/metrics.md", metrics())
 
 
 def write(name: str, text: str) -> None:
@@ -89,6 +92,24 @@ def settings() -> str:
     return (
         "# Settings\n\nSettings come from the environment. Arguments of the command line win over them.\n\n"
         "| variable | default | meaning |\n|---|---|---|\n" + "".join(rows)
+    )
+
+
+def metrics() -> str:
+    """The metrics with their labels, from the modules that emit them."""
+    rows = []
+    for module in METRICS:
+        for metric in vars(importlib.import_module(module)).values():
+            if isinstance(metric, MetricWrapperBase):
+                (family,) = metric.describe()
+                name = f"{family.name}_total" if family.type == "counter" else family.name
+                # Private, and the only place that says it before there is a sample.
+                labels = ", ".join(f"`{label}`" for label in vars(metric)["_labelnames"])
+                rows.append(f"| `{name}` | {family.type} | {labels} | {family.documentation} |\n")
+    return (
+        "# Metrics\n\nWhat `magnetar run` shows under `/metrics`, where `MAGNETAR_HEALTH_PORT` names a port; beside "
+        "these, memory, processor time and open files of the process (`process_…`). The number of partitions bounds how many "
+        "samples there are.\n\n| metric | type | labels | meaning |\n|---|---|---|---|\n" + "".join(rows)
     )
 
 

@@ -16,6 +16,7 @@ from . import (
     checkpoint,
     copying,
     explaining,
+    helm,
     interrupts,
     looking,
     making,
@@ -57,6 +58,7 @@ for command in (
     explaining.explain,
 ):
     app.command()(command)
+app.add_typer(helm.helm)
 app.command("check-again", hidden=True)(running.check_again)
 
 

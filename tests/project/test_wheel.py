@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOMS = ("schemas", "aggregates", "projections", "pipelines")
+ROOMS = ("schemas", "aggregates", "projections", "pipelines", "helm")
 
 
 @pytest.fixture(scope="module")

@@ -52,8 +52,9 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
         settings = Settings(data=tmp_path, health_port=port)
-        with pytest.raises(SettingsError, match=rf"Port {port} of 127\.0\.0\.1 .*"), answering(
-            Health(SystemClock()), settings
+        with (
+            pytest.raises(SettingsError, match=rf"Port {port} of 127\.0\.0\.1 .*"),
+            answering(Health(SystemClock()), settings),
         ):
             pytest.fail("it listened on a port that is taken")
 

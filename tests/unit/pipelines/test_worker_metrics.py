@@ -1,6 +1,5 @@
 """What a worker counts, as a scrape shows it while it decides."""
 
-from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
@@ -16,7 +15,7 @@ NAMES = count(1)
 
 
 @pytest.fixture
-def name() -> Iterator[str]:
+def name() -> str:
     """An aggregate of this test alone: the samples are the process's."""
     return f"Aggregate{next(NAMES)}"
 

@@ -1,0 +1,169 @@
+{{- define "magnetar.fullname" -}}
+{{- default .Release.Name .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "magnetar.selector" -}}
+app.kubernetes.io/name: magnetar
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "magnetar.labels" -}}
+{{ include "magnetar.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: {{ .Values.pipeline.context | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
+{{- define "magnetar.image" -}}
+{{- $image := .Values.image -}}
+{{- if $image.digest -}}
+{{ $image.repository }}@{{ $image.digest }}
+{{- else -}}
+{{ $image.repository }}:{{ required "image.tag or image.digest must say which image runs" $image.tag }}
+{{- end -}}
+{{- end -}}
+
+{{- /* What the schema cannot say: names that belong together, and more processes than partitions. */ -}}
+{{- define "magnetar.check" -}}
+{{- $values := .Values -}}
+{{- if and $values.pulsar.auth.token $values.pulsar.auth.existingSecret -}}
+{{- fail "pulsar.auth.token and pulsar.auth.existingSecret are both set: leave one of them empty" -}}
+{{- end -}}
+{{- if gt (len (printf "%s-projector" (include "magnetar.fullname" .))) 52 -}}
+{{- fail (printf "the release's name %q is too long for the names of its objects" .Release.Name) -}}
+{{- end -}}
+{{- range $name, $given := $values.workers -}}
+{{- $worker := mergeOverwrite (deepCopy $values.workerDefaults) $given -}}
+{{- if gt (int $worker.replicas) (int $values.pipeline.partitions) -}}
+{{- fail (printf "workers.%s.replicas is %d, and there are %d partitions: the rest would never have work" $name (int $worker.replicas) (int $values.pipeline.partitions)) -}}
+{{- end -}}
+{{- if gt (int $worker.autoscaling.minReplicas) (int $worker.autoscaling.maxReplicas) -}}
+{{- fail (printf "workers.%s.autoscaling.minReplicas is greater than its maxReplicas" $name) -}}
+{{- end -}}
+{{- if and $worker.autoscaling.enabled (not $worker.topic) -}}
+{{- fail (printf "workers.%s.topic must be there for its backlog to be followed: `magnetar helm values` derives it" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "magnetar.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{- define "magnetar.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{- /* The settings that are no secret, as one map: the ConfigMap's, and the hook's, which runs before there is one. */ -}}
+{{- define "magnetar.settings" -}}
+{{- $pulsar := .Values.pulsar -}}
+MAGNETAR_BROKER: {{ $pulsar.url | quote }}
+MAGNETAR_BROKER_ADMIN: {{ $pulsar.adminUrl | quote }}
+MAGNETAR_TENANT: {{ $pulsar.tenant | quote }}
+MAGNETAR_TLS_VALIDATE_HOSTNAME: {{ $pulsar.tls.validateHostname | quote }}
+{{- if $pulsar.tls.caConfigMap }}
+MAGNETAR_TLS_CA: /etc/magnetar/ca/{{ $pulsar.tls.key }}
+{{- end }}
+{{- if or $pulsar.auth.token $pulsar.auth.existingSecret }}
+MAGNETAR_TOKEN_FILE: /etc/magnetar/token/{{ $pulsar.auth.key }}
+{{- end }}
+{{- with $pulsar.roles.worker }}
+MAGNETAR_WORKER_ROLE: {{ . | quote }}
+{{- end }}
+{{- with $pulsar.roles.projector }}
+MAGNETAR_PROJECTOR_ROLE: {{ . | quote }}
+{{- end }}
+{{- with $pulsar.roles.client }}
+MAGNETAR_CLIENT_ROLE: {{ . | quote }}
+{{- end }}
+MAGNETAR_DATA: /var/lib/magnetar
+MAGNETAR_HEALTH_HOST: "0.0.0.0"
+MAGNETAR_HEALTH_PORT: {{ .Values.health.port | quote }}
+HOME: /tmp
+PYTHONDONTWRITEBYTECODE: "1"
+{{- end -}}
+
+{{- define "magnetar.mounts" -}}
+- {name: tmp, mountPath: /tmp}
+{{- if or .Values.pulsar.auth.token .Values.pulsar.auth.existingSecret }}
+- {name: token, mountPath: /etc/magnetar/token, readOnly: true}
+{{- end }}
+{{- if .Values.pulsar.tls.caConfigMap }}
+- {name: ca, mountPath: /etc/magnetar/ca, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{- /* Takes the root and the name of the Secret that the chart itself makes. */ -}}
+{{- define "magnetar.volumes" -}}
+{{- $root := index . 0 -}}
+{{- $pulsar := $root.Values.pulsar -}}
+- {name: tmp, emptyDir: {}}
+{{- if or $pulsar.auth.token $pulsar.auth.existingSecret }}
+- name: token
+  secret: {secretName: {{ default (index . 1) $pulsar.auth.existingSecret }}, defaultMode: 0440}
+{{- end }}
+{{- with $pulsar.tls.caConfigMap }}
+- name: ca
+  configMap: {name: {{ . }}}
+{{- end }}
+{{- end -}}
+
+{{- define "magnetar.probes" -}}
+startupProbe:
+  httpGet: {path: /readyz, port: health}
+  periodSeconds: 5
+  failureThreshold: {{ div (add (int .Values.health.startSeconds) 4) 5 }}
+readinessProbe:
+  httpGet: {path: /readyz, port: health}
+  periodSeconds: 10
+livenessProbe:
+  httpGet: {path: /healthz, port: health}
+  periodSeconds: 15
+  timeoutSeconds: 5
+  failureThreshold: 3
+{{- end -}}
+
+{{- /* What decides when pods are made anew: a change of the settings or of the token that stands in the values. */ -}}
+{{- define "magnetar.checksum" -}}
+checksum/settings: {{ printf "%s%s" (include "magnetar.settings" .) .Values.pulsar.auth.token | sha256sum }}
+{{- end -}}
+
+{{- define "magnetar.placement" -}}
+{{- with .nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- define "magnetar.pullSecrets" -}}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+{{- range . }}
+  - {name: {{ . }}}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "magnetar.hookEnvironment" -}}
+{{- range $key, $value := include "magnetar.settings" . | fromYaml }}
+- {name: {{ $key }}, value: {{ $value | quote }}}
+{{- end }}
+{{- end -}}
+
+{{- define "magnetar.hookResources" -}}
+requests: {cpu: 100m, memory: 256Mi}
+limits: {memory: 1Gi}
+{{- end -}}

@@ -1,0 +1,266 @@
+"""The chart: what is rendered of which values, and what is refused. No cluster."""
+
+import json
+import re
+from typing import Any
+
+import helm_python
+import kubernetes_validate
+import pytest
+import yaml
+from magnetar.pipelines import worker_metrics
+from prometheus_client import Counter, Gauge, Histogram
+
+from tests.helm.conftest import Chart, Objects, Values, minimal
+
+TOKEN = {"url": "pulsar+ssl://pulsar:6651", "adminUrl": "https://pulsar:8443", "auth": {"token": "secret"}}
+SECRET = TOKEN | {"auth": {"existingSecret": "jwt", "key": "jwt"}, "tls": {"caConfigMap": "authority"}}
+EVERYTHING = {
+    "pulsar": SECRET | {"roles": {"worker": "{context}-{aggregate}", "projector": "p", "client": "c"}},
+    "workerDefaults": {
+        "autoscaling": {"enabled": True},
+        "nodeSelector": {"disk": "ssd"},
+        "tolerations": [{"key": "x"}],
+    },
+    "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+    "prometheusRule": {"enabled": True},
+    "dashboards": {"enabled": True},
+}
+MATRIX: dict[str, Values] = {
+    "minimal": {},
+    "token": {"pulsar": TOKEN},
+    "existing secret and authority": {"pulsar": SECRET},
+    "everything": EVERYTHING,
+    "no projector": {"projector": {"enabled": False}},
+    "nothing beside workers": {
+        name: {"enabled": False} for name in ("projector", "provision", "podDisruptionBudget", "networkPolicy")
+    },
+    "digest": {"image": {"repository": "r/shop", "digest": "sha256:" + "0" * 64}},
+}
+matrix = pytest.mark.parametrize("changes", MATRIX.values(), ids=MATRIX)
+
+
+def pods(objects: Objects) -> dict[str, Any]:
+    """The specification of each pod that an object makes or is, by the object's name."""
+    return {
+        name: o["spec"] if kind == "Pod" else o["spec"]["template"]["spec"]
+        for (kind, name), o in objects.items()
+        if kind in {"Deployment", "StatefulSet", "Job", "Pod"}
+    }
+
+
+def containers(pod: Any) -> list[Any]:
+    return [*pod["containers"], *pod.get("initContainers", [])]
+
+
+@matrix
+def test_the_linter_has_nothing_to_say(chart: Chart, changes: Values) -> None:
+    assert chart.lint(minimal(**changes)) == []
+
+
+@matrix
+def test_every_object_is_one_that_kubernetes_knows(chart: Chart, changes: Values) -> None:
+    for (kind, _), rendered in chart.render(minimal(**changes)).items():
+        if rendered["apiVersion"].split("/")[0] not in {"keda.sh", "monitoring.coreos.com"}:
+            kubernetes_validate.validate(rendered, "1.37", strict=True)
+        else:
+            assert kind in {"ScaledObject", "TriggerAuthentication", "ServiceMonitor", "PrometheusRule"}
+
+
+@matrix
+def test_every_pod_is_as_restricted_as_the_strictest_standard_asks(chart: Chart, changes: Values) -> None:
+    for name, pod in pods(chart.render(minimal(**changes))).items():
+        assert pod["automountServiceAccountToken"] is False, name
+        assert pod["securityContext"]["runAsNonRoot"] is True, name
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        for container in containers(pod):
+            security = container["securityContext"]
+            assert security["allowPrivilegeEscalation"] is False, name
+            assert security["readOnlyRootFilesystem"] is True, name
+            assert security["capabilities"] == {"drop": ["ALL"]}, name
+            assert container["resources"]["limits"]["memory"], name
+            assert "cpu" not in container["resources"]["limits"], name
+
+
+@matrix
+def test_what_a_pod_mounts_is_there(chart: Chart, changes: Values) -> None:
+    objects = chart.render(minimal(**changes))
+    theirs = {"jwt", "authority"}
+    made = {name for kind, name in objects if kind in {"Secret", "ConfigMap"}}
+    for name, pod in pods(objects).items():
+        volumes = {volume["name"]: volume for volume in pod["volumes"]}
+        claims = {"data"} if name == "rel-projector" else set()
+        for container in containers(pod):
+            assert {mount["name"] for mount in container["volumeMounts"]} <= volumes.keys() | claims
+            assert {source["configMapRef"]["name"] for source in container.get("envFrom", [])} <= made
+        for volume in volumes.values():
+            named = volume.get("secret", {}).get("secretName") or volume.get("configMap", {}).get("name")
+            assert named is None or named in made | theirs
+
+
+def test_each_aggregate_has_a_deployment_that_decides_for_it_alone(chart: Chart) -> None:
+    objects = chart.render(minimal())
+    for name, aggregate in (("order", "Order"), ("stock-item", "StockItem")):
+        deployment = objects["Deployment", f"rel-worker-{name}"]
+        (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        assert container["args"] == [
+            *("run", "shop.pipeline", "--role", "worker", "--aggregate", aggregate, "--log-level", "info")
+        ]
+        assert deployment["spec"]["replicas"] == 2
+        assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
+        assert objects["PodDisruptionBudget", f"rel-worker-{name}"]["spec"]["maxUnavailable"] == 1
+
+
+def test_a_workers_own_values_win_over_the_defaults(chart: Chart) -> None:
+    workers = minimal()["workers"]
+    workers["order"] |= {"replicas": 4, "resources": {"limits": {"memory": "8Gi"}}}
+    objects = chart.render(minimal(workers=workers))
+    order, stock = objects["Deployment", "rel-worker-order"], objects["Deployment", "rel-worker-stock-item"]
+    assert (order["spec"]["replicas"], stock["spec"]["replicas"]) == (4, 2)
+    limits = [o["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"] for o in (order, stock)]
+    assert limits == ["8Gi", "2Gi"]
+
+
+def test_the_selectors_of_two_deployments_do_not_overlap(chart: Chart) -> None:
+    objects = chart.render(minimal())
+    selectors = [
+        o["spec"]["selector"]["matchLabels"]
+        for (kind, _), o in objects.items()
+        if kind in {"Deployment", "StatefulSet"}
+    ]
+    assert len({json.dumps(selector, sort_keys=True) for selector in selectors}) == len(selectors) == 3
+
+
+def test_a_token_in_the_values_stands_in_secrets_alone(chart: Chart) -> None:
+    objects = chart.render(minimal(pulsar=TOKEN))
+    encoded = "c2VjcmV0"
+    assert [key for key, o in objects.items() if encoded in json.dumps(o)] == [
+        key for key in objects if key[0] == "Secret"
+    ]
+    assert "secret" not in json.dumps([o.get("data") for (kind, _), o in objects.items() if kind == "ConfigMap"])
+
+
+def test_a_new_token_makes_the_pods_anew(chart: Chart) -> None:
+    def checksum(token: str) -> str:
+        objects = chart.render(minimal(pulsar=TOKEN | {"auth": {"token": token}}))
+        annotations = objects["Deployment", "rel-worker-order"]["spec"]["template"]["metadata"]["annotations"]
+        return str(annotations["checksum/settings"])
+
+    assert checksum("a") != checksum("b")
+    assert checksum("a") == checksum("a")
+
+
+def test_the_topics_are_provisioned_and_examined_before_anything_is_installed_or_upgraded(chart: Chart) -> None:
+    job = chart.render(minimal())["Job", "rel-provision"]
+    assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
+    pod = job["spec"]["template"]["spec"]
+    assert [c["args"][0] for c in (*pod["initContainers"], *pod["containers"])] == ["provision", "doctor"]
+    settings = chart.render(minimal())["ConfigMap", "rel-settings"]["data"]
+    for container in containers(pod):
+        assert {entry["name"]: entry["value"] for entry in container["env"]} == settings
+
+
+def test_scaling_follows_the_backlog_and_stops_at_the_partitions(chart: Chart) -> None:
+    objects = chart.render(minimal(**EVERYTHING))
+    scaled = objects["ScaledObject", "rel-worker-stock-item"]["spec"]
+    assert (scaled["minReplicaCount"], scaled["maxReplicaCount"]) == (1, 4)
+    (trigger,) = scaled["triggers"]
+    assert trigger["metadata"]["topic"] == "persistent://public/shop/stock-item-commands"
+    assert trigger["metadata"]["subscription"] == "magnetar"
+    assert trigger["authenticationRef"] == {"name": "rel"}
+    assert objects["TriggerAuthentication", "rel"]["spec"]["secretTargetRef"][0]["name"] == "jwt"
+    assert "replicas" not in objects["Deployment", "rel-worker-stock-item"]["spec"]
+
+
+def test_the_network_is_closed_but_for_the_figures_and_pulsar(chart: Chart) -> None:
+    peers = [{"ipBlock": {"cidr": "10.0.0.0/8"}}]
+    policy = chart.render(minimal(networkPolicy={"pulsarTo": peers, "pulsarPorts": [6651]}))["NetworkPolicy", "rel"]
+    assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    assert [port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]] == [8790]
+    dns, pulsar = policy["spec"]["egress"]
+    assert {port["port"] for port in dns["ports"]} == {53}
+    assert pulsar == {"ports": [{"port": 6651, "protocol": "TCP"}], "to": peers}
+
+
+def test_probes_ask_what_they_mean_and_outlast_no_grace_period(chart: Chart) -> None:
+    objects = chart.render(minimal(health={"port": 9000, "startSeconds": 61}))
+    for kind, name in (("Deployment", "rel-worker-order"), ("StatefulSet", "rel-projector")):
+        (container,) = objects[kind, name]["spec"]["template"]["spec"]["containers"]
+        paths = {probe: container[probe]["httpGet"]["path"] for probe in container if probe.endswith("Probe")}
+        assert paths == {"startupProbe": "/readyz", "readinessProbe": "/readyz", "livenessProbe": "/healthz"}
+        assert container["startupProbe"]["periodSeconds"] * container["startupProbe"]["failureThreshold"] >= 61
+        assert container["ports"] == [{"name": "health", "containerPort": 9000}]
+
+
+REFUSED: dict[str, tuple[Values, str]] = {
+    "a misspelled value": ({"pipelines": {}}, "pipelines"),
+    "a misspelled value within": ({"image": {"repositry": "x", "repository": "x"}}, "repositry"),
+    "a misspelled value of a worker": ({"workers": {"order": {"aggregate": "Order", "replica": 2}}}, "replica"),
+    "a number that is none": ({"workerDefaults": {"replicas": "two"}}, "replicas"),
+    "a boolean that is none": ({"serviceMonitor": {"enabled": "yes"}}, "enabled"),
+    "no module": ({"pipeline": {"module": "", "context": "shop", "partitions": 4}}, "module"),
+    "no broker": ({"pulsar": {"url": "", "adminUrl": "http://p:8080"}}, "url"),
+    "a broker's address of another kind": ({"pulsar": {"url": "http://p:6650", "adminUrl": "http://p"}}, "url"),
+    "no workers": ({"workers": {}}, "workers"),
+    "a worker that decides for nothing": ({"workers": {"order": {"replicas": 1}}}, "aggregate"),
+    "a memory that is none": ({"projector": {"resources": {"limits": {"memory": "lots"}}}}, "memory"),
+    "a log level that there is not": ({"logLevel": "verbose"}, "logLevel"),
+    "a time shorter than a flush": ({"workerDefaults": {"terminationGracePeriodSeconds": 5}}, "terminationGrace"),
+    "no image tag": ({"image": {"repository": "r/shop"}}, "image.tag or image.digest"),
+    "more replicas than partitions": (
+        {"workers": {"order": {"aggregate": "Order", "replicas": 5}}},
+        "workers.order.replicas is 5, and there are 4 partitions",
+    ),
+    "two tokens": (
+        {"pulsar": TOKEN | {"auth": {"token": "a", "existingSecret": "b"}}},
+        "pulsar.auth.token and pulsar.auth.existingSecret are both set",
+    ),
+    "scaling without a topic": (
+        {"workers": {"order": {"aggregate": "Order", "autoscaling": {"enabled": True}}}},
+        "workers.order.topic",
+    ),
+    "scaling upside down": (
+        {"workerDefaults": {"autoscaling": {"minReplicas": 9, "maxReplicas": 2}}},
+        "minReplicas is greater than its maxReplicas",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "named"), REFUSED.values(), ids=REFUSED)
+def test_values_that_cannot_be_are_refused_by_name(chart: Chart, changes: Values, named: str) -> None:
+    with pytest.raises(helm_python.HelmError) as refused:
+        chart.render(minimal(**changes))
+    assert named in str(refused.value)
+
+
+def test_alerts_and_dashboard_speak_of_metrics_that_there_are(chart: Chart) -> None:
+    kinds = (Counter, Gauge, Histogram)
+    metrics = {m._name: m for m in vars(worker_metrics).values() if isinstance(m, kinds)}
+    objects = chart.render(minimal(**EVERYTHING))
+    said = (
+        json.dumps(objects["PrometheusRule", "rel"]["spec"])
+        + objects["ConfigMap", "rel-dashboard"]["data"]["magnetar.json"]
+    )
+    for name in set(re.findall(r"magnetar_[a-z_]+", said)):
+        base = re.sub(r"_(total|bucket|sum|count)$", "", name)
+        assert base in metrics or name in metrics, name
+
+
+def test_the_readme_is_that_of_the_values() -> None:
+    from tools.chart_readme import CHART, readme
+
+    assert (CHART / "README.md").read_text(encoding="utf-8") == readme()
+
+
+def test_every_value_has_a_comment(chart: Chart) -> None:
+    from tools.chart_readme import comments
+
+    text = (chart.folder / "values.yaml").read_text(encoding="utf-8")
+    said = {path for path, _ in comments(text)}
+
+    def leaves(values: Any, path: str = "") -> list[str]:
+        if path in said or not isinstance(values, dict) or not values:
+            return [path]
+        return [leaf for key, value in values.items() for leaf in leaves(value, f"{path}.{key}".lstrip("."))]
+
+    assert set(leaves(yaml.safe_load(text))) == said

@@ -1,0 +1,58 @@
+"""What a cluster gets from the package: the chart, and a pipeline's values."""
+
+from pathlib import Path
+
+import pytest
+from magnetar.pipelines.chart import values_of, write_chart
+from magnetar.schemas import DataFolderError, SettingsError
+
+from tests.unit.pipelines.purses import purses
+
+GIVEN = {"url": "pulsar://p:6650", "admin_url": "http://p:8080", "tenant": "acme"}
+
+
+def test_the_names_of_the_values_follow_from_the_declaration() -> None:
+    text = values_of(purses, "purses.pipeline", **GIVEN, image="registry.example:5000/purses:1.2")
+    assert text.endswith(
+        """\
+pipeline:
+  module: purses.pipeline
+  context: "purses"
+  partitions: 2
+image:
+  repository: "registry.example:5000/purses"
+  tag: "1.2"
+pulsar:
+  url: "pulsar://p:6650"
+  adminUrl: "http://p:8080"
+  tenant: "acme"
+workers:
+  purse:
+    aggregate: "Purse"
+    topic: "persistent://acme/purses/purse-commands"
+    replicas: 2
+  door:
+    aggregate: "Door"
+    topic: "persistent://acme/purses/door-commands"
+    replicas: 2
+"""
+    )
+
+
+def test_the_chart_comes_whole_out_of_the_package(tmp_path: Path) -> None:
+    chart = write_chart(tmp_path)
+    files = {str(path.relative_to(chart)) for path in chart.rglob("*") if path.is_file()}
+    assert {".helmignore", "Chart.yaml", "README.md", "values.yaml", "values.schema.json"} <= files
+    assert {"templates/_helpers.tpl", "templates/workers.yaml", "templates/NOTES.txt", "files/alerts.yaml"} <= files
+
+
+def test_a_chart_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
+    write_chart(tmp_path)
+    with pytest.raises(SettingsError, match="exists already"):
+        write_chart(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataFolderError, match="file"):
+        write_chart(tmp_path / "file")

@@ -1,0 +1,75 @@
+"""Writes the README of the chart: what it says of each value are the comments `# --` of values.yaml.
+
+`python tools/chart_readme.py` writes it; with `--print`, it only prints it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+CHART: Final = Path(__file__).parent.parent / "helm" / "magnetar"
+HEAD: Final = """\
+# The chart `magnetar`
+
+Runs one pipeline on a cluster: a Deployment of workers for each aggregate, and a projector with the tables. It
+needs an Apache Pulsar, an image with your package, and Helm. docs/kubernetes.md in Magnetar's repository says how it is
+used, and what was tested.
+
+```console
+magnetar helm chart deploy                          # this chart, from the installed package
+magnetar helm values shop.pipeline > values.yaml    # the names, from the declaration
+helm install shop deploy/magnetar --values values.yaml
+```
+
+Values are checked against `values.schema.json`: a misspelled one is refused. This page is made from the comments in
+`values.yaml`.
+
+| value | default | |
+|---|---|---|
+"""
+
+
+def readme() -> str:
+    """The page."""
+    text = (CHART / "values.yaml").read_text(encoding="utf-8")
+    values = yaml.safe_load(text)
+    rows = [f"| `{path}` | `{_shown(values, path)}` | {about} |" for path, about in comments(text)]
+    return HEAD + "\n".join(rows) + "\n"
+
+
+def comments(text: str) -> Iterator[tuple[str, str]]:
+    """Each value that has a comment: its path, and the comment."""
+    path: list[tuple[int, str]] = []
+    about: list[str] = []
+    for line in text.splitlines():
+        indent = len(line) - len(line.lstrip())
+        if (comment := re.fullmatch(r"\s*# (-- )?(.*)", line)) is not None:
+            if comment[1]:
+                about = [comment[2]]
+            elif about:
+                about.append(comment[2])
+        elif (key := re.match(r"\s*([A-Za-z]+):", line)) is not None:
+            path = [(at, name) for at, name in path if at < indent] + [(indent, key[1])]
+            if about:
+                yield ".".join(name for _, name in path), " ".join(about)
+            about = []
+
+
+def _shown(values: Any, path: str) -> str:
+    for key in path.split("."):
+        values = values[key]
+    return json.dumps(values)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--print"]:
+        sys.stdout.write(readme())
+    else:
+        (CHART / "README.md").write_text(readme(), encoding="utf-8")
