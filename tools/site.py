@@ -108,8 +108,8 @@ def metrics() -> str:
                 rows.append(f"| `{name}` | {family.type} | {labels} | {family.documentation} |\n")
     return (
         "# Metrics\n\nWhat `magnetar run` shows under `/metrics`, where `MAGNETAR_HEALTH_PORT` names a port; beside "
-        "these, memory, processor time and open files of the process (`process_…`). The number of partitions bounds how many "
-        "samples there are.\n\n| metric | type | labels | meaning |\n|---|---|---|---|\n" + "".join(rows)
+        "these, memory, processor time and open files of the process (`process_…`). How many samples there are is "
+        "bounded by the partitions.\n\n| metric | type | labels | meaning |\n|---|---|---|---|\n" + "".join(rows)
     )
 
 
