@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
 import httpx
+import structlog
 from magnetar.projections.progress import Ask
 from magnetar.projections.query import Endpoint, ask_endpoint, read_endpoint
+from magnetar.projections.supervised import is_supervised
 from magnetar.schemas import DataFolderError, MagnetarError, QueryRefused, StoreUnavailable
 
 from .clock import Clock
@@ -25,6 +27,9 @@ LOOK_SECONDS: Final = 0.3
 GRACE_SECONDS: Final = 60.0
 """A projector that answered and was killed is started again by whoever looks after it: so long it is waited for. One
 that was stopped has removed its endpoint's file, and is not."""
+
+COMES_BACK_SECONDS: Final = 20.0
+"""The same for one that was killed before this began, and without a `magnetar dev` that would start it again."""
 
 GIVE_UP_SECONDS: Final = 60.0
 """A process that has the engine open and does not answer for so long is not waited for any longer."""
@@ -57,6 +62,7 @@ class CarryingOut:
         self._look_at = 0.0
         self._answered_at = clock.monotonic()
         self._had_answer = False
+        self._has_said = False
 
     def run(self, stopped: Callable[[], bool]) -> bool:
         """Until it is done, or `stopped`; returns whether it is done.
@@ -67,14 +73,26 @@ class CarryingOut:
             endpoint = read_endpoint(self._settings.data)
             if endpoint is not None and self._outside(endpoint):
                 return True
-            if (endpoint is None or self._is_given_up()) and self._inside(stopped):
+            if self._may_open(endpoint) and self._inside(stopped):
                 return True
             self._clock.sleep(LOOK_SECONDS)
         return False
 
-    def _is_given_up(self) -> bool:
-        """Whether nobody stands behind the endpoint's file any more, as far as can be told."""
-        return not self._had_answer or self._clock.monotonic() - self._answered_at > GRACE_SECONDS
+    def _may_open(self, endpoint: Endpoint | None) -> bool:
+        """Whether nobody else is going to open the engine, as far as can be told: a projector that is being started
+        would find it taken."""
+        is_supervised_here = is_supervised(self._settings.data)
+        if endpoint is None and not is_supervised_here:
+            return True
+        seconds = GRACE_SECONDS if self._had_answer or is_supervised_here else COMES_BACK_SECONDS
+        if self._clock.monotonic() - self._answered_at > seconds:
+            return True
+        if not self._has_said and self._clock.monotonic() - self._answered_at > 1.0:
+            self._has_said = True
+            structlog.get_logger("magnetar.rebuild").warning(
+                "the projector does not answer: it is waited for", seconds_at_most=seconds
+            )
+        return False
 
     def _outside(self, endpoint: Endpoint) -> bool:
         """Through the one that runs; returns whether it is done."""
@@ -111,7 +129,9 @@ class CarryingOut:
             return done or stopped()
 
         try:
-            run_projector(self._pipeline, self._settings, stopped=stopped_or_done, first=first)
+            run_projector(
+                self._pipeline, self._settings, stopped=stopped_or_done, first=first, outwait_seconds=0.0
+            )
         except DataFolderError as error:  # another process has the engine open: it begins to answer, or has ended
             if "pid" not in error.fields:
                 raise

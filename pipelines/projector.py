@@ -23,7 +23,7 @@ from magnetar.projections.rows_table import RowsTable
 from magnetar.projections.sql_views import create_view
 from magnetar.projections.store import Store, embedded_dsn
 from magnetar.projections.views import RESERVED, views
-from magnetar.schemas import StoreUnavailable, TopicKind
+from magnetar.schemas import DataFolderError, MagnetarError, StoreUnavailable, TopicKind, wire_name
 
 from .clock import Clock, SystemClock
 from .control import take_wish
@@ -43,6 +43,9 @@ IDLE_SECONDS: Final = 0.05
 SWAP_LOOK_SECONDS: Final = 0.2
 """How often it is looked whether a generation has caught up: a query that takes a millisecond."""
 
+
+OUTWAIT_SECONDS: Final = 30.0
+"""How long a projector that starts waits for another process that has the engine open."""
 
 OPEN_SECONDS_MAX: Final = 20.0
 """So long a wish waits for a projector that is just taking its leases."""
@@ -340,6 +343,20 @@ class Projector:
         self._logger.info("generation shown", target=target.name, generation=generation)
 
 
+def _open_store(settings: Settings, clock: Clock, stopped: Callable[[], bool], outwait_seconds: float) -> Store:
+    deadline, has_said = clock.monotonic() + outwait_seconds, False
+    while True:
+        try:
+            return Store(embedded_dsn(settings.data))
+        except DataFolderError as error:
+            if "pid" not in error.fields or clock.monotonic() >= deadline or stopped():
+                raise
+            if not has_said:
+                structlog.get_logger("magnetar.projector").warning("waiting", what=error.what)
+                has_said = True
+            clock.sleep(IDLE_SECONDS)
+
+
 def run_projector(
     pipeline: Pipeline,
     settings: Settings,
@@ -347,17 +364,20 @@ def run_projector(
     stopped: Callable[[], bool],
     first: Callable[[Projector], None] | None = None,
     failpoint: Callable[[str], None] | None = None,
+    outwait_seconds: float = OUTWAIT_SECONDS,
 ) -> None:
     """Mirror the pipeline in one process, and answer queries and take wishes on loopback, until `stopped`.
 
-    `first` is called before any table is made. Tests crash or freeze the process with `failpoint`.
+    `first` is called before any table is made. Another process that has the engine open is waited for so long: it may
+    be a query, or a rebuild that is nearly done. Raises DataFolderError if it takes longer. Tests crash or freeze the
+    process with `failpoint`.
     """
     collect_rarely()
     clock = SystemClock()
     log = open_log(settings, clock)
     try:
         provision(pipeline, log, kinds=[TopicKind.EVENTS])  # its role may see nothing else
-        store = Store(embedded_dsn(settings.data))
+        store = _open_store(settings, clock, stopped, outwait_seconds)
         limits = QueryLimits(seconds_max=settings.query_seconds_max, memory_bytes_max=settings.query_memory_bytes_max)
         projector = Projector(pipeline, log, store, settings, clock=clock, failpoint=failpoint)
         control = partial(take_wish, projector, pipeline)

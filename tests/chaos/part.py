@@ -27,10 +27,11 @@ from magnetar.pipelines.projector import run_projector
 from magnetar.pipelines.runtime import StopSignal, run_worker
 from magnetar.pipelines.settings import Settings, open_log
 from magnetar.projections.store import Store, embedded_dsn
-from magnetar.schemas import QueryRefused
+from magnetar.schemas import DataFolderError, QueryRefused
 
 from examples.flights.data import rows
 from examples.flights.pipeline import flights
+from tests.chaos.processes import DEADLINE_SECONDS
 from tests.chaos.sabotages import SABOTAGES
 from tests.chaos.sending import Asking
 
@@ -85,13 +86,25 @@ def within_transactions(failpoint: Callable[[str], None]) -> None:
 
 def unfinished(data: Path) -> list[list[Any]]:
     """What a killed projector has left: per partition, the range that was begun, and how much of it each table has."""
-    store = Store(embedded_dsn(data))
+    store = opened(data)
     try:
         return [list(row) for row in store.query(_UNFINISHED)]
     except QueryRefused:  # it did not come as far as to create the tables
         return []
     finally:
         store.close()
+
+
+def opened(data: Path) -> Store:
+    """The engine. Who has just been killed, or asks something, may hold it for a moment."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while True:
+        try:
+            return Store(embedded_dsn(data))
+        except DataFolderError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 _UNFINISHED = """

@@ -117,7 +117,6 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
         stage.close()
 
 
-@pytest.mark.soak
 def test_a_rebuild_that_is_killed_in_each_phase_shows_all_that_was_written_meanwhile(stage: Stage) -> None:
     stage.start(f"--at={WHILE_FILLING[0]}:KILL")
     before, command = stage.watch.messages(), stage.command()
@@ -151,7 +150,6 @@ def test_a_rebuild_that_is_killed_in_each_phase_shows_all_that_was_written_meanw
     stage.eventually(lambda: not stage.ask(tables), "the old tables are gone")
 
 
-@pytest.mark.soak
 def test_a_rebuild_without_a_projector_is_done_by_the_command_and_goes_on_after_a_kill(stage: Stage) -> None:
     stage.start()
     stage.projector.kill()
