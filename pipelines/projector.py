@@ -23,7 +23,7 @@ from magnetar.projections.rows_table import RowsTable
 from magnetar.projections.sql_views import create_view
 from magnetar.projections.store import Store, embedded_dsn
 from magnetar.projections.views import RESERVED, views
-from magnetar.schemas import DataFolderError, MagnetarError, StoreUnavailable, TopicKind, wire_name
+from magnetar.schemas import DataFolderError, StoreUnavailable, TopicKind
 
 from .clock import Clock, SystemClock
 from .control import take_wish
