@@ -124,6 +124,10 @@ class Expected(NamedTuple):
     """By origin, destination and month: departures, and the sum of their delays in minutes."""
     cancellations: dict[tuple[str, date], int]
     rejections: dict[str, int]
+    late: dict[str, int]
+    """By flight, how many minutes late it left, where that was an hour or more."""
+    board: dict[str, str]
+    """By flight, what became of those that have not arrived."""
 
 
 def expected(flights: Iterable[Row]) -> Expected:
@@ -131,21 +135,28 @@ def expected(flights: Iterable[Row]) -> Expected:
     delays: dict[tuple[str, str, date], tuple[int, int]] = {}
     cancellations: Counter[tuple[str, date]] = Counter()
     rejections: Counter[str] = Counter()
+    late: dict[str, int] = {}
+    board: dict[str, str] = {}
     count_flights = made = 0
     for index, row in enumerate(flights):
         count_flights += 1
         made += 2 if row.departure_delay is None else 3
         if row.departure_delay is None:
             cancellations[row.carrier, row.departs_at.date()] += 1
+            board[row.id] = "Cancelled"
         else:
             left = (row.departs_at + timedelta(minutes=row.departure_delay)).astimezone(UTC)
             key = (row.origin, row.dest, left.date().replace(day=1))
             count, total = delays.get(key, (0, 0))
             delays[key] = (count + 1, total + row.departure_delay)
+            if row.departure_delay >= 60:
+                late[row.id] = row.departure_delay
+            if row.arrival is None:
+                board[row.id] = "Diverted"
         if (wrong := wrong_command(index, row)) is not None:
             made += 1
             rejections[wrong.reason] += 1
-    return Expected(count_flights, made, delays, dict(cancellations), dict(rejections))
+    return Expected(count_flights, made, delays, dict(cancellations), dict(rejections), late, board)
 
 
 def differences(want: dict[Any, Any], have: dict[Any, Any]) -> list[str]:

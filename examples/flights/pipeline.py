@@ -1,10 +1,14 @@
 """The pipeline: the flights' aggregate, and what analysts ask of its events."""
 
+from collections.abc import Iterator
 from datetime import date
+from typing import Self
 
-from magnetar import Pipeline, Sql
+from magnetar import Fold, Meta, Pipeline, Rows, Sql
 
-from .flight import Flight
+from .flight import Cancelled, Departed, Diverted, Flight, Landed, Scheduled
+
+LATE_MINUTES = 60
 
 
 class DelaysByRoute(Sql):
@@ -40,8 +44,44 @@ class RejectionsByReason(Sql):
     commands: int
 
 
+class LateDeparture(Rows):
+    """The flights that left an hour late, or more."""
+
+    flight: str
+    origin: str
+    dest: str
+    delay_minutes: int
+
+    @classmethod
+    def project(cls, event: Departed, meta: Meta) -> Iterator[Self]:
+        if event.delay_minutes >= LATE_MINUTES:
+            yield cls(meta.id, event.origin, event.dest, event.delay_minutes)
+
+
+class Board(Fold):
+    """The flights that have not arrived: planned, in the air, diverted or cancelled."""
+
+    status: str = ""
+    origin: str = ""
+    dest: str = ""
+    delay_minutes: int | None = None
+
+    def apply(self, event: Scheduled | Departed | Landed | Diverted | Cancelled) -> Self | None:
+        match event:
+            case Landed():
+                return None
+            case Departed(delay_minutes=delay):
+                return self.replace(status="Departed", delay_minutes=delay)
+            case (
+                Scheduled(origin=origin, dest=dest)
+                | Diverted(origin=origin, dest=dest)
+                | Cancelled(origin=origin, dest=dest)
+            ):
+                return self.replace(status=type(event).__name__, origin=origin, dest=dest)
+
+
 flights = Pipeline(
     "flights",
     aggregates=[Flight],
-    projections=[DelaysByRoute, CancellationsByCarrier, RejectionsByReason],
+    projections=[DelaysByRoute, CancellationsByCarrier, RejectionsByReason, LateDeparture, Board],
 )
