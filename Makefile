@@ -50,6 +50,10 @@ chaos: $(ENVIRONMENT) ## kill and freeze: all of January, 100 random kills, rebu
 	MAGNETAR_TEST_SOAK=1 MAGNETAR_CHAOS_FLIGHTS=1000000 MAGNETAR_CHAOS_KILLS=100 MAGNETAR_CHAOS_ASKS=1000 $(if $(SEED),MAGNETAR_CHAOS_SEED='$(SEED)') \
 		.venv/bin/pytest -s tests/chaos
 
+.PHONY: test-cluster
+test-cluster: $(ENVIRONMENT) ## kill a bookie and a broker of a small Pulsar cluster on loopback; takes 5 GB of memory
+	MAGNETAR_TEST_SOAK=1 .venv/bin/pytest -s tests/cluster
+
 .PHONY: docs
 docs: $(ENVIRONMENT) ## build the docs' site, build/site/index.html; any warning is an error
 	@tools/check docs

@@ -24,6 +24,8 @@ TRIMMED: Final = {"retentionTimeInMinutes": 0, "retentionSizeInMB": 0}
 """The retention of a topic of checkpoints: its keeper decides what stays."""
 _EARLIEST: Final = {"ledgerId": -1, "entryId": -1, "partitionIndex": -1}
 
+_REDIRECTS_MAX: Final = 5
+
 
 class RegisteredSchema(NamedTuple):
     """One version of a topic's schema in the registry."""
@@ -66,7 +68,7 @@ class PulsarAdmin:
         """One call; `accept` are the codes that are no failure besides 2xx."""
         content = None if body is None else json.dumps(body)
         try:
-            response = self._client.request(method, path, content=content, headers={"Content-Type": content_type})
+            response = self._asked(method, path, content, {"Content-Type": content_type})
         except httpx.HTTPError as error:
             raise LogUnavailable(
                 f"Pulsar's admin API at {self._client.base_url} does not answer: {error}.",
@@ -88,6 +90,21 @@ class PulsarAdmin:
             f"Pulsar answered {response.status_code} to {method} {path}: {_reason(response)}",
             cure="Check the rights and the settings of the cluster.",
         )
+
+    def _asked(self, method: str, path: str, content: str | None, headers: dict[str, str]) -> httpx.Response:
+        """Ask, and ask the broker that it sends us to: a topic is looked after by one of them.
+
+        The token goes along, to none over a plainer connection.
+        """
+        url = httpx.URL(path)
+        for _ in range(_REDIRECTS_MAX):
+            response = self._client.request(method, url, content=content, headers=headers)
+            if not response.has_redirect_location:
+                break
+            url = response.url.join(response.headers["Location"])
+            if url.scheme != self._client.base_url.scheme:
+                break
+        return response
 
     # --- what provisioning and preflight read and do ------------------------------------------------------------------
 
