@@ -1,9 +1,9 @@
 """A context's log copied into a new context with another number of partitions.
 
 The number of partitions is fixed for a context, since an aggregate's partition follows from its id. The copy is another
-context: every commit that counts goes to the partition on which its aggregate lives there, oldest first and in the order
-of its old partition, under a new number. What it says besides stays, the place of its command too: ids are decided once
-across the move. Commands, checkpoints and tables are not copied.
+context: every commit that counts goes to the partition on which its aggregate lives there, oldest first and in the
+order of its old partition, under a new number. What it says besides stays, the place of its command too: ids are
+decided once across the move. Commands, checkpoints and tables are not copied.
 
 It is resumed by what stands in the new context: the order is the same in every run, so that what was written is the
 beginning of what has to be. Until all is written and compared, workers refuse the new partitions.
@@ -209,7 +209,7 @@ class _AggregateCopy:
         which = f"{self.source.name}/{self.aggregate}/{wanted.old[0]}/{wanted.old[1]}" if wanted else "was copied"
         raise PartitionRefused(
             f"{self.topic} partition {partition} {what} {which}.",
-            cure="The new context must be written by the copy alone, and the old one rest: begin anew with another name.",
+            cure="Only the copy may write the new context, and nobody the old one: begin anew with another name.",
         )
 
     def compare(self) -> Iterator[int]:

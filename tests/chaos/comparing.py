@@ -93,9 +93,9 @@ def wrong_in_history(logs: Sequence[Stored]) -> list[str]:
     """Where the commits are not what the commands, decided one after the other by the pure aggregate, make of them."""
     found = []
     decode = CommandCodec(SCHEMA).decode
-    for partition, (commands, events) in enumerate(logs):
+    for partition, (sent, events) in enumerate(logs):
         states: dict[str, tuple[int, Flight]] = {}
-        commands = once(commands)
+        commands = once(sent)
         commits = [CODEC.decode(message.payload) for message in counting(events)]
         if len(commits) != len(commands):
             found.append(f"partition {partition}: {len(commands)} commands, {len(commits)} commits")

@@ -61,7 +61,7 @@ def test_a_copy_that_is_done_is_left_alone(log: SqliteLog) -> None:
 def test_an_undecided_command_is_in_the_way(log: SqliteLog, settings: Settings) -> None:
     with SyncClient(flights, settings=settings) as client:
         client.send(Flight, "new", Cancel())
-    with pytest.raises(SettingsError, match="1 commands of flights/Flight partition .* are undecided"):
+    with pytest.raises(SettingsError, match=r"1 commands of flights/Flight partition .* are undecided"):
         list(copying(log, "moved").run())
 
 
@@ -77,7 +77,7 @@ def test_an_open_parked_command_is_in_the_way(log: SqliteLog, settings: Settings
         3, [Entry("x", b"junk")], timeout_seconds=30
     )
     decide(flights, log, settings, commands(islice(rows(all_months=False), 200, 201)))
-    with pytest.raises(SettingsError, match="1 commands of .* undecided|1 parked commands of flights are open"):
+    with pytest.raises(SettingsError, match="1 parked commands of flights are open"):
         list(copying(log, "moved").run())
 
 
@@ -117,7 +117,7 @@ def test_a_worker_refuses_a_context_that_is_not_whole_and_takes_it_afterwards(
 
 def test_a_context_with_something_else_in_it_is_refused(log: SqliteLog, settings: Settings) -> None:
     decide(target("moved"), log, settings, commands(islice(rows(all_months=False), 5)))
-    with pytest.raises(PartitionRefused, match="has something else for|has more than"):
+    with pytest.raises(PartitionRefused, match=r"has something else for|has more than"):
         list(copying(log, "moved").run())
 
 

@@ -54,7 +54,13 @@ class Reader:
     def type(self, command: str) -> str:
         """What a command prints."""
         ran = subprocess.run(
-            self.own(command), shell=True, cwd=self.folder, env=self.environment, capture_output=True, text=True
+            self.own(command),
+            check=False,
+            shell=True,
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
         )
         assert ran.returncode == 0, f"{command}\n{ran.stdout}\n{ran.stderr}"
         return re.sub(r"\x1b\[[0-9;]*m", "", ran.stdout)

@@ -1,0 +1,132 @@
+"""Workers on a real Pulsar that take a partition from a live one, which streams its commits unbatched."""
+
+import random
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from magnetar.pipelines import Pipeline
+from magnetar.pipelines.clock import SystemClock
+from magnetar.pipelines.deciding import decide_until, workers_of
+from magnetar.pipelines.log import Entry
+from magnetar.pipelines.logs.pulsar import PulsarLog
+from magnetar.pipelines.runtime import provision
+from magnetar.pipelines.worker import Worker
+from magnetar.schemas import ReadRule, TopicKind, Verdict, uuid7
+from magnetar.schemas.command_message import CommandCodec, CommandEnvelope
+from magnetar.schemas.commit import read_head
+
+from tests.chaos.processes import eventually
+from tests.pulsar_rig import Standalone, data_folder
+from tests.unit.pipelines.purses import Pay, Purse
+
+ROUNDS, ROUNDS_MAX = 10, 60
+BACKLOG = 15_000
+
+pytestmark = [pytest.mark.broker, pytest.mark.soak]
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Standalone]:
+    """A broker."""
+    with data_folder() as folder:
+        standalone = Standalone(folder)
+        try:
+            standalone.start()
+            yield standalone
+        finally:
+            standalone.stop()
+
+
+class Takeovers:
+    """One partition with a backlog, which newer and newer workers take while the older ones stream."""
+
+    def __init__(self, broker: Standalone, closing: ExitStack) -> None:
+        self._broker = broker
+        self._closing = closing
+        self.pipeline = Pipeline(f"c{uuid.uuid4().hex[:12]}", aggregates=[Purse], partitions=1)
+        self.log = self._open()
+        provision(self.pipeline, self.log)
+        schema = self.pipeline.schemas["Purse"]
+        self._codec = CommandCodec(schema)
+        self._publisher = self.log.publisher(
+            self.pipeline.topic("Purse", TopicKind.COMMANDS), schema=schema.command_json
+        )
+
+    def _open(self) -> PulsarLog:
+        log = PulsarLog(self._broker.service_url, self._broker.admin_url, clock=SystemClock(), batching=False)
+        self._closing.callback(log.close)
+        return log
+
+    def send(self, count: int) -> None:
+        """More commands."""
+        now_ms = SystemClock().now_ms()
+        envelopes = [CommandEnvelope("p", uuid7(now_ms, random.getrandbits(74)), now_ms * 1000) for _ in range(count)]
+        entries = [Entry("p", self._codec.encode(each, Pay(20))) for each in envelopes]
+        self._publisher.publish(0, entries, timeout_seconds=60)
+
+    def join(self, round_number: int) -> Worker:
+        """A worker on a thread, whose name stands before those of all others: the broker makes it the active one."""
+        (worker,) = workers_of(self.pipeline, self._open(), name=f"w{1000 - round_number:04}", clock=SystemClock())
+        stopped = threading.Event()
+        thread = threading.Thread(target=decide_until, args=(stopped.is_set, [worker], SystemClock()))
+        thread.start()
+        self._closing.callback(worker.close)
+        self._closing.callback(thread.join)
+        self._closing.callback(stopped.set)
+        return worker
+
+    def verdicts(self) -> list[Verdict]:
+        """What the read rule says of each message."""
+        topic, rule = self.pipeline.topic("Purse", TopicKind.EVENTS), ReadRule()
+        end, found, last = self.log.end(topic, 0), list[Verdict](), None
+        reader = self.log.reader(topic, 0, after=None)
+        while end is not None and (last is None or last < end):
+            for message in reader.read(messages_max=10_000, timeout_seconds=30):
+                found.append(rule.judge(*read_head(message.payload)[:2]))
+                last = message.id
+        reader.close()
+        return found
+
+
+def taken_over(broker: Standalone, rounds_max: int) -> list[Verdict]:
+    """Take-overs until a commit that its worker holds for stored does not count, or so many."""
+    with ExitStack() as closing:
+        takeovers = Takeovers(broker, closing)
+        for round_number in range(rounds_max):
+            takeovers.send(BACKLOG)
+            worker = takeovers.join(round_number)
+            eventually(lambda: worker.decided > 0, "the partition is taken over")  # noqa: B023
+            time.sleep(0.2)
+            if Verdict.DUPLICATE in (verdicts := takeovers.verdicts()):
+                break
+        return verdicts
+
+
+def test_all_that_the_old_owner_stored_stands_before_the_new_ones_commits(broker: Standalone) -> None:
+    verdicts = taken_over(broker, ROUNDS)
+    assert Verdict.DUPLICATE not in verdicts
+    assert verdicts.count(Verdict.CLAIM) >= ROUNDS
+
+
+def test_with_the_claim_not_read_that_fails(broker: Standalone, monkeypatch: pytest.MonkeyPatch) -> None:
+    fence, is_own_claim = PulsarLog.fence, Worker._is_own_claim
+
+    def fence_and_look(self: Any, topic: Any, partition: int, **names: Any) -> Any:
+        appender = fence(self, topic, partition, **names)
+        self.end_at_fence = self.end(topic, partition)
+        return appender
+
+    def is_over(self: Any, message: Any, owned: Any, rule: Any) -> bool:
+        if self._log.end_at_fence is None or message.id > self._log.end_at_fence:
+            owned.schema = message.schema
+            return True
+        return is_own_claim(self, message, owned, rule)
+
+    monkeypatch.setattr(PulsarLog, "fence", fence_and_look)
+    monkeypatch.setattr(Worker, "_is_own_claim", is_over)
+    assert Verdict.DUPLICATE in taken_over(broker, ROUNDS_MAX)
