@@ -338,7 +338,7 @@ class Worker:
                     if not found:
                         raise LogUnavailable(f"{self._commands_topic} ends before {tuple(first)}, which was given.")
                     if lacking := [message for message in found if message.id < first]:
-                        self._logger.warning("commands not given", partition=batch.partition, count=len(lacking))
+                        self._logger.info("commands not given", partition=batch.partition, count=len(lacking))
                         yield lacking
             finally:
                 reader.close()

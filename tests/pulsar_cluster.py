@@ -124,7 +124,7 @@ class Cluster(Existing):
             "bookiePort": port,
             "journalDirectory": folder / name / "journal",
             "ledgerDirectories": folder / name / "ledgers",
-            "metadataServiceUri": f"metadata-store:zk:{self._store}/ledgers",
+            "metadataServiceUri": f"metadata-store:zk:{self._store}",
             "prometheusStatsHttpPort": stats,
             "listeningInterface": "lo",
             "allowLoopback": "true",

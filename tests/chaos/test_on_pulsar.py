@@ -52,6 +52,7 @@ def test_after_kills_and_freezes_of_workers_and_broker_log_answers_and_mirror_ag
     assert begun.judge() == []
 
 
+@pytest.mark.soak
 def test_without_the_fence_a_frozen_workers_awakening_fails_that(tmp_path: Path, broker: Standalone) -> None:
     run = PulsarRun(tmp_path, broker, SEED, "--sabotage", "no_exclusive_producers")
     with parts(*run.parts):
