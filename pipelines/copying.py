@@ -203,7 +203,7 @@ class _AggregateCopy:
             again = self.codec.encode_again(commit, number=commit.number, owner=_NOBODY, resolves=commit.resolves)
             if again == self.encoded(wanted):
                 return
-        elif wanted is found:
+        elif wanted is None and found is None:
             return
         what = "misses" if found is None else "has more than" if wanted is None else "has something else for"
         which = f"{self.source.name}/{self.aggregate}/{wanted.old[0]}/{wanted.old[1]}" if wanted else "was copied"

@@ -46,6 +46,8 @@ class Server:
             variable: str(file),
             "PULSAR_MEM": memory,
             "BOOKIE_MEM": memory,
+            "PULSAR_GC": "-XX:+UseSerialGC",
+            "BOOKIE_GC": "-XX:+UseSerialGC",
             "PULSAR_LOG_DIR": str(self._folder / "logs"),
             "PULSAR_GC_LOG": "",
             "BOOKIE_GC_LOG": "",

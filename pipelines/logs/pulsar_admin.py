@@ -96,14 +96,12 @@ class PulsarAdmin:
 
         The token goes along, to none over a plainer connection.
         """
-        url = httpx.URL(path)
+        response = self._client.request(method, path, content=content, headers=headers)
         for _ in range(_REDIRECTS_MAX):
+            url = response.url.join(response.headers.get("Location", ""))
+            if not response.has_redirect_location or url.scheme != self._client.base_url.scheme:
+                break
             response = self._client.request(method, url, content=content, headers=headers)
-            if not response.has_redirect_location:
-                break
-            url = response.url.join(response.headers["Location"])
-            if url.scheme != self._client.base_url.scheme:
-                break
         return response
 
     # --- what provisioning and preflight read and do ------------------------------------------------------------------

@@ -50,7 +50,8 @@ def _batch_size(own: Any) -> int:
 
     They are Pulsar's protobuf message MessageIdData; all of its fields up to the batch's size are varints.
     """
-    data, at = own.serialize(), 0
+    data: bytes = own.serialize()
+    at = 0
     while at < len(data):
         field, value, shift = data[at] >> 3, 0, 0
         at += 1

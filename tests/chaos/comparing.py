@@ -72,7 +72,7 @@ class Watch:
             file.close()
 
 
-def _messages(log: SqliteLog, topic: Any, partition: int) -> Iterator[Message]:
+def _messages(log: Log, topic: Any, partition: int) -> Iterator[Message]:
     end = log.end(topic, partition)
     if end is None:
         return

@@ -107,7 +107,8 @@ def goes_on(pipeline: Pipeline, log: Log, settings: Settings, first: Sent) -> No
         with SyncClient(pipeline, settings=settings) as client:
             commits = commits_of(pipeline, log)[partition_of(first.id, PARTITIONS)]
             known = next(commit for commit in commits if commit.aggregate_id == first.id)
-            again = client.ask(Flight, first.id, first.command, command_id=known.command_id)  # type: ignore[arg-type]
+            command: Any = first.command
+            again = client.ask(Flight, first.id, command, command_id=known.command_id)
             assert (again.outcome, again.position.parts()[3]) == (known.events[0], known.number)
             assert isinstance(client.ask(Flight, first.id, Cancel()).outcome, AlreadyOver)
     finally:

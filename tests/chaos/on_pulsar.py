@@ -20,7 +20,7 @@ from tests.chaos.comparing import CODEC, COMMANDS, Stored, stored_in, wrong_in_h
 from tests.chaos.oracle import Told, read_journal
 from tests.chaos.processes import Part, answers, eventually
 from tests.counting import counting
-from tests.pulsar_rig import Standalone
+from tests.pulsar_rig import Existing, Standalone
 
 
 class OraclePart(Part):
@@ -40,7 +40,7 @@ class Blow(NamedTuple):
 class PulsarRun:
     """One run, in a tenant of its own."""
 
-    def __init__(self, folder: Path, broker: Standalone, random_seed: int, *sabotage: str) -> None:
+    def __init__(self, folder: Path, broker: Existing, random_seed: int, *sabotage: str) -> None:
         self.broker = broker
         self.data = folder / "data"
         self.blows: list[Blow] = []
@@ -152,12 +152,13 @@ class PulsarRun:
         return {active(f"{topic}-partition-{n}", SUBSCRIPTION) for n in range(flights.partitions)}
 
     def _kill_the_broker(self) -> None:
-        self.blows.append(Blow("kill the broker", _now_ms()))
+        assert isinstance(self.broker, Standalone)
+        self.blows.append(Blow("kill the broker", now_ms()))
         self.broker.kill()
         self.broker.start()
 
     def _note(self, kind: str, victim: Part) -> None:
-        self.blows.append(Blow(kind, _now_ms(), life_of(victim)))
+        self.blows.append(Blow(kind, now_ms(), life_of(victim)))
 
     def finish(self) -> None:
         """Let the oracle come to its end: all that it has asked is known then."""
@@ -202,7 +203,8 @@ def life_of(worker: Part, life: int | None = None) -> str:
     return f"{worker.name}.{life or worker.lives}"
 
 
-def _now_ms() -> int:
+def now_ms() -> int:
+    """Milliseconds since 1970."""
     return time.time_ns() // 1_000_000
 
 
@@ -223,12 +225,12 @@ def wrong_in_journal(told: Sequence[Told], logs: Sequence[Stored]) -> list[str]:
                 found.append(f"{place} stands in the log a second time: {stand[commit.command_id]}")
             stand[commit.command_id] = place
     known = {each.command_id for each in told if each.what in ("ok", "rejected")}
-    for each in told:
-        if each.what == "unknown":
-            if each.command_id not in known:
-                found.append(f"never known: {each}")
-        elif each._replace(at_ms=0) != stand.get(each.command_id):
-            found.append(f"told {each}, and in the log stands {stand.get(each.command_id)}")
+    for line in told:
+        if line.what == "unknown":
+            if line.command_id not in known:
+                found.append(f"never known: {line}")
+        elif line._replace(at_ms=0) != stand.get(line.command_id):
+            found.append(f"told {line}, and in the log stands {stand.get(line.command_id)}")
     return found
 
 

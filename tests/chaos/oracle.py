@@ -24,7 +24,7 @@ from magnetar.schemas import LogUnavailable, OutcomeUnknown, Rejection
 from examples.flights.data import Row, commands, rows
 from examples.flights.flight import Cancel, Depart, Divert, Flight, Land
 from examples.flights.pipeline import flights
-from magnetar import Client, Command, MagnetarError, Receipt, new_command_id
+from magnetar import Client, MagnetarError, Receipt, new_command_id
 
 ASK_SECONDS = 5.0
 """How long an answer is waited for. Past it, what became of the command is unknown."""
@@ -107,7 +107,7 @@ class Oracle:
                 self.wrong += 1
                 return
 
-    def _made(self, row: Row) -> Iterator[Command]:
+    def _made(self, row: Row) -> Iterator[Any]:
         """The commands of a flight, and now and then one that must be rejected."""
         dice = random.Random(f"{self._random_seed}/{row.id}")
         for sent in commands([row]):
@@ -115,7 +115,7 @@ class Oracle:
                 yield dice.choice([Depart(row.departs_at), Land("00:00", None), Divert(), Cancel()])
             yield sent.command
 
-    async def _known(self, id: str, command: Command, command_id: str) -> Receipt[Any] | None:
+    async def _known(self, id: str, command: Any, command_id: str) -> Receipt[Any] | None:
         while True:
             try:
                 receipt = await self._client.ask(

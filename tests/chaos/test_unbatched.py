@@ -96,7 +96,7 @@ class Takeovers:
 def taken_over(broker: Standalone, rounds_max: int) -> list[Verdict]:
     """Take-overs until a commit that its worker holds for stored does not count, or so many."""
     with ExitStack() as closing:
-        takeovers = Takeovers(broker, closing)
+        takeovers, verdicts = Takeovers(broker, closing), list[Verdict]()
         for round_number in range(rounds_max):
             takeovers.send(BACKLOG)
             worker = takeovers.join(round_number)

@@ -10,10 +10,11 @@ from magnetar.pipelines.clock import SystemClock
 from magnetar.pipelines.logs.pulsar import PulsarLog
 from magnetar.pipelines.preflight import examine
 from magnetar.pipelines.runtime import provision
+from magnetar.schemas import LogUnavailable
 
 from examples.flights.pipeline import flights
-from tests.chaos.on_pulsar import Blow, PulsarRun, _now_ms
-from tests.chaos.processes import parts
+from tests.chaos.on_pulsar import Blow, PulsarRun, now_ms
+from tests.chaos.processes import eventually, parts
 from tests.pulsar_cluster import Cluster
 from tests.pulsar_rig import data_folder
 
@@ -44,7 +45,7 @@ def test_every_entry_is_confirmed_by_two_bookies_and_fewer_is_a_finding(cluster:
     tenant = f"t{secrets.token_hex(6)}"
     log = PulsarLog(cluster.service_url, cluster.admin_url, clock=SystemClock(), tenant=tenant)
     try:
-        provision(flights, log)
+        eventually(lambda: is_provisioned(log), "the topics are there")
         assert quorums(log, f"{tenant}/flights") == (3, 3, 2)
         assert not [str(each) for each in examine(flights, log) if "quorum" in str(each)]
         one = {"bookkeeperEnsemble": 1, "bookkeeperWriteQuorum": 1, "bookkeeperAckQuorum": 1}
@@ -53,6 +54,15 @@ def test_every_entry_is_confirmed_by_two_bookies_and_fewer_is_a_finding(cluster:
         assert [str(each) for each in examine(flights, log) if "quorum" in str(each)]
     finally:
         log.close()
+
+
+def is_provisioned(log: PulsarLog) -> bool:
+    """Make what is missing; not if a call takes too long, as on a cluster that has just started."""
+    try:
+        provision(flights, log)
+    except LogUnavailable:
+        return False
+    return True
 
 
 class ClusterRun(PulsarRun):
@@ -66,7 +76,7 @@ class ClusterRun(PulsarRun):
         """kill -9 of one server, under load; it comes back later."""
         self.until_told(200)
         server = {"bookie": self._cluster.bookies[0], "broker": self._cluster.brokers[1]}[kind]
-        self.blows.append(Blow(f"kill the {kind}", _now_ms()))
+        self.blows.append(Blow(f"kill the {kind}", now_ms()))
         server.kill()
         self.until_told(500)
         server.start()
