@@ -49,7 +49,13 @@ FLOWS = (
         (f"magnetar parked shop.pipeline retry {OLD}",),
     ),
     (("magnetar rebuild shop.pipeline",), ("magnetar rebuild shop.pipeline --status",)),
-    (("magnetar status shop.pipeline", r"Order +16 +5 +0 +0 "), ("magnetar topology shop.pipeline",)),
+    (
+        (
+            "magnetar status shop.pipeline",
+            r"Order +16 +5 +0 +0 (.|\n)*best_sellers +Order +2 +5 +0(.|\n)*mirror .* 5 +0",
+        ),
+        ("magnetar topology shop.pipeline",),
+    ),
 )
 """By section of the page, its commands, each with what it must show where it has to wait for that."""
 
