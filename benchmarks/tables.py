@@ -1,7 +1,6 @@
 """From the log into the tables of rows and of a fold, by the shipped projector, with the mirror fed before."""
 
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -20,7 +19,8 @@ from magnetar.schemas.commit import CommitCodec, Source, write_source
 from magnetar import Fold, Meta, Pipeline, Rows
 
 from .domain import Box, BoxPut
-from .worker import EVENTS, NOTE, PARTITIONS, SCHEMA, Measured
+from .measured import Measured, Took
+from .worker import EVENTS, NOTE, PARTITIONS, SCHEMA
 
 AT_US = 1_767_225_600_000_000
 
@@ -67,17 +67,17 @@ def append(log: Log, events: int, keys: int) -> None:
         appender.close()
 
 
-def feed(log: Log, store: Store, data: Path, pipeline: Pipeline) -> float:
-    """Feed all tables of a pipeline to the end of the log; returns the seconds."""
+def feed(log: Log, store: Store, data: Path, pipeline: Pipeline) -> Took:
+    """Feed all tables of a pipeline to the end of the log; returns how long it took."""
     projector = Projector(pipeline, log, store, Settings(data=data), clock=SystemClock())
     projector.prepare()
     projector.open()
-    start = time.perf_counter()
+    start = Took.now()
     while projector.step():
         pass
-    seconds = time.perf_counter() - start
+    took = Took.since(start)
     projector.close()
-    return seconds
+    return took
 
 
 def run(events: int, keys: int = 100_000) -> Iterator[Measured]:
@@ -91,9 +91,9 @@ def run(events: int, keys: int = 100_000) -> Iterator[Measured]:
         feed(log, store, data, Pipeline("boxes", aggregates=[Box], partitions=PARTITIONS))
         for name, projections in kinds:
             pipeline = Pipeline("boxes", aggregates=[Box], projections=projections, partitions=PARTITIONS)
-            seconds = feed(log, store, data, pipeline)
+            took = feed(log, store, data, pipeline)
             view = "putting" if name == "rows" else "content"
             ((counted,),) = store.query(f"SELECT {'count()' if name == 'rows' else 'sum(puts)'} FROM boxes.{view}")
-            yield Measured(name, events / seconds, counted)
+            yield Measured.of(name, events, took, counted)
         store.close()
         log.close()

@@ -129,9 +129,7 @@ class CarryingOut:
             return done or stopped()
 
         try:
-            run_projector(
-                self._pipeline, self._settings, stopped=stopped_or_done, first=first, outwait_seconds=0.0
-            )
+            run_projector(self._pipeline, self._settings, stopped=stopped_or_done, first=first, outwait_seconds=0.0)
         except DataFolderError as error:  # another process has the engine open: it begins to answer, or has ended
             if "pid" not in error.fields:
                 raise
