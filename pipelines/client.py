@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, Final, LiteralString, Self, TypeVar
 
 from magnetar.aggregates import Brain
@@ -64,7 +65,7 @@ class SyncClient:
         """
         details = Details(command_id, actor, expected_version, correlation_id, causation_id, metadata)
         id_sent, stored = self._connection.send(aggregate, id, command, details, timeout_seconds)
-        _wait(id_sent, stored, timeout_seconds, f"the log did not confirm it within {timeout_seconds:g} s")
+        wait_for(id_sent, stored, timeout_seconds, partial(_unconfirmed, timeout_seconds))
         return id_sent
 
     def send_many(self, commands: Iterable[Outgoing], *, timeout_seconds: float = ASK_TIMEOUT_SECONDS) -> Iterable[int]:
@@ -103,7 +104,8 @@ class SyncClient:
         """
         details = Details(command_id, actor, expected_version, correlation_id, causation_id, metadata)
         id_asked, receipt = self._connection.ask(aggregate, id, command, details, timeout_seconds)
-        return _wait(id_asked, receipt, timeout_seconds, f"no answer came within {timeout_seconds:g} s")
+        late = partial(self._connection.why_no_answer, aggregate, id, timeout_seconds)
+        return wait_for(id_asked, receipt, timeout_seconds, late)
 
     def query(
         self,
@@ -183,7 +185,7 @@ class Client:
         details = Details(command_id, actor, expected_version, correlation_id, causation_id, metadata)
         await self._prepare(aggregate, timeout_seconds, asking=False)
         id_sent, stored = self._connection.send(aggregate, id, command, details, timeout_seconds)
-        await _wait_async(id_sent, stored, timeout_seconds, f"the log did not confirm it within {timeout_seconds:g} s")
+        await _wait_async(id_sent, stored, timeout_seconds, partial(_unconfirmed, timeout_seconds))
         return id_sent
 
     async def ask(
@@ -205,7 +207,8 @@ class Client:
         details = Details(command_id, actor, expected_version, correlation_id, causation_id, metadata)
         await self._prepare(aggregate, timeout_seconds, asking=True)
         id_asked, receipt = self._connection.ask(aggregate, id, command, details, timeout_seconds)
-        return await _wait_async(id_asked, receipt, timeout_seconds, f"no answer came within {timeout_seconds:g} s")
+        late = partial(self._connection.why_no_answer, aggregate, id, timeout_seconds)
+        return await _wait_async(id_asked, receipt, timeout_seconds, late)
 
     async def query(
         self,
@@ -272,21 +275,26 @@ def _run(work: Callable[[], None], done: Future[None]) -> None:
         done.set_result(None)
 
 
-def _wait(command_id: str, future: Future[T], timeout_seconds: float, late: str) -> T:
+def _unconfirmed(timeout_seconds: float) -> str:
+    return f"the log did not confirm it within {timeout_seconds:g} s"
+
+
+def wait_for(command_id: str, future: Future[T], timeout_seconds: float, late: Callable[[], str]) -> T:
+    """What the future comes to. Raises OutcomeUnknown, saying what `late` says, if it takes longer."""
     try:
         return future.result(timeout_seconds)
     except TimeoutError:
         if not future.cancel():  # it has ended in this very moment
             return future.result()
-        raise unknown(command_id, late) from None
+        raise unknown(command_id, late()) from None
     except BaseException:
         future.cancel()
         raise
 
 
-async def _wait_async(command_id: str, future: Future[T], timeout_seconds: float, late: str) -> T:
+async def _wait_async(command_id: str, future: Future[T], timeout_seconds: float, late: Callable[[], str]) -> T:
     try:
         async with asyncio.timeout(timeout_seconds):
             return await asyncio.wrap_future(future)
     except TimeoutError:
-        raise unknown(command_id, late) from None
+        raise unknown(command_id, await asyncio.to_thread(late)) from None

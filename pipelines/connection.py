@@ -6,17 +6,27 @@ import os
 import secrets
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
 from random import Random
 from typing import Any, Final
 
-from magnetar.schemas import Command, MessageRefused, SettingsError, wire_name
+from magnetar.projections.supervised import is_supervised
+from magnetar.schemas import (
+    Command,
+    LogUnavailable,
+    MagnetarError,
+    MessageRefused,
+    SettingsError,
+    TopicKind,
+    partition_of,
+    wire_name,
+)
 from magnetar.schemas.command_message import CommandEnvelope
 
 from .clock import Clock, SystemClock
-from .log import Entry, Log
+from .log import Backlog, Entry, KnowsBacklog, Log
 from .outbox import Outbox, Parcel
 from .outgoing import NO_DETAILS, Details, Outgoing, Route, envelope_of
 from .pipeline import Pipeline
@@ -33,6 +43,17 @@ WRITING_SHARE: Final = 0.5
 """Of a call's time, what the log may take to store the command. Past it, the log's own error arrives in time: that a
 partition is locked, and by which process."""
 
+COMING_SECONDS: Final = 30.0
+"""How long the topics of a pipeline are waited for at most while a `magnetar dev` lives, which makes them when it starts:
+in a second or two, on a machine that has time."""
+
+CALLED_SECONDS: Final = 1.5
+"""How long they are waited for anyhow: a `magnetar dev` that was called just before has not said yet that it lives."""
+
+_LOOK_SECONDS: Final = 0.05
+_BACKLOG_SECONDS: Final = 1.0
+"""How old an answer to who decides may be: thousands of asks can run out of time at once."""
+
 _CHUNK_MAX: Final = 5000
 
 
@@ -42,7 +63,8 @@ def connect(pipeline: Pipeline, settings: Settings | None = None, clock: Clock |
     log = open_log(settings, clock)
     if settings.broker == EMBEDDED:  # on Pulsar, a client's role need not have the right to look
         check_partitions(pipeline, log)
-    return Connection(pipeline, log, clock=clock)
+    is_coming = partial(is_supervised, settings.data) if settings.broker == EMBEDDED else None
+    return Connection(pipeline, log, clock=clock, is_coming=is_coming)
 
 
 def settings_of(pipeline: Pipeline) -> Settings:
@@ -63,7 +85,12 @@ def _check_timeout(timeout_seconds: float) -> None:
 class Connection:
     """One client's way to the log. Safe to share between threads and event loops, not between processes."""
 
-    def __init__(self, pipeline: Pipeline, log: Log, *, clock: Clock) -> None:
+    def __init__(
+        self, pipeline: Pipeline, log: Log, *, clock: Clock, is_coming: Callable[[], bool] | None = None
+    ) -> None:
+        """`is_coming` says whether somebody lives who may just be making the pipeline's topics."""
+        self._is_coming = is_coming
+        self._backlogs: dict[str, tuple[float, Sequence[Backlog]]] = {}
         self._pipeline = pipeline
         self._log = log
         self._clock = clock
@@ -113,7 +140,7 @@ class Connection:
         """Put a command on its way; returns its id, and a future that ends when it is durable, or with the error."""
         self._check_usable()
         _check_timeout(timeout_seconds)
-        route = self._route(aggregate)
+        route = self._route(aggregate, timeout_seconds)
         envelope = self._envelope(id, details)
         stored: Future[None] = Future()
         deadline = self._clock.monotonic() + WRITING_SHARE * timeout_seconds
@@ -130,7 +157,7 @@ class Connection:
         """
         self._check_usable()
         _check_timeout(timeout_seconds)
-        route = self._route(aggregate)
+        route = self._route(aggregate, timeout_seconds)
         envelope = self._envelope(id, details, reply_to=self._replies.address())
         deadline = self._clock.monotonic() + WRITING_SHARE * timeout_seconds
         parcel = Parcel(route.entry(envelope, command), envelope.command_id, deadline, Future())
@@ -190,15 +217,58 @@ class Connection:
         if self._closed:
             raise SettingsError("The client is closed.", cure="Open another one.")
 
-    def _route(self, aggregate: type[Any]) -> Route:
+    def _route(self, aggregate: type[Any], timeout_seconds: float = COMING_SECONDS) -> Route:
         name = wire_name(aggregate)
         route = self._routes.get(name)
         if route is None:
             with self._opening:  # on Pulsar it takes a moment: asks under way need not wait for it
                 route = self._routes.get(name)
                 if route is None:
-                    route = self._routes[name] = Route(self._log, self._pipeline, name)
+                    route = self._routes[name] = self._opened(name, timeout_seconds)
         return route
+
+    def _opened(self, aggregate: str, timeout_seconds: float) -> Route:
+        """While `magnetar dev` starts or reloads, the topics may not be there yet, or not know a new schema: wait."""
+        began = self._clock.monotonic()
+        while True:
+            try:
+                return Route(self._log, self._pipeline, aggregate)
+            except (LogUnavailable, SettingsError):
+                if self._is_coming is None:
+                    raise
+                patience = COMING_SECONDS if self._is_coming() else CALLED_SECONDS
+                if self._clock.monotonic() - began > min(patience, timeout_seconds):
+                    raise
+            self._clock.sleep(_LOOK_SECONDS)
+
+    # --- who decides ------------------------------------------------------------------------------------------------
+
+    @property
+    def is_coming(self) -> bool:
+        """Whether a `magnetar dev` lives, whose worker may just be starting."""
+        return self._is_coming is not None and self._is_coming()
+
+    def nobody_decides(self, aggregate: type[Any], id: str) -> bool:
+        """Whether commands wait where this aggregate lives and no worker takes them, as far as the log knows."""
+        name = wire_name(aggregate)
+        if not isinstance(self._log, KnowsBacklog) or name not in self._routes:
+            return False
+        at, backlog = self._backlogs.get(name, (0.0, None))
+        if backlog is None or self._clock.monotonic() - at > _BACKLOG_SECONDS:
+            try:
+                backlog = self._log.backlog(self._pipeline.topic(name, TopicKind.COMMANDS))
+            except MagnetarError:
+                return False
+            self._backlogs[name] = (self._clock.monotonic(), backlog)
+        there = backlog[partition_of(id, self._pipeline.partitions)]
+        return there.active is None and there.waiting > 0
+
+    def why_no_answer(self, aggregate: type[Any], id: str, timeout_seconds: float) -> str:
+        """What is to be said of an ask that nobody answered in time. Looks into the log."""
+        late = f"no answer came within {timeout_seconds:g} s"
+        if self.nobody_decides(aggregate, id):
+            late += f", and no worker takes commands of {wire_name(aggregate)}: it is decided as soon as one runs"
+        return late
 
     # --- the course of an ask ---------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ import httpx
 from magnetar.schemas import DataFolderError, QueryRefused, StoreUnavailable
 
 from .store import Store, embedded_dsn
+from .supervised import is_supervised
 
 ENDPOINT_FILE: Final = "query-endpoint.json"
 """Where the process that has the engine open says how to reach it; readable by its owner alone."""
@@ -23,7 +24,7 @@ CREDENTIAL_FILE: Final = "query-token"
 
 
 STARTING_SECONDS: Final = 10.0
-"""How long a query waits for a process that has the engine open and does not answer yet."""
+"""How long a query waits for a process that has the engine open, or is about to open it, and does not answer yet."""
 
 
 class QueryFormat(StrEnum):
@@ -86,10 +87,14 @@ def query(folder: Path, sql: str, fmt: QueryFormat) -> bytes:
     while True:
         try:
             return _answer(folder, sql, fmt.clickhouse_format)
-        except DataFolderError:  # it is open elsewhere: in a process that starts, or for another query
+        except (DataFolderError, _NotYet):  # it is open elsewhere: in a process that starts, or for another query
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
+
+
+class _NotYet(StoreUnavailable):
+    """Somebody is about to open the engine, and must not be kept from it."""
 
 
 def _answer(folder: Path, sql: str, clickhouse_format: str) -> bytes:
@@ -104,6 +109,13 @@ def _answer(folder: Path, sql: str, clickhouse_format: str) -> bytes:
             return ask_endpoint(endpoint, sql, clickhouse_format)
         except httpx.ConnectError:
             pass  # its process is gone without having tidied up
+        except httpx.TransportError as error:
+            raise StoreUnavailable(f"ClickHouse's process ended while it answered: {error}.") from error
+    if is_supervised(folder):  # its projector is started again: were the engine open here, it could not
+        raise _NotYet(
+            "`magnetar dev` runs on this data folder, and its projector does not answer.",
+            cure="Look at what it prints.",
+        )
     store = Store(embedded_dsn(folder))
     try:
         return store.read_only(sql, fmt=clickhouse_format)

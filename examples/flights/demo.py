@@ -14,10 +14,11 @@ from typing import Any
 
 from magnetar.pipelines import Outgoing, SyncClient
 from magnetar.pipelines.clock import SystemClock
-from magnetar.pipelines.dev import prepare, sole_supervisor, supervise
+from magnetar.pipelines.dev import prepare, supervise
 from magnetar.pipelines.logging import configure_logging
 from magnetar.pipelines.runtime import StopSignal
 from magnetar.pipelines.settings import Settings, load_settings, open_log
+from magnetar.pipelines.sole_supervisor import sole_supervisor
 from magnetar.pipelines.supervisor import Supervisor
 from magnetar.projections.query import QueryFormat, query, read_endpoint
 from magnetar.schemas import TopicKind, uuid7
