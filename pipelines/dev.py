@@ -2,52 +2,26 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import typer
-from magnetar.schemas import DataFolderError
 
 from .clock import Clock, SystemClock
 from .pipeline import Pipeline
-from .reload import Reloader, source_files
-from .settings import Settings, open_log
+from .reload import Check, Reloader, source_files
+from .settings import EMBEDDED, Settings, open_log
+from .sole_supervisor import sole_supervisor
 from .supervisor import Part, Supervisor, cli_arguments, part_arguments
 
 if TYPE_CHECKING:
     from .display import PlainDisplay
     from .runtime import StopSignal
 
-
-@contextmanager
-def sole_supervisor(folder: Path) -> Generator[None]:
-    """Hold the data folder against a second `dev`. Raises DataFolderError naming the process that holds it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "dev.lock").open("a+")
-    except OSError as error:
-        raise DataFolderError(
-            f"The data folder {folder} cannot be written: {error.strerror}.", cure="Choose another with --data."
-        ) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise DataFolderError(
-                f"The data folder {folder} is in use by another `magnetar dev`, process {holder}.",
-                cure="Stop that one, or choose another folder with --data.",
-                pid=holder,
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
+EXIT_REFUSED: Final = 2
+"""What they end with if a part was refused, and no save is waited for."""
 
 
 def prepare(pipeline: Pipeline, settings: Settings, clock: Clock) -> None:
@@ -73,16 +47,24 @@ def supervise(
 def run_dev(target: str, data: Path | None, *, reload: bool) -> None:
     """Run all parts until Ctrl-C; a part that dies is started again.
 
-    With `reload`, the parts are started anew when a file of the pipeline's package has changed and can be imported.
-    Raises what a part that cannot run at all would: the pipeline is loaded and the folder opened here first.
+    1. Loads the pipeline. 2. Takes the data folder. 3. In a process of its own, tries its tables and projections on an
+    empty ClickHouse, and makes what is missing of the log: what cannot run is refused here, before anything is started.
+    4. Starts the parts. With `reload`, they are started anew when a file of the pipeline has changed and can run.
+
+    Raises what the module or the folder is refused for, and Exit if the check in step 3 has said it.
     """
     from .loading import load_pipeline
     from .runtime import StopSignal
     from .settings import load_settings
 
     pipeline, settings, clock = load_pipeline(target), load_settings(data=data), SystemClock()
-    prepare(pipeline, settings, clock)
+    if settings.broker == EMBEDDED:
+        open_log(settings, clock).close()  # a folder of something else is refused before a lock is written to it
     with sole_supervisor(settings.data):
+        check = Check(cli_arguments("check-again", target, "--data", str(settings.data)))
+        if (refusal := check.wait()) is not None:
+            typer.echo(refusal.text, err=True)
+            raise typer.Exit(refusal.exit_code)
         stopped = StopSignal()
         with closing(_display(pipeline, settings, clock)) as display:
             _run_parts(target, pipeline, settings, display, stopped, reload=reload)
@@ -103,9 +85,14 @@ def _run_parts(
         f"magnetar dev: pipeline {pipeline.name} with {', '.join(pipeline.aggregates)} on {pipeline.partitions} "
         f"partitions, data in {settings.data.resolve()}\nCtrl-C stops it; nothing is lost."
     )
+    waiting: list[str] = []
     try:
         while not stopped():
             supervisor.look_after()
+            if supervisor.refused and not reload:
+                raise typer.Exit(EXIT_REFUSED)
+            if supervisor.refused != waiting and (waiting := supervisor.refused):
+                display.say(f"magnetar dev: the {' and the '.join(waiting)} cannot run so, and waits until you save.")
             if reload and (why_not := reloader.step()) is not None:
                 display.say(_reload(supervisor, why_not))
             display.show(supervisor.parts)
@@ -129,7 +116,7 @@ def _display(pipeline: Pipeline, settings: Settings, clock: Clock) -> PlainDispl
 
 def _reload(supervisor: Supervisor, why_not: str) -> str:
     if why_not:
-        return f"magnetar dev: not reloaded, the old parts go on. {why_not}"
+        return f"magnetar dev: not reloaded, the old parts go on.\n{why_not}"
     supervisor.stop()
     return "magnetar dev: reloaded"
 
@@ -155,6 +142,8 @@ def run_workers(target: str, workers: int, aggregates: Sequence[str], *, data: P
     try:
         while not stopped():
             supervisor.look_after()
+            if supervisor.refused:
+                raise typer.Exit(EXIT_REFUSED)
             stopped.wait(0.2)
     finally:
         supervisor.stop()

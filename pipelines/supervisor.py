@@ -20,6 +20,9 @@ _BACKOFF_SECONDS: Final = (0.5, 1.0, 2.0, 5.0)
 _STEADY_SECONDS: Final = 10.0
 """A part that ran for so long starts over with the shortest pause."""
 
+REFUSED: Final = 78
+"""What a supervised part exits with if the pipeline cannot run as it is declared: starting it again would not help."""
+
 _STOP_TIMEOUT_SECONDS: Final = 10.0
 
 
@@ -48,6 +51,11 @@ class Part:
         return self._process.pid if self._process else None
 
     @property
+    def is_refused(self) -> bool:
+        """Whether it cannot run as it is, and waits to be stopped and started with something else."""
+        return self.exit_code == REFUSED and self._process is None
+
+    @property
     def failures(self) -> int:
         """How often in a row the part ended soon after its start."""
         return self._deaths
@@ -56,7 +64,7 @@ class Part:
         """Start the process if it should run and does not."""
         if self._process is not None and (code := self._process.poll()) is not None:
             self._died(code)
-        if self._process is None and self._clock.monotonic() >= self._start_at:
+        if self._process is None and not self.is_refused and self._clock.monotonic() >= self._start_at:
             self._started_at = self._clock.monotonic()
             self._process = self._started()
 
@@ -80,6 +88,8 @@ class Part:
         self._start_at = self._clock.monotonic() + pause
         self.exit_code = code
         self._close()
+        if code == REFUSED:
+            return
         structlog.get_logger("magnetar.dev").warning(
             "process ended", role=self.role, exit_code=code, restarts_in_seconds=pause
         )
@@ -95,7 +105,8 @@ class Part:
             self._process.stdin.close()
 
     def stop(self) -> None:
-        """Wait until the process has ended, and end it if it takes too long."""
+        """Wait until the process has ended, and end it if it takes too long. It may be started again."""
+        self.exit_code = None
         if self._process is None:
             return
         try:
@@ -111,6 +122,11 @@ class Supervisor:
 
     def __init__(self, parts: Sequence[Part]) -> None:
         self.parts = list(parts)
+
+    @property
+    def refused(self) -> list[str]:
+        """The roles of the parts that cannot run as they are."""
+        return [part.role for part in self.parts if part.is_refused]
 
     def look_after(self) -> None:
         """Start what is not running; call it a few times a second."""

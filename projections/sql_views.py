@@ -63,12 +63,22 @@ def create_view(store: Store, context: str, projection: type[Sql], taken: set[st
         columns = {row[0]: row[1] for row in store.query(f"DESCRIBE TABLE ({select})")}
     except (StoreUnavailable, QueryRefused) as error:
         raise DeclarationError(
-            f"ClickHouse refuses the query of the projection {projection.__name__}. {error.what}", cure="Correct it."
+            f"ClickHouse refuses the query of the projection {projection.__name__}: {_in_short(error.what)}",
+            cure="Correct it.",
         ) from error
     _check_fields(projection, columns)
     view = f"{quoted(context)}.{quoted(name)}"
     store.command(f"CREATE OR REPLACE VIEW {view} AS {select} COMMENT {literal(said_of(projection))}")
     taken.add(name)
+
+
+def _in_short(refusal: str) -> str:
+    """What ClickHouse says of a query, without its codes, the query itself, and all that could stand there instead."""
+    text = refusal.rpartition("DB::Exception: ")[2] or refusal
+    text = re.sub(r"\.? (?:In scope|In query|While processing) .*", "", text, flags=re.DOTALL)
+    text = re.sub(r"failed at position \d+ \((.*?)\) \(line .*", r"at `\1`", text, flags=re.DOTALL)
+    text = re.sub(r"\.? \([A-Z_]+\)$", "", text).rstrip(". ")
+    return text if text.endswith("?") else f"{text}."
 
 
 def _check_fields(projection: type[Sql], columns: dict[str, str]) -> None:

@@ -20,6 +20,26 @@ _COMPLEX: Final = (*_NAMED, "array", "map")
 _ATTRIBUTES: Final = ("logicalType", "precision", "scale", "size")
 """What belongs to a type besides its name: a change of any of them reads the same bytes as something else."""
 
+_PYTHON: Final = {
+    ("null", None): "None",
+    ("boolean", None): "bool",
+    ("int", None): "int (32 bits)",
+    ("long", None): "int",
+    ("float", None): "float (32 bits)",
+    ("double", None): "float",
+    ("string", None): "str",
+    ("array", None): "tuple",
+    ("map", None): "Mapping",
+    ("int", "date"): "date",
+    ("long", "time-micros"): "time",
+    ("long", "timestamp-micros"): "datetime",
+    ("string", "uuid"): "UUID",
+    ("bytes", "decimal"): "Decimal",
+}
+"""What a type, with its logical type, is called in the code that declares it, or would; others keep Avro's name."""
+
+_ENVELOPES: Final = ("Commit.events.", "Commit.rejection.", "Command.")
+
 _KEEP: Final = "Keep what was there, and put the change into a new field or type with a name of its own."
 _NEW_FIELD: Final = "Make it optional (`X | None = None`) or give it a default."
 
@@ -32,7 +52,11 @@ class Refusal(NamedTuple):
     cure: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.what}. {self.cure}"
+        """From the message on: the envelope around it is none of whoever declares it."""
+        path = self.path
+        for envelope in _ENVELOPES:
+            path = path.removeprefix(envelope)
+        return f"{path}: {self.what}. {self.cure}"
 
 
 class Evolution(NamedTuple):
@@ -92,11 +116,13 @@ class _Node(NamedTuple):
         return [self.at(json) for json in self.json]
 
     def show(self) -> str:
-        """The type in words."""
+        """The type in Python's words."""
         if self.kind == "union":
-            return " or ".join(branch.show() for branch in self.branches)
-        text = f"{self.kind} {self.name}" if self.name else self.kind
-        extras = [f"{key} {self.attribute(key)}" for key in _ATTRIBUTES if self.attribute(key) is not None]
+            return " | ".join(branch.show() for branch in self.branches)
+        python = _PYTHON.get((self.kind, self.attribute("logicalType")))
+        text = python or (f"{self.kind} {self.name}" if self.name else self.kind)
+        named = _ATTRIBUTES[1:] if python else _ATTRIBUTES
+        extras = [f"{key} {self.attribute(key)}" for key in named if self.attribute(key) is not None]
         return f"{text} ({', '.join(extras)})" if extras else text
 
 

@@ -26,14 +26,19 @@ def topology(
 ) -> None:
     """Show the wiring: topics with their commands, events and rejections, tables, views and projections.
 
+    The projections are tried on an empty ClickHouse first; one that does not fit is refused.
+
     **Example:** `magnetar topology shop.pipeline --format mermaid`
     """
     from ..loading import load_pipeline
     from ..topology import as_fields, as_mermaid, as_text, wiring_of
+    from ..trial import try_tables
 
     if fmt not in ("text", "mermaid", "json"):
         raise SettingsError(f"There is no format {fmt!r}.", cure="Use one of text, mermaid, json.")
-    wiring = wiring_of(load_pipeline(target))
+    pipeline = load_pipeline(target)
+    try_tables(pipeline)
+    wiring = wiring_of(pipeline)
     if json or fmt == "json":
         print_json(as_fields(wiring))
     else:

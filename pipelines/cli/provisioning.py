@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 def plan(target: Target, data: Data = None, json: AsJson = False) -> None:
     """Show what `provision` would do: `+` is made, `~` changed, `=` left because it is stricter, `!` refused.
 
-    Reads only. Exits with 2 if something is refused.
+    Reads only. The projections are tried on an empty ClickHouse first. Exits with 2 if something is refused.
 
     **Example:** `magnetar plan shop.pipeline`
     """
     from ..provisioning import Sign, plan
+    from ..trial import try_tables
 
     with _opened(target, data) as (pipeline, log, settings):
+        try_tables(pipeline)
         steps = plan(pipeline, log, settings)
     _print_steps(steps, json)
     if any(step.sign is Sign.REFUSED for step in steps):

@@ -6,9 +6,9 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
-from magnetar.schemas import SettingsError
+from magnetar.schemas import DeclarationError, SettingsError
 
-from .shared import Data, Target
+from .shared import Data, Target, print_json, said
 
 
 class Role(StrEnum):
@@ -53,6 +53,7 @@ def run(
     from ..logging import configure_logging
     from ..runtime import StopSignal, run_worker
     from ..settings import load_settings
+    from ..supervisor import REFUSED
 
     configure_logging(log_level, role=role.value)
     only = aggregate or []
@@ -62,15 +63,21 @@ def run(
         _run_several(target, role, workers, only, data=data, log_level=log_level)
         return
     stopped = StopSignal(supervised=supervised)
-    pipeline, settings = load_pipeline(target), load_settings(data=data)
-    if supervised:  # several on one machine cannot answer on one port
-        settings = settings.model_copy(update={"health_port": None})
-    if role is Role.WORKER:
-        run_worker(pipeline, settings, stopped=stopped, aggregates=only)
-    else:
-        from ..projector import run_projector
+    try:
+        pipeline, settings = load_pipeline(target), load_settings(data=data)
+        if supervised:  # several on one machine cannot answer on one port
+            settings = settings.model_copy(update={"health_port": None})
+        if role is Role.WORKER:
+            run_worker(pipeline, settings, stopped=stopped, aggregates=only)
+        else:
+            from ..projector import run_projector
 
-        run_projector(pipeline, settings, stopped=stopped)
+            run_projector(pipeline, settings, stopped=stopped)
+    except DeclarationError as error:
+        if not supervised:
+            raise
+        typer.echo(said(error), err=True)
+        raise typer.Exit(REFUSED) from error
 
 
 def _run_several(target: str, role: Role, workers: int, only: list[str], *, data: Data, log_level: str) -> None:
@@ -84,10 +91,19 @@ def _run_several(target: str, role: Role, workers: int, only: list[str], *, data
 
 
 def check_again(target: Target, data: Data = None) -> None:
-    """Load the pipeline in a new process and create what is missing of its topics: what `dev` does before a reload."""
+    """Try in a new process whether the pipeline can run, and make what is missing of its topics: what `dev` does first.
+
+    Prints the pipeline's files, as JSON.
+    """
     from ..clock import SystemClock
     from ..dev import prepare
     from ..loading import load_pipeline
+    from ..reload import source_files
     from ..settings import load_settings
+    from ..trial import try_tables
 
-    prepare(load_pipeline(target), load_settings(data=data), SystemClock())
+    pipeline, settings = load_pipeline(target), load_settings(data=data)
+    files = source_files(target)
+    try_tables(pipeline)
+    prepare(pipeline, settings, SystemClock())
+    print_json(sorted(map(str, files)))

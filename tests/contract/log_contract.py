@@ -185,7 +185,7 @@ class LogContract:
     def test_a_schema_that_reads_the_log_differently_is_refused_and_nothing_registered(
         self, log: Log, open_log: Callable[[], Log], events: Topic
     ) -> None:
-        with pytest.raises(SettingsError, match=r"R\.x: was long, is string"):
+        with pytest.raises(SettingsError, match=r"R\.x: was int, is str"):
             log.provision(events, partitions=PARTITIONS, schema=SCHEMA.replace('"long"', '"string"'))
         with pytest.raises(SettingsError, match=r"R\.x: is gone"):
             open_log().provision(events, partitions=PARTITIONS, schema=WIDER.replace('"x"', '"z"'))

@@ -54,7 +54,7 @@ def test_a_default_standalone_is_found_wanting_then_provisioned_then_clean(shop:
     assert printed(shop, "plan", code=2) == refused
     ran = shop.run("run", "shop")
     assert ran.returncode == 2
-    assert "Commit.events.Bought.pieces: was long, is double." in ran.stderr
+    assert "Bought.pieces: was int, is float." in ran.stderr
 
 
 def test_a_worker_does_not_start_where_the_log_would_be_lost(shop: Shell, broker: Existing) -> None:

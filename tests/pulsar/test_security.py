@@ -160,7 +160,7 @@ def test_a_worker_without_rights_is_told_to_have_it_provisioned(secured: Secured
         with pytest.raises(AccessDenied) as error:
             worker.provision(EVENTS, partitions=1, schema=WIDER)
         assert "magnetar provision" in error.value.cure
-        with pytest.raises(SettingsError, match=r"R\.x: was long, is string"):
+        with pytest.raises(SettingsError, match=r"R\.x: was int, is str"):
             worker.provision(EVENTS, partitions=1, schema=SCHEMA.replace('"long"', '"string"'))
         with pytest.raises(AccessDenied):
             worker.provision(Topic("safe", "New", TopicKind.EVENTS), partitions=1, schema=SCHEMA)

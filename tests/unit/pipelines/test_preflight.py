@@ -256,7 +256,7 @@ def test_what_cannot_be_is_refused_before_anything_is_done(open_log: Callable[[]
     provision(pipeline(), log)
     steps = plan(pipeline(WrongStock), log, SETTINGS)
     assert [step.sign for step in steps] == [Sign.REFUSED]
-    with pytest.raises(SettingsError, match=r"Commit\.events\.Added\.pieces: was long, is double"):
+    with pytest.raises(SettingsError, match=r"Added\.pieces: was int, is float"):
         apply(steps)
     with pytest.raises(SettingsError, match="it has 2 partitions, and the pipeline declares 4"):
         apply(plan(pipeline(partitions=4), log, SETTINGS))
@@ -266,9 +266,7 @@ def test_what_cannot_be_is_refused_before_anything_is_done(open_log: Callable[[]
 def test_a_worker_does_not_start_with_a_schema_that_cannot_follow(tmp_path: Path) -> None:
     settings = Settings(data=tmp_path / "data")
     run_worker(pipeline(), settings, stopped=lambda: True)
-    with pytest.raises(
-        SettingsError, match=r"Commit\.events\.Added\.pieces: was long, is double\. Keep what was there"
-    ):
+    with pytest.raises(SettingsError, match=r"Added\.pieces: was int, is float\. Keep what was there"):
         run_worker(pipeline(WrongStock), settings, stopped=lambda: True)
 
 
