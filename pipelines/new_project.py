@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import keyword
 import shutil
 import sys
-from importlib import resources
+from collections.abc import Mapping
+from importlib import metadata, resources
 from pathlib import Path
 from string import Template
-from typing import Final
+from typing import Final, NamedTuple
 
 from magnetar.schemas import DataFolderError, DeclarationError, SettingsError
 from magnetar.schemas.names import check_context
@@ -30,6 +32,56 @@ _FILES: Final = {
 """By the path in the project, the template that makes it."""
 
 
+_LOCAL_README: Final = """
+Magnetar was installed from `$url` when this project was made, and `pyproject.toml` requires it from there. On another
+machine, change that line: to where Magnetar is on that one, or to `magnetar[embedded]>=$version` where an index has it.
+CI cannot reach this machine either. It takes the wheel that you keep in the repository:
+
+```bash
+pip wheel --no-deps --wheel-dir vendor 'magnetar @ $url'
+git add --force vendor
+```
+"""
+_LOCAL_CI: Final = """\
+# Magnetar came from a folder of one machine: README.md says how its wheel comes into vendor/.
+      - run: pip install "$$(ls vendor/magnetar-*.whl)[embedded]" mypy pytest ruff
+      - run: pip install --no-deps --editable ."""
+
+
+class Origin(NamedTuple):
+    """Where Magnetar was installed from, and what follows from that for a project that requires it."""
+
+    requirement: str
+    """For its pyproject.toml (PEP 508)."""
+    readme: str = ""
+    """What its README has to say of it."""
+    ci: str = "- run: pip install --editable '.[dev]'"
+    """How its CI installs everything."""
+
+
+def origin_of(version: str, direct_url: str | None) -> Origin:
+    """From the installed version and the text of its `direct_url.json`, which an index alone leaves out (PEP 610)."""
+    try:
+        found = json.loads(direct_url or "{}")
+        url, vcs = found.get("url"), found.get("vcs_info")
+    except (ValueError, AttributeError):
+        url = vcs = None
+    if not url:
+        return Origin(f"magnetar[embedded]>={version}")
+    if vcs:
+        return Origin(f"magnetar[embedded] @ {vcs['vcs']}+{url}@{vcs['commit_id']}")
+    requirement = f"magnetar[embedded] @ {url}"
+    if not url.startswith("file:"):
+        return Origin(requirement)
+    values = {"url": url, "version": version}
+    return Origin(requirement, Template(_LOCAL_README).substitute(values), Template(_LOCAL_CI).substitute(values))
+
+
+def _origin() -> Origin:
+    installed = metadata.distribution("magnetar")
+    return origin_of(installed.version, installed.read_text("direct_url.json"))
+
+
 def make_project(name: str, where: Path) -> list[Path]:
     """Make the project in a new folder `where/name`, as a whole; returns its files, relative to the folder.
 
@@ -43,7 +95,8 @@ def make_project(name: str, where: Path) -> list[Path]:
     making = where / f".{name}.making"
     try:
         shutil.rmtree(making, ignore_errors=True)
-        paths = [_write(making / path.format(name=name), template, name) for path, template in _FILES.items()]
+        values = {"name": name, **_origin()._asdict()}
+        paths = [_write(making / path.format(name=name), template, values) for path, template in _FILES.items()]
         making.rename(final)
     except OSError as error:
         shutil.rmtree(making, ignore_errors=True)
@@ -53,10 +106,10 @@ def make_project(name: str, where: Path) -> list[Path]:
     return [path.relative_to(making) for path in paths]
 
 
-def _write(path: Path, template: str, name: str) -> Path:
+def _write(path: Path, template: str, values: Mapping[str, str]) -> Path:
     text = (resources.files(f"{__package__}.templates") / f"{template}.tmpl").read_text(encoding="utf-8")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(Template(text).substitute(name=name), encoding="utf-8")
+    path.write_text(Template(text).substitute(values), encoding="utf-8")
     return path
 
 

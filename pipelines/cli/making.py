@@ -27,4 +27,4 @@ def new(
         print_json({"folder": name, "files": [str(file) for file in files]})
         return
     typer.echo("\n".join(f"{name}/{file}" for file in files))
-    typer.echo(f"\nNext:\n  cd {name}\n  pytest\n  magnetar dev {name}.pipeline")
+    typer.echo(f"\nNext:\n  cd {name}\n  pip install --editable '.[dev]'\n  pytest\n  magnetar dev {name}.pipeline")

@@ -3,9 +3,13 @@
 import json
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
+from magnetar.pipelines.new_project import origin_of
+from packaging.requirements import Requirement
 
 from tests.e2e.conftest import Shell, start_dev
 
@@ -37,6 +41,59 @@ def tool(project: Shell, *arguments: str, **environment: str) -> str:
 
 def test_its_tests_pass(project: Shell) -> None:
     assert "5 passed" in tool(project, "pytest", "-q")
+
+
+def test_it_requires_magnetar_from_where_it_is_installed(project: Shell) -> None:
+    declared = tomllib.loads((project.folder / "pyproject.toml").read_text())["project"]["dependencies"]
+    installed = distribution("magnetar")
+    origin = origin_of(installed.version, installed.read_text("direct_url.json"))
+    assert declared == [origin.requirement]
+    Requirement(declared[0])
+    assert origin.readme in (project.folder / "README.md").read_text()
+    assert origin.ci in (project.folder / ".github" / "workflows" / "ci.yml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("direct_url", "requirement", "is_local"),
+    [
+        (None, "magnetar[embedded]>=1.2.3", False),
+        (
+            {"url": "file:///src/magnetar", "dir_info": {"editable": True}},
+            "magnetar[embedded] @ file:///src/magnetar",
+            True,
+        ),
+        ({"url": "file:///m-1.2.3-py3-none-any.whl"}, "magnetar[embedded] @ file:///m-1.2.3-py3-none-any.whl", True),
+        ({"url": "https://x.org/m.whl", "archive_info": {}}, "magnetar[embedded] @ https://x.org/m.whl", False),
+        (
+            {"url": "https://x.org/m.git", "vcs_info": {"vcs": "git", "commit_id": "a1b2"}},
+            "magnetar[embedded] @ git+https://x.org/m.git@a1b2",
+            False,
+        ),
+    ],
+    ids=["index", "checkout", "wheel", "address", "git"],
+)
+def test_what_it_requires_can_be_installed_where_it_says(
+    direct_url: dict | None, requirement: str, is_local: bool
+) -> None:
+    origin = origin_of("1.2.3", json.dumps(direct_url) if direct_url else None)
+    assert origin.requirement == requirement
+    assert Requirement(requirement).extras == {"embedded"}
+    assert ("vendor" in origin.readme, "vendor" in origin.ci) == (is_local, is_local)
+
+
+def test_its_tests_find_a_projection_that_does_not_fit(project: Shell) -> None:
+    file = project.folder / "shop" / "projections.py"
+    file.write_text(file.read_text().replace("sum(pieces)", "sum(peaces)"))
+    ran = subprocess.run(
+        [sys.executable, "-P", "-m", "pytest", "-q", "tests/test_pipeline.py"],
+        cwd=project.folder,
+        env=project.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 1
+    assert "Maybe you meant: ['pieces']" in ran.stdout
 
 
 def test_its_types_and_its_style_are_strict(project: Shell, tmp_path: Path) -> None:
