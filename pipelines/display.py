@@ -1,4 +1,7 @@
-"""What `magnetar dev` shows: a table that follows the pipeline on a terminal, plain lines elsewhere."""
+"""What `magnetar dev` shows: a table that follows the pipeline on a terminal, plain lines elsewhere.
+
+Of the parked commands, it counts those that are not settled.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import threading
 from collections.abc import Sequence
 from typing import Final
 
-from magnetar.projections.progress import Ask, outcomes
+from magnetar.projections.progress import Ask, outcomes, unsettled
 from magnetar.schemas import MagnetarError
 from rich.console import Console
 from rich.live import Live
@@ -66,7 +69,7 @@ class LiveDisplay(PlainDisplay):
 
     def show(self, parts: Sequence[Part]) -> None:
         """Draw the table anew, if it has changed."""
-        running = "  ".join(f"{p.role} {f'process {p.pid}' if p.pid else 'is being started'}" for p in parts)
+        running = "  ".join(f"{part.role} {_how_it_is(part)}" for part in parts)
         if self._shown == (self._rows, running):
             return
         self._shown = (self._rows, running)
@@ -93,8 +96,10 @@ class LiveDisplay(PlainDisplay):
         """A row for each aggregate, also for one that a reload has brought, as soon as it has a commit."""
         try:
             counts = outcomes(self._ask, self._pipeline.name)
+            parked = unsettled(self._ask, self._pipeline.name)
         except MagnetarError:
             return [(name, self._undecided(name), *["?"] * len(OUTCOMES)) for name in self._pipeline.aggregates]
+        counts |= {(name, "parked"): parked.get(name, 0) for name, _ in counts}
         names = dict.fromkeys([*self._pipeline.aggregates, *(name for name, _ in counts)])
         return [(name, self._undecided(name), *(f"{counts.get((name, o), 0):,}" for o in OUTCOMES)) for name in names]
 
@@ -104,3 +109,7 @@ class LiveDisplay(PlainDisplay):
         except MagnetarError:
             waiting = []
         return f"{sum(waiting):,}" if waiting else "?"
+
+
+def _how_it_is(part: Part) -> str:
+    return f"process {part.pid}" if part.pid else "waits until you save" if part.is_refused else "is being started"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
+from uuid import NAMESPACE_URL
 
 from magnetar.schemas import MessageId
+from magnetar.schemas.ids import NIL
 from magnetar.schemas.read_rule import Mark
 
 from .columns import literal, quoted
@@ -24,6 +26,21 @@ def outcomes(ask: Ask, context: str) -> dict[tuple[str, str], int]:
     """By aggregate and outcome, how many commits there are in the tables."""
     sql = "SELECT _aggregate AS a, outcome AS o, count() AS n"
     return {(row["a"], row["o"]): int(row["n"]) for row in ask(f"{sql} FROM {quoted(context)}.commits GROUP BY a, o")}
+
+
+def unsettled(ask: Ask, context: str) -> dict[str, int]:
+    """By aggregate, how many commits are parked and no later commit resolves them, as `magnetar parked` lists them."""
+    commits = f"{quoted(context)}.commits"
+    rows = ask(
+        f"SELECT parked._aggregate AS a, count() AS n FROM ("
+        f"SELECT _aggregate, _partition, _number, {_id_of_parked(context)} AS id FROM {commits} "
+        "WHERE outcome = 'parked') AS parked LEFT JOIN ("
+        f"SELECT _aggregate, assumeNotNull(resolves) AS id, groupArray((_partition, _number)) AS places FROM {commits} "
+        "WHERE resolves IS NOT NULL GROUP BY _aggregate, id) AS settling "
+        "ON parked._aggregate = settling._aggregate AND parked.id = settling.id WHERE NOT arrayExists("
+        "place -> place.1 != parked._partition OR place.2 > parked._number, settling.places) GROUP BY a"
+    )
+    return {row["a"]: int(row["n"]) for row in rows}
 
 
 def places(ask: Ask, context: str) -> dict[tuple[str, int], Mark]:
@@ -74,6 +91,16 @@ def taken_in(ask: Ask, context: str) -> dict[tuple[str, str, int], int]:
         f"WHERE startsWith(aggregate, {literal(prefix)}) GROUP BY p, a, g, partition) GROUP BY p, a, g"
     )
     return {(row["p"], row["a"].removeprefix(prefix), row["g"]): int(row["n"]) for row in rows}
+
+
+def _id_of_parked(context: str) -> str:
+    """What a parked commit is called: its command's id, or, without one, a UUIDv5 of its position (RFC 9562, 5.5)."""
+    position = f"concat({literal(context + '/')}, _aggregate, '/', toString(_partition), '/', toString(_number))"
+    digest = f"lower(hex(SHA1(concat(unhex('{NAMESPACE_URL.hex}'), {position}))))"
+    variant = f"lower(hex(bitOr(bitAnd(reinterpretAsUInt8(unhex(substring({digest}, 17, 2))), 63), 128)))"
+    parts = f"substring({digest}, 1, 12), '5', substring({digest}, 14, 3), {variant}, substring({digest}, 19, 14)"
+    uuid = f"toUUID(replaceRegexpOne(concat({parts}), '(.{{8}})(.{{4}})(.{{4}})(.{{4}})', '\\\\1-\\\\2-\\\\3-\\\\4-'))"
+    return f"if(_command_id = toUUID({literal(NIL)}), {uuid}, _command_id)"
 
 
 def _mark(row: dict[str, Any]) -> Mark:

@@ -27,7 +27,7 @@ from . import (
     talking,
     testing,
 )
-from .shared import EXIT_CODES, EXIT_INTERRUPTED, EXIT_OURS, EXIT_WORLD, exit_code
+from .shared import EXIT_CODES, EXIT_INTERRUPTED, EXIT_OURS, EXIT_WORLD, exit_code, said
 
 app = typer.Typer(
     name="magnetar",
@@ -92,8 +92,7 @@ def run() -> None:
         app()
     except MagnetarError as error:
         _print_traceback()
-        name = type(error).__name__
-        typer.echo(f"magnetar: {error} (magnetar explain {name})", err=True)
+        typer.echo(said(error), err=True)
         sys.exit(exit_code(error))
     except BrokenPipeError:  # whoever read our output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -6,9 +6,16 @@ from typing import Annotated
 
 import typer
 
+from . import completing
+
 
 def explain(
-    name: Annotated[str | None, typer.Argument(metavar="ERROR", help="The error's name; all of them without.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="ERROR", help="The error's name; all of them without.", autocompletion=completing.errors
+        ),
+    ] = None,
 ) -> None:
     """Say what an error means: whose fault it is, whether trying again is safe, and what to do.
 

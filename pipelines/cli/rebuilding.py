@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from magnetar.schemas import SettingsError
 
-from .shared import EXIT_INTERRUPTED, AsJson, Data, Target, print_json, print_table
+from . import completing
+from .shared import EXIT_INTERRUPTED, AsJson, Data, Target, print_json, print_table, sized
 
 if TYPE_CHECKING:
     from magnetar.projections.progress import Ask
@@ -24,7 +25,10 @@ def rebuild(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME]...", help="These only: an aggregate, or a projection that is a table.", show_default=False
+            metavar="[NAME]...",
+            help="These only: an aggregate, or a projection that is a table.",
+            show_default=False,
+            autocompletion=completing.tables,
         ),
     ] = None,
     changed: Annotated[bool, typer.Option("--changed", help="The projections whose code has changed.")] = False,
@@ -145,9 +149,9 @@ def _say_status(found: Sequence[GenerationStatus], settings: Settings, *, dry_ru
         if json:
             print_json([each._asdict() for each in found])
         else:
-            columns = ("table", "generation", "state", "commits", "rows", "MB")
+            columns = ("table", "generation", "state", "commits", "rows", "on disk")
             rows = [
-                (each.table, each.generation, each.state, each.commits, each.rows, _megabytes(each.disk_bytes))
+                (each.table, each.generation, each.state, each.commits, each.rows, sized(each.disk_bytes))
                 for each in found
             ]
             print_table(columns, rows)
@@ -174,10 +178,6 @@ def _say_status(found: Sequence[GenerationStatus], settings: Settings, *, dry_ru
     for each in shown:
         typer.echo(
             f"{each.table}: {each.commits:,} commits with {each.rows:,} rows, about "
-            f"{seconds_for(each.commits):,} s, about {_megabytes(each.disk_bytes)} MB on disk."
+            f"{seconds_for(each.commits):,} s, about {sized(each.disk_bytes)} on disk."
         )
-    typer.echo(f"{_megabytes(free)} MB are free. Nothing was changed.")
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1_000_000:,.1f}"
+    typer.echo(f"{sized(free)} are free. Nothing was changed.")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from magnetar.schemas import DataFolderError, Fault, MagnetarError
 
+from . import completing
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -30,7 +32,10 @@ Data = Annotated[
     typer.Option("--data", help="The data folder (else MAGNETAR_DATA, else .magnetar).", show_default=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-AggregateName = Annotated[str, typer.Argument(metavar="AGGREGATE", help="The aggregate's name: `Order`.")]
+AggregateName = Annotated[
+    str,
+    typer.Argument(metavar="AGGREGATE", help="The aggregate's name: `Order`.", autocompletion=completing.aggregates),
+]
 AggregateId = Annotated[str, typer.Argument(metavar="ID", help="The aggregate's id.")]
 
 
@@ -39,6 +44,11 @@ def exit_code(error: MagnetarError) -> int:
     if type(error).__name__ == "CommandParked":
         return EXIT_PARKED
     return {Fault.YOURS: EXIT_YOURS, Fault.WORLD: EXIT_WORLD, Fault.OURS: EXIT_OURS}[error.fault]
+
+
+def said(error: MagnetarError) -> str:
+    """What is printed of an error."""
+    return f"magnetar: {error} (magnetar explain {type(error).__name__})"
 
 
 def opened(target: str, data: Path | None) -> tuple[Pipeline, Settings, Log]:
@@ -67,6 +77,16 @@ def print_json(answer: Any) -> None:
     import msgspec
 
     typer.echo(msgspec.json.encode(answer).decode())
+
+
+def sized(count: int) -> str:
+    """A number of bytes for people, in units of a thousand: `74.8 GB`."""
+    size, unit = float(count), "bytes"
+    for larger in ("kB", "MB", "GB", "TB", "PB"):
+        if round(size, 1) < 1000:
+            break
+        size, unit = size / 1000, larger
+    return f"{count:,} bytes" if unit == "bytes" else f"{size:,.1f} {unit}"
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

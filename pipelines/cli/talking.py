@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from contextlib import closing
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from magnetar.projections.freshness import WAIT_SECONDS
 from magnetar.schemas import Command, SettingsError
 
+from . import completing
 from .shared import EXIT_REJECTED, AggregateId, AggregateName, AsJson, Data, Target, print_json
 
 if TYPE_CHECKING:
+    from magnetar.projections.query import QueryFormat
+
     from ..pipeline import Pipeline
 
-CommandName = Annotated[str, typer.Argument(metavar="COMMAND", help="The command's name: `Ship`.")]
+PLOT: Final = "plot"
+
+CommandName = Annotated[
+    str,
+    typer.Argument(metavar="COMMAND", help="The command's name: `Ship`.", autocompletion=completing.commands),
+]
 Fields = Annotated[str, typer.Argument(metavar="FIELDS", help="Its fields as a JSON object.")]
 Actor = Annotated[str | None, typer.Option(help="Who sends it.")]
 CommandId = Annotated[str | None, typer.Option(help="A UUIDv7, to repeat a command safely.")]
@@ -65,16 +74,18 @@ def ask(
 
     **Example:** `magnetar ask shop.pipeline Order 42 Ship '{"carrier": "UPS"}'`
     """
-    from ..asking import describe
-    from ..client import SyncClient
+    from .. import asking
+    from ..connection import connect
     from ..loading import load_pipeline
+    from ..outgoing import Details
     from ..settings import load_settings
 
     pipeline = load_pipeline(target)
     cls, message = pipeline_command(pipeline, aggregate, command, fields)
-    with SyncClient(pipeline, settings=load_settings(data=data)) as client:
-        receipt = client.ask(cls, id, message, actor=actor, command_id=command_id, timeout_seconds=timeout)
-    answer, text = describe(receipt)
+    details = Details(command_id, actor)
+    with closing(connect(pipeline, load_settings(data=data))) as connection:
+        receipt = asking.ask(connection, cls, id, message, details, timeout_seconds=timeout, say=_say)
+    answer, text = asking.describe(receipt)
     if json:
         print_json(answer)
     else:
@@ -85,7 +96,10 @@ def ask(
 
 def query(
     sql: Annotated[str, typer.Argument(help="A SELECT; each event is a view: `shop.Shipped`.")],
-    fmt: Annotated[str, typer.Option("--format", help="table, json, jsonl, csv or arrow.")] = "table",
+    fmt: Annotated[str, typer.Option("--format", help="table, json, jsonl, csv, arrow or plot.")] = "table",
+    as_plot: Annotated[
+        bool, typer.Option("--plot", help="The same as --format plot: the first column is x, the second a number.")
+    ] = False,
     after: Annotated[
         list[str] | None,
         typer.Option(metavar="POSITION", help="Show all up to there: what `ask` printed. More than once for several."),
@@ -102,13 +116,16 @@ def query(
 ) -> None:
     """Ask ClickHouse, whether `magnetar dev` is running or not.
 
-    With --after, the answer shows what was written at that position, or the command ends with 3.
+    With --after, the answer shows what was written at that position, or the command ends with 3. A plot has a bar for
+    each row, or, for more than 40 rows, a line over numbers, dates or times.
 
     **Examples:**
 
     `magnetar query "SELECT count() FROM shop.Shipped" --json`
 
     `magnetar query "SELECT * FROM shop.commits" --format arrow > commits.arrow`
+
+    `magnetar query "SELECT sku, sum(pieces) FROM shop.Bought GROUP BY sku" --plot`
     """
     from magnetar.projections.query import QueryFormat
     from magnetar.projections.query import query as answer
@@ -116,22 +133,72 @@ def query(
     from ..raw_query import answer_after
     from ..settings import load_settings
 
-    if fmt not in list(QueryFormat):
-        raise SettingsError(f"There is no format {fmt!r}.", cure=f"Use one of {', '.join(QueryFormat)}.")
-    chosen = QueryFormat.JSON if json else QueryFormat(fmt)
-    if chosen is QueryFormat.ARROW and sys.stdout.isatty():
-        raise SettingsError("Arrow is not for a terminal.", cure="Redirect the output into a file.")
+    chosen, is_plot = _format(fmt, as_plot=as_plot, json=json)
     folder = load_settings(data=data).data
-    if after:
-        found, late = answer_after(folder, sql, chosen, after, wait_seconds=0 if fail else wait, stale=stale)
+
+    def ask(form: QueryFormat) -> bytes:
+        if not after:
+            return answer(folder, sql, form)
+        found, late = answer_after(folder, sql, form, after, wait_seconds=0 if fail else wait, stale=stale)
         if late is not None:
             typer.echo(f"stale: {late.what}", err=True)
-    else:
-        found = answer(folder, sql, chosen)
+        return found
+
+    found = ask(chosen)
+    if is_plot:
+        found = _plotted(found)
+    elif chosen is QueryFormat.TABLE and not found:
+        found = _nothing(ask(QueryFormat.JSON))
     if chosen is not QueryFormat.ARROW and found and not found.endswith(b"\n"):
         found += b"\n"
     sys.stdout.buffer.write(found)
     sys.stdout.buffer.flush()
+
+
+def _format(fmt: str, *, as_plot: bool, json: bool) -> tuple[QueryFormat, bool]:
+    """What to ask for, and whether it is to be plotted. Raises SettingsError."""
+    from magnetar.projections.query import QueryFormat
+
+    if fmt not in {*QueryFormat, PLOT}:
+        raise SettingsError(f"There is no format {fmt!r}.", cure=f"Use one of {', '.join([*QueryFormat, PLOT])}.")
+    is_plot = (as_plot or fmt == PLOT) and not json
+    chosen = QueryFormat.JSON if json or is_plot else QueryFormat(fmt)
+    if chosen is QueryFormat.ARROW and sys.stdout.isatty():
+        raise SettingsError("Arrow is not for a terminal.", cure="Redirect the output into a file.")
+    return chosen, is_plot
+
+
+def _nothing(answer: bytes) -> bytes:
+    """An answer without rows, for people: its columns. Nothing for what is no SELECT, or has a format of its own."""
+    import msgspec
+
+    try:
+        columns = [str(column["name"]) for column in msgspec.json.decode(answer)["meta"]]
+    except (msgspec.MsgspecError, KeyError, TypeError):
+        return b""
+    return f"{'  '.join(columns)}\n0 rows\n".encode()
+
+
+def _plotted(answer: bytes) -> bytes:
+    import shutil
+
+    import msgspec
+
+    from ..plot import plot
+
+    try:
+        found = msgspec.json.decode(answer)
+        columns = [str(column["name"]) for column in found["meta"]]
+        rows = [tuple(row.values()) for row in found["data"]]
+    except (msgspec.MsgspecError, KeyError, TypeError) as error:
+        raise SettingsError(
+            "What has a format of its own cannot be plotted.", cure="Leave FORMAT out of the query."
+        ) from error
+    return "\n".join(plot(columns, rows, shutil.get_terminal_size().columns)).encode()
+
+
+def _say(text: str) -> None:
+    typer.echo(f"magnetar: {text}", err=True)
 
 
 def pipeline_command(pipeline: Pipeline, aggregate: str, name: str, fields: str) -> tuple[Any, Command]:

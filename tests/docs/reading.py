@@ -21,6 +21,7 @@ _UNSURE = (
     (r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?", "<time>"),
     (r"\b\d+(\.\d+)? ?(ms|s|seconds)\b", "<duration>"),
     (r"\b(process|pid) \d+", "<pid>"),
+    (r"\b\d[\d,.]* (bytes|kB|MB|GB|TB)\b", "<size>"),
     (r"\b\S+-\d+-[0-9a-f]{6}\b", "<worker>"),
     (r"[┃│━─]+|[╇╈┳┻╋┏┓┗┛┡┩└┘├┤┴┬┼]", "│"),  # tables are as wide as what stands in them
     (r"[ \t]+", " "),

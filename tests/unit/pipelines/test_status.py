@@ -47,6 +47,21 @@ assert found.oldest_unmirrored_seconds is not None
 assert places(ask, "tallies")["Tally", HOME].expected == 4
 (total,) = together(read())
 assert (total.commits, total.unmirrored, total.undecided, total.owners) == (7, 2, 0, ("w1",)), total
+
+# The parked: one settled by a retry that is parked itself, two without an id of which one is dropped, and others.
+from magnetar.pipelines.parked import ParkedCommands
+from magnetar.projections.progress import outcomes, unsettled
+rig.publish(HOME, "", b"junk")
+rig.publish(1 - HOME, "", b"junk")
+rig.send(13, 13)
+parked = ParkedCommands(tallies, rig.log, rig.clock)
+first, junk = parked.open_ones()[0], next(one for one in parked.open_ones() if one.parked.reason == "undecodable")
+for settling in (parked.again(first), parked.drop(junk, "junk", actor=None)):
+    rig.publish(settling.partition, *settling.entry)
+while projector.step():
+    pass
+assert outcomes(ask, "tallies")["Tally", "parked"] == 6
+assert unsettled(ask, "tallies") == {"Tally": len(parked.open_ones())} == {"Tally": 4}
 projector.close()
 store.close()
 rig.close()
