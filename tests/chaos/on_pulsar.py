@@ -40,6 +40,9 @@ class Blow(NamedTuple):
 class PulsarRun:
     """One run, in a tenant of its own."""
 
+    load: Sequence[str] = ()
+    """Arguments of the oracle that say how much it asks."""
+
     def __init__(self, folder: Path, broker: Existing, random_seed: int, *sabotage: str) -> None:
         self.broker = broker
         self.data = folder / "data"
@@ -58,7 +61,7 @@ class PulsarRun:
         ]
         self.mirror = Part(folder, "projector", settings=settings)
         self._journal = folder / "journal"
-        asked = ("--journal", str(self._journal), "--random-seed", str(random_seed))
+        asked = ("--journal", str(self._journal), "--random-seed", str(random_seed), *self.load)
         self.oracle = OraclePart(folder, "oracle", *asked, settings=settings)
         self.parts = (*self.workers, self.mirror, self.oracle)
         self._log: PulsarLog | None = None

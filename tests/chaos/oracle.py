@@ -27,7 +27,7 @@ from examples.flights.pipeline import flights
 from magnetar import Client, MagnetarError, Receipt, new_command_id
 
 ASK_SECONDS = 5.0
-"""How long an answer is waited for. Past it, what became of the command is unknown."""
+"""How long an answer is waited for, by default. Past it, what became of the command is unknown."""
 
 
 WRONG_SHARE = 0.15
@@ -86,10 +86,11 @@ class Journal:
 class Oracle:
     """Flies one flight after the other, so many of them at once."""
 
-    def __init__(self, client: Client, journal: Journal, random_seed: int) -> None:
+    def __init__(self, client: Client, journal: Journal, random_seed: int, ask_seconds: float) -> None:
         self._client = client
         self._journal = journal
         self._random_seed = random_seed
+        self._ask_seconds = ask_seconds
         self.wrong = 0
 
     async def fly(self, row: Row) -> None:
@@ -164,6 +165,7 @@ def main() -> None:
     arguments.add_argument("data", type=Path)
     arguments.add_argument("--journal", type=Path, required=True)
     arguments.add_argument("--random-seed", type=int, required=True)
+    arguments.add_argument("--ask-seconds", type=float, default=ASK_SECONDS)
     arguments.add_argument("--at-once", type=int, default=300)
     arguments.add_argument("--per-second", type=float, default=60)
     given = arguments.parse_args()
@@ -172,7 +174,7 @@ def main() -> None:
 
     async def ask() -> None:
         async with Client(flights, settings=Settings(data=given.data)) as client:
-            oracle = Oracle(client, Journal(given.journal), given.random_seed)
+            oracle = Oracle(client, Journal(given.journal), given.random_seed, given.ask_seconds)
             chosen = rows(all_months=True)
             await ask_until(stopped, oracle, chosen, at_once=given.at_once, per_second=given.per_second)
             print(f"done, {oracle.wrong} wrong", flush=True)

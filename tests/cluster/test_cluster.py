@@ -66,7 +66,9 @@ def is_provisioned(log: PulsarLog) -> bool:
 
 
 class ClusterRun(PulsarRun):
-    """A run on the cluster."""
+    """A run on the cluster, with less load: six servers share the machine."""
+
+    load = ("--at-once", "60", "--per-second", "8", "--ask-seconds", "20")
 
     def __init__(self, folder: Path, cluster: Cluster, random_seed: int) -> None:
         super().__init__(folder, cluster, random_seed)
@@ -74,11 +76,11 @@ class ClusterRun(PulsarRun):
 
     def lose(self, kind: str) -> None:
         """kill -9 of one server, under load; it comes back later."""
-        self.until_told(200)
+        self.until_told(100)
         server = {"bookie": self._cluster.bookies[0], "broker": self._cluster.brokers[1]}[kind]
         self.blows.append(Blow(f"kill the {kind}", now_ms()))
         server.kill()
-        self.until_told(500)
+        self.until_told(200)
         server.start()
         self.until_told(200)
 
