@@ -120,7 +120,7 @@ class Oracle:
         while True:
             try:
                 receipt = await self._client.ask(
-                    Flight, id, command, command_id=command_id, timeout_seconds=ASK_SECONDS
+                    Flight, id, command, command_id=command_id, timeout_seconds=self._ask_seconds
                 )
             except (OutcomeUnknown, LogUnavailable):
                 await self._journal.write(Told(_now_ms(), "unknown", command_id, id))
