@@ -50,5 +50,12 @@ def swapped_while_behind() -> None:
 
 
 SABOTAGES: Final[dict[str, Callable[[], None]]] = {
-    each.__name__: each for each in (no_fence, lease_not_checked, older_inserts_not_stopped, swapped_while_behind)
+    each.__name__: each
+    for each in (
+        no_fence,
+        no_exclusive_producers,
+        lease_not_checked,
+        older_inserts_not_stopped,
+        swapped_while_behind,
+    )
 }
