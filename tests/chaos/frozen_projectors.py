@@ -14,29 +14,42 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from magnetar.pipelines.clock import SystemClock
 from magnetar.pipelines.projector import Projector
 from magnetar.pipelines.settings import Settings
 from magnetar.pipelines.worker import Worker
+from magnetar.projections.fold_table import FoldTable
+from magnetar.projections.leased_table import LeasedTable
 from magnetar.projections.mirror import Mirror
+from magnetar.projections.projected_table import ProjectedTable, Source
 from magnetar.projections.range_loop import FAILPOINTS, RangeLoop
+from magnetar.projections.rows_table import RowsTable
 from magnetar.projections.store import Store, embedded_dsn
 from magnetar.schemas import LeaseLost, StoreUnavailable
 
 from examples.flights.data import rows
 from examples.flights.flight import Flight
-from examples.flights.pipeline import flights
+from examples.flights.pipeline import Board, LateDeparture, flights
+from magnetar import Pipeline
 from tests.chaos.comparing import EVENTS, SCHEMA, stored, wrong_in_mirror
+from tests.chaos.comparing_projections import Trace, wrong_in_projections
 from tests.chaos.processes import DEADLINE_SECONDS
 from tests.chaos.sabotages import SABOTAGES
 from tests.chaos.sending import Asking
 
 SLEEP_SECONDS = 6
 """How long a slow insert takes for each of its three rows."""
+
+
+class Late(RowsTable):
+    """Of late departures, where RowsTable is of all events."""
+
+
+KINDS: Final[tuple[type[LeasedTable], ...]] = (Mirror, RowsTable, FoldTable)
 
 
 class Stage:
@@ -53,7 +66,8 @@ class Stage:
         """Open the engine, and create what is missing in it."""
         data = self.asking.data
         self.store = Store(embedded_dsn(data))
-        Projector(flights, self.asking.log, self.store, Settings(data=data), clock=SystemClock()).prepare()
+        pipeline = Pipeline("flights", aggregates=[Flight], projections=[*flights.projections, Trace])
+        Projector(pipeline, self.asking.log, self.store, Settings(data=data), clock=SystemClock()).prepare()
 
     def decide(self) -> None:
         """More commits in the log."""
@@ -77,22 +91,14 @@ class Stage:
         commits_max: int,
         *,
         failpoint: Callable[[str], None] | None = None,
-        kind: type[Mirror] = Mirror,
+        kind: type[LeasedTable] = Mirror,
     ) -> RangeLoop:
         """A new owner of a partition's tables."""
         nonce = random.SystemRandom().randbytes(8).hex()
         folder = self.folder / nonce
         folder.mkdir()
-        mirror = kind(
-            self.store,
-            SCHEMA,
-            partitions=flights.partitions,
-            schema_text=lambda number: self.asking.log.schema(EVENTS, number),
-            folder=folder,
-            failpoint=failpoint,
-        )
         return RangeLoop(
-            mirror,
+            self._table(kind, folder, failpoint),
             partition,
             lambda after: self.asking.log.reader(EVENTS, partition, after=after),
             nonce=nonce,
@@ -100,19 +106,40 @@ class Stage:
             failpoint=failpoint,
         )
 
+    def _table(self, kind: type[LeasedTable], folder: Path, failpoint: Callable[[str], None] | None) -> LeasedTable:
+        def schema_text(number: int) -> str:
+            return self.asking.log.schema(EVENTS, number)
+
+        partitions = flights.partitions
+        if issubclass(kind, Mirror):
+            return kind(
+                self.store, SCHEMA, partitions=partitions, schema_text=schema_text, folder=folder, failpoint=failpoint
+            )
+        assert issubclass(kind, ProjectedTable)
+        projection = Board if issubclass(kind, FoldTable) else LateDeparture if kind is Late else Trace
+        source = Source(SCHEMA, partitions, schema_text)
+        return kind(self.store, projection, source, generation=1, folder=folder, failpoint=failpoint)
+
     def ask(self, sql: str) -> list[dict[str, Any]]:
         """The rows of a query."""
         return [json.loads(line) for line in self.store.read_only(sql, fmt="JSONEachRow").splitlines()]
 
     def judge(self) -> list[str]:
-        """Mirror what is left, and compare."""
+        """Bring what is left into all tables, and compare."""
         found = []
-        for partition in range(flights.partitions):
+        for partition, kind in product(range(flights.partitions), KINDS):
             try:
-                run(self.loop(partition, 50_000))
+                run(self.loop(partition, 50_000, kind=kind))
             except StoreUnavailable as error:
                 found.append(str(error))
-        return found + wrong_in_mirror(self.ask, stored(self.asking.data))
+        self._rest()
+        logs = stored(self.asking.data)
+        return found + wrong_in_mirror(self.ask, logs) + wrong_in_projections(self.ask, logs, traced=True)
+
+    def _rest(self) -> None:
+        """The rows that no case is about."""
+        for partition in range(flights.partitions):
+            run(self.loop(partition, 50_000, kind=Late))
 
     def close(self) -> None:
         """Close engine and log."""
@@ -130,16 +157,16 @@ def run(loop: RangeLoop, ranges: int = 1_000_000) -> None:
 class Sleeper(threading.Thread):
     """An owner that freezes at the first passing of a failpoint, until it is woken."""
 
-    def __init__(self, stage: Stage, partition: int, failpoint: str) -> None:
-        super().__init__(name=f"frozen-{failpoint}")
+    def __init__(self, stage: Stage, partition: int, failpoint: str, kind: type[LeasedTable]) -> None:
+        super().__init__(name=f"frozen-{kind.__name__}-{failpoint}")
         self.is_frozen, self.may_wake = threading.Event(), threading.Event()
         self.end = "went on to the end"
-        self._stage, self._partition, self._failpoint = stage, partition, failpoint
+        self._stage, self._partition, self._failpoint, self._kind = stage, partition, failpoint, kind
 
     def run(self) -> None:
         """An owner's life. That it loses its lease, or that its insert is stopped, is what it has to live with."""
         try:
-            run(self._stage.loop(self._partition, 3, failpoint=self._freeze))
+            run(self._stage.loop(self._partition, 3, failpoint=self._freeze, kind=self._kind))
         except (LeaseLost, StoreUnavailable) as error:
             self.end = type(error).__name__
 
@@ -150,16 +177,23 @@ class Sleeper(threading.Thread):
 
 
 def frozen(stage: Stage) -> None:
-    """1. On each partition, an owner freezes at another place. 2. A second one takes over. 3. The first one wakes."""
-    for partition in range(len(FAILPOINTS)):
-        run(stage.loop(partition, 4), ranges=1)
+    """1. On each partition, an owner of each table freezes at another place. 2. A second one takes over. 3. The first
+    one wakes."""
+    places = [
+        (partition, name, kind)
+        for partition, name in enumerate(FAILPOINTS)
+        for kind in KINDS
+        if name != "between_tables" or kind is Mirror
+    ]
+    for partition, _, kind in places:
+        run(stage.loop(partition, 4, kind=kind), ranges=1)
     stage.decide()
-    sleepers = [Sleeper(stage, partition, name) for partition, name in enumerate(FAILPOINTS)]
+    sleepers = [Sleeper(stage, *place) for place in places]
     for each in sleepers:
         each.start()
         assert each.is_frozen.wait(DEADLINE_SECONDS), each.name
-    for partition in range(len(FAILPOINTS)):
-        run(stage.loop(partition, 5))
+    for partition, _, kind in places:
+        run(stage.loop(partition, 5, kind=kind))
     stage.decide()
     for each in sleepers:
         each.may_wake.set()
@@ -167,18 +201,21 @@ def frozen(stage: Stage) -> None:
         print(each.name, each.end)
 
 
-class SlowMirror(Mirror):
-    """Its inserts into the table of commits take long for every row, after the lease was checked."""
+def slowed(kind: type[LeasedTable]) -> type[LeasedTable]:
+    """A table whose inserts take long for every row, after the lease was checked; of the mirror's, the commits'."""
 
-    def _run(self, partition: int, statement: str) -> None:
-        slow = (
-            f" AND sleepEachRow({SLEEP_SECONDS}) = 0 "
-            "SETTINGS function_sleep_max_microseconds_per_block = 100000000, insert_deduplication_token"
-        )
-        if "flight__commits" in statement:
-            statement = statement.replace(" SETTINGS insert_deduplication_token", slow)
-            assert slow in statement
-        super()._run(partition, statement)
+    class Slow(kind):  # type: ignore[misc, valid-type]  # which one is known when it runs
+        def _run(self, partition: int, statement: str) -> None:
+            slow = (
+                f" AND sleepEachRow({SLEEP_SECONDS}) = 0 "
+                "SETTINGS function_sleep_max_microseconds_per_block = 100000000, insert_deduplication_token"
+            )
+            if "flight__events" not in statement:
+                statement = statement.replace(" SETTINGS insert_deduplication_token", slow)
+                assert slow in statement
+            super()._run(partition, statement)
+
+    return Slow
 
 
 class SlowOwner(Sleeper):
@@ -187,19 +224,19 @@ class SlowOwner(Sleeper):
     def run(self) -> None:
         """As above, with a slow store."""
         try:
-            run(self._stage.loop(self._partition, 3, kind=SlowMirror))
+            run(self._stage.loop(self._partition, 3, kind=slowed(self._kind)))
         except (LeaseLost, StoreUnavailable) as error:
             self.end = f"{type(error).__name__}: {error}"
 
 
-def slow(stage: Stage) -> None:
+def slow(stage: Stage, kind: type[LeasedTable]) -> None:
     """An insert that began under the old lease, and would be over long after the take-over.
 
     A table remembers the tokens of the last inserts only. Here it remembers two, and the new owner makes more.
     """
-    for table in ("flight__commits", "flight__events"):
+    for table in ("flight__commits", "flight__events", "trace", "board"):
         stage.store.command(f"ALTER TABLE flights.{table}__g1 MODIFY SETTING non_replicated_deduplication_window = 2")
-    first = SlowOwner(stage, 0, "")
+    first = SlowOwner(stage, 0, "", kind)
     first.start()
     running = (
         "FROM system.processes WHERE query LIKE '%INSERT INTO%sleepEachRow%' AND query NOT LIKE '%system.processes%'"
@@ -209,12 +246,27 @@ def slow(stage: Stage) -> None:
     while not stage.ask(under_way)[0]["n"]:
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    second = stage.loop(0, 1)
+    second = stage.loop(0, 1, kind=kind)
     print("the slow insert is under way:", bool(stage.ask(under_way)[0]["n"]))
     run(second, ranges=4)
     print("it has outlasted the tokens:", first.is_alive())
     first.join()
     print(first.end)
+
+
+def slow_mirror(stage: Stage) -> None:
+    """Of the mirror."""
+    slow(stage, Mirror)
+
+
+def slow_rows(stage: Stage) -> None:
+    """Of rows."""
+    slow(stage, RowsTable)
+
+
+def slow_fold(stage: Stage) -> None:
+    """Of a fold."""
+    slow(stage, FoldTable)
 
 
 def lost(stage: Stage) -> None:
@@ -239,7 +291,7 @@ def lost(stage: Stage) -> None:
 def main() -> None:
     """Run a case, and say what is wrong."""
     arguments = argparse.ArgumentParser(description=__doc__)
-    cases = {each.__name__: each for each in (frozen, slow, lost)}
+    cases = {each.__name__: each for each in (frozen, slow_mirror, slow_rows, slow_fold, lost)}
     arguments.add_argument("case", choices=cases)
     arguments.add_argument("folder", type=Path)
     arguments.add_argument("--sabotage", choices=sorted(SABOTAGES))

@@ -27,7 +27,8 @@ def test_projectors_that_slept_through_a_take_over_insert_nothing(tmp_path: Path
     wrong, printed = run_case(tmp_path, "frozen")
     assert wrong == []
     for failpoint in FAILPOINTS:
-        assert f"frozen-{failpoint} LeaseLost" in printed
+        for kind in ("Mirror", "RowsTable", "FoldTable") if failpoint != "between_tables" else ("Mirror",):
+            assert f"frozen-{kind}-{failpoint} LeaseLost" in printed
 
 
 def test_without_the_check_of_the_lease_that_fails(tmp_path: Path) -> None:
@@ -35,15 +36,17 @@ def test_without_the_check_of_the_lease_that_fails(tmp_path: Path) -> None:
     assert wrong
 
 
-def test_a_slow_insert_is_over_before_the_next_owner_reads_how_far_the_table_is(tmp_path: Path) -> None:
-    wrong, printed = run_case(tmp_path, "slow")
+@pytest.mark.parametrize("kind", ["mirror", "rows", "fold"])
+def test_a_slow_insert_is_over_before_the_next_owner_reads_how_far_the_table_is(tmp_path: Path, kind: str) -> None:
+    wrong, printed = run_case(tmp_path, f"slow_{kind}")
     assert wrong == []
     assert "the slow insert is under way: False" in printed
     assert "Query was cancelled" in printed
 
 
-def test_checking_the_lease_without_waiting_for_older_inserts_fails(tmp_path: Path) -> None:
-    wrong, printed = run_case(tmp_path, "slow", "older_inserts_not_stopped")
+@pytest.mark.parametrize("kind", ["mirror", "rows"])
+def test_checking_the_lease_without_waiting_for_older_inserts_fails(tmp_path: Path, kind: str) -> None:
+    wrong, printed = run_case(tmp_path, f"slow_{kind}", "older_inserts_not_stopped")
     assert "the slow insert is under way: True" in printed
     assert "it has outlasted the tokens: True" in printed
     assert wrong

@@ -1,0 +1,75 @@
+"""The tables of the flights' rows and fold against a pure fold of the log: every row with all columns, both ways."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self
+
+from magnetar.projections import Rows
+from magnetar.schemas import Event, Meta
+
+from examples.flights.flight import Cancelled, Departed, Diverted, Landed, Scheduled
+from examples.flights.pipeline import Board, LateDeparture
+from tests.chaos.comparing import CODEC, Ask, Stored
+from tests.counting import counting
+
+_AT = "toUnixTimestamp64Micro(_at) AS at"
+_ENVELOPE = f"_id, _version AS version, _number AS number, _partition AS part, {_AT}"
+
+
+class Trace(Rows):
+    """A row for every event, so that no range is without one."""
+
+    flight: str
+    event: str
+
+    @classmethod
+    def project(cls, event: Scheduled | Departed | Landed | Diverted | Cancelled, meta: Meta) -> tuple[Self, ...]:
+        return (cls(meta.id, type(event).__name__),)
+
+
+def wrong_in_projections(ask: Ask, logs: Sequence[Stored], *, traced: bool = False) -> list[str]:
+    """What one side has and the other lacks, of what is shown; `traced`: of Trace too."""
+    found = []
+    views = [
+        ("late_departure", "flight, origin, dest, delay_minutes", _late(logs)),
+        ("board", "status, origin, dest, delay_minutes", _board(logs)),
+        ("trace", "flight, event", [(meta.id, type(event).__name__, *rest) for event, meta, rest in _facts(logs)]),
+    ]
+    for view, columns, wanted in views if traced else views[:2]:
+        have = Counter(tuple(row.values()) for row in ask(f"SELECT {columns}, {_ENVELOPE} FROM flights.{view}"))
+        want = Counter(wanted)
+        for what, rows in (("lacks", want - have), ("has without reason", have - want)):
+            found += [f"{view} {what} {row}, {count} times" for row, count in list(rows.items())[:3]]
+    return found
+
+
+def _facts(logs: Sequence[Stored]) -> Iterator[tuple[Event, Meta, tuple[Any, ...]]]:
+    """Each event, what is said of it, and what stands behind the fields of its row."""
+    for partition, each in enumerate(logs):
+        for commit in (CODEC.decode(message.payload) for message in counting(each.events)):
+            for version, event in enumerate(commit.events, commit.version + 1):
+                at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=commit.at_us)
+                meta = Meta(commit.aggregate_id, version, at, commit.actor, commit.correlation_id)
+                yield event, meta, (commit.aggregate_id, version, commit.number, partition, commit.at_us)
+
+
+def _late(logs: Sequence[Stored]) -> list[tuple[Any, ...]]:
+    return [
+        (row.flight, row.origin, row.dest, row.delay_minutes, *envelope)
+        for event, meta, envelope in _facts(logs)
+        if isinstance(event, Departed)
+        for row in LateDeparture.project(event, meta)
+    ]
+
+
+def _board(logs: Sequence[Stored]) -> list[tuple[Any, ...]]:
+    board: dict[str, tuple[Board, tuple[Any, ...]]] = {}
+    for event, meta, envelope in _facts(logs):
+        before, _ = board.pop(meta.id, (Board(), ()))
+        after: Any = before.apply(event)  # type: ignore[arg-type]  # what stands in the log is the flight's
+        if after is not None:
+            board[meta.id] = after, envelope
+    return [(row.status, row.origin, row.dest, row.delay_minutes, *envelope) for row, envelope in board.values()]
