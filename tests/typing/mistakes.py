@@ -3,12 +3,13 @@
 It is checked and never run.
 """
 
+from datetime import UTC, datetime
 from typing import assert_never
 
 from examples.flights.flight import Cancel, Cancelled, Departed, Divert, Flight, Landed, Scheduled
-from examples.flights.pipeline import DelaysByRoute
+from examples.flights.pipeline import Board, DelaysByRoute, LateDeparture
 from magnetar import Aggregate, Client, Command, Event, Meta, Pipeline, Rejection, State, SyncClient
-from magnetar.testing import given
+from magnetar.testing import given, project
 
 
 class Deposit(Command):
@@ -154,3 +155,20 @@ def frozen_fields(command: Deposit, event: Deposited, account: Account) -> None:
 
 NOT_CLASSES = Pipeline("accounts", aggregates=[Account()])  # expect: mypy, pyright
 NO_AGGREGATES = Pipeline("accounts", aggregates=[Deposited])  # expect: mypy, pyright
+
+
+def wrong_rows() -> None:
+    LateDeparture("UA1", "JFK", "SFO", 61)
+    LateDeparture("UA1", "JFK", "SFO", "late")  # expect: mypy, pyright
+    Board().status = "Departed"  # expect: mypy, pyright
+    Board(stage="Departed")  # expect: mypy, pyright
+
+
+def wrong_projecting() -> int:
+    row = project(Board, events=[Cancelled("UA", "JFK", "SFO", datetime(2013, 1, 1, tzinfo=UTC))])
+    rows = project(LateDeparture, events=[])
+    project(Board)  # expect: mypy, pyright
+    project(DelaysByRoute, events=[])  # expect: mypy, pyright
+    assert row is not None
+    place = row.place  # expect: mypy, pyright
+    return len(place) + len(rows)

@@ -9,6 +9,7 @@ from magnetar.aggregates import Aggregate
 from magnetar.pipelines import Pipeline
 from magnetar.pipelines.loading import load_pipeline
 from magnetar.pipelines.settings import load_settings
+from magnetar.projections import Fold, Rows, Sql
 from magnetar.schemas import Command, DeclarationError, Event, SettingsError, TopicKind
 
 
@@ -96,3 +97,58 @@ def test_a_setting_that_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("MAGNETAR_BROKER", "kafka://x")
     with pytest.raises(SettingsError, match="MAGNETAR_BROKER is 'kafka://x'"):
         load_settings()
+
+
+class Strange(Event):
+    pass
+
+
+class OfStrange(Fold):
+    def apply(self, event: Strange) -> Self:
+        return self
+
+
+class Cart(Aggregate):
+    def execute(self, command: Buy) -> Strange:
+        return Strange()
+
+    def apply(self, event: Strange) -> Self:
+        return self
+
+
+class OfBoth(Fold):
+    def apply(self, event: Bought | Strange) -> Self:
+        return self
+
+
+class EachOfBoth(Rows):
+    @classmethod
+    def project(cls, event: Bought | Strange) -> tuple[Self, ...]:
+        return ()
+
+
+class Named(Rows, wire_name="Order"):
+    @classmethod
+    def project(cls, event: Bought) -> tuple[Self, ...]:
+        return ()
+
+
+@pytest.mark.parametrize(
+    ("projections", "words"),
+    [
+        ([OfStrange], "OfStrange takes Strange, which is an event of no aggregate of 'shop'"),
+        ([Named], "two things called 'Order'"),
+        ([OfStrange, EachOfBoth, type("EachOfBoth", (Sql,), {})], "two things called 'EachOfBoth'"),
+    ],
+)
+def test_projections_of_what_the_pipeline_has_not_are_refused(projections: list[Any], words: str) -> None:
+    aggregates: list[Any] = [Order] if len(projections) == 1 else [Order, Cart]
+    with pytest.raises(DeclarationError, match=words):
+        Pipeline("shop", aggregates=aggregates, projections=projections)
+
+
+def test_rows_take_events_of_several_aggregates_and_a_fold_of_one() -> None:
+    pipeline = Pipeline("shop", aggregates=[Order, Cart], projections=[EachOfBoth])
+    assert pipeline.aggregates_of(EachOfBoth) == ("Order", "Cart")
+    with pytest.raises(DeclarationError, match="events of Order and Cart, and a fold is over one aggregate"):
+        Pipeline("shop", aggregates=[Order, Cart], projections=[OfBoth])
