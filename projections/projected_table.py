@@ -13,7 +13,7 @@ from magnetar.schemas import Meta, PartitionRefused, StoreUnavailable
 from magnetar.schemas.aggregate_schema import AggregateSchema
 from magnetar.schemas.commit import CommitCodec, Fact
 from magnetar.schemas.derivation import Json
-from magnetar.schemas.framing import write_long, write_string
+from magnetar.schemas.framing import write_long
 
 from .columns import column_type, comment, literal, quoted, structure
 from .container import container
@@ -255,8 +255,7 @@ class ProjectedTable(LeasedTable):
 
     def framed(self, fact: Fact, rest: bytes) -> bytes:
         """A row of a block: where it is from, and the bytes behind that."""
-        head = write_string(fact.aggregate_id) + write_long(fact.version) + write_long(fact.at_us)
-        return head + write_long(fact.number) + rest
+        return b"".join((fact.written_id, write_long(fact.version), fact.written_at, write_long(fact.number), rest))
 
     def raised(self, fact: Fact, error: Exception) -> PartitionRefused:
         """What becomes of an error of the user's code."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha256
@@ -48,6 +49,11 @@ _LOW_BYTES: Final = [bytes([n << 1 | 0x80]) for n in range(64)]
 """The first byte of a number with more than six bits, by its lowest six."""
 
 _ONE: Final = write_long(1)[0]
+_UUID_LENGTH: Final = write_long(36)[0]
+_UUID_BYTES: Final = 37
+_TO_EVENTS: Final = re.compile(rb"\x00(?:[\x80-\xff]*[\x00-\x7f]){4}H.{36}\x00\x00\x00\x00\x00\x00", re.DOTALL)
+"""The usual way from a commit's metadata to its events: none; a source, with the incarnation as 36 characters; no
+producer, no sequence; accepted; no rejection, nothing parked, nothing resolved."""
 
 PARKED_COMMAND_BYTES_MAX: Final = 64 * 1024
 """A parked commit carries the command's own bytes up to this size, and their SHA-256 beyond it."""
@@ -89,15 +95,24 @@ class Effect(msgspec.Struct, frozen=True, gc=False):
 
 
 class Fact(msgspec.Struct, frozen=True, gc=False):
-    """What a projection takes from a commit: one event. `version` is its own; `at_us` is in microseconds since 1970."""
+    """What a projection takes from a commit: one event. `version` is its own.
+
+    `written_id` and `written_at` are bytes of the message: a row repeats them, and a time takes microseconds to write.
+    """
 
     number: int
     aggregate_id: str
     version: int
-    at_us: int
+    written_id: bytes
+    written_at: bytes
     actor: str | None
     correlation_id: str | None
     event: Any
+
+    @property
+    def at_us(self) -> int:
+        """The command's time, in microseconds since 1970."""
+        return read_long(self.written_at, 0)[0]
 
 
 class Commit(msgspec.Struct, frozen=True, gc=False):
@@ -361,31 +376,41 @@ class CommitCodec:
             raise Undecodable(f"The bytes are not a commit of {self.schema.aggregate}: {error}.") from error
 
     def _read_facts(self, payload: bytes, wanted: frozenset[type[Any]]) -> list[Fact]:
-        number, at = read_long(payload, 0)
-        aggregate_id, at = read_bytes(payload, at + 16)
+        number, at_id = read_long(payload, 0)
+        at_id += 16
+        aggregate_id, at = read_bytes(payload, at_id)
+        written_id = payload[at_id:at]
         version, at = read_long(payload, at)
-        _, at = read_bytes(payload, at)
+        at = at + _UUID_BYTES if payload[at] == _UUID_LENGTH else read_bytes(payload, at)[1]
         correlation_id, at = read_optional_string(payload, at)
         at = skip_optional_string(payload, at)
-        actor, at = read_optional_string(payload, at)
-        at_us, at = read_long(payload, at)
+        actor, at_time = read_optional_string(payload, at)
+        at = skip_long(payload, at_time)
+        written_at = payload[at_time:at]
+        if (usual := _TO_EVENTS.match(payload, at)) is not None:
+            at = usual.end()
+        elif (at := self._skip_to_events(payload, at)) < 0:
+            return []
+        if payload[at] == _ONE and self._events.type_at(payload, at + 1) not in wanted:
+            return []
+        events, _ = self._read_events(payload, at, io.BytesIO(payload))
+        id = aggregate_id.decode()
+        return [
+            Fact(number, id, version + nth, written_id, written_at, actor, correlation_id, event)
+            for nth, event in enumerate(events, 1)
+            if type(event) in wanted
+        ]
+
+    def _skip_to_events(self, payload: bytes, at: int) -> int:
+        """The offset of the events, from that of the metadata; below 0 if the command was not accepted."""
         at = skip_map(payload, at)
         for _ in range(4):
             at = skip_long(payload, at)
         at = skip_optional_string(payload, read_bytes(payload, at)[1])
         _, at = read_optional_long(payload, at)
         if not payload.startswith(_ACCEPTED + NULL * 2, at):
-            return []
-        at = skip_optional_string(payload, at + len(_ACCEPTED) + 2)
-        if payload[at] == _ONE and self._events.type_at(payload, at + 1) not in wanted:
-            return []
-        events, _ = self._read_events(payload, at, io.BytesIO(payload))
-        id = aggregate_id.decode()
-        return [
-            Fact(number, id, version + nth, at_us, actor, correlation_id, event)
-            for nth, event in enumerate(events, 1)
-            if type(event) in wanted
-        ]
+            return -1
+        return skip_optional_string(payload, at + len(_ACCEPTED) + 2)
 
     def _read_events(self, payload: bytes, at: int, stream: io.BytesIO) -> tuple[tuple[Any, ...], int]:
         events: list[Any] = []

@@ -160,6 +160,44 @@ def test_a_commit_is_byte_for_byte_what_fastavro_writes(
         assert [getattr(effect, name) for name in EFFECT] == [getattr(commit, name) for name in EFFECT]
 
 
+@given(
+    LONGS,
+    ENVELOPES | st.builds(CommandEnvelope, TEXT, UUIDS, TIMES_US),
+    st.integers(0, 2**40),
+    SOURCES,
+    st.lists(EVENTS, max_size=3),
+    st.none() | UUIDS,
+    st.sets(st.sampled_from([Opened, Closed])),
+    st.sampled_from(["accepted", "nothing", "rejected"]),
+)
+@settings(max_examples=300, deadline=None)
+def test_the_facts_of_a_commit_are_its_events_of_the_wanted_types(
+    number: int,
+    envelope: CommandEnvelope,
+    version: int,
+    source: Source,
+    events: list[Event],
+    resolves: str | None,
+    wanted: set[type[Event]],
+    outcome: str,
+) -> None:
+    codec = CommitCodec(SCHEMA)
+    tails = {
+        "accepted": codec.accepted(events, resolves),
+        "nothing": codec.nothing(resolves),
+        "rejected": codec.rejected(Denied(), resolves),
+    }
+    payload = commit_of(number, envelope, version, source, tails[outcome])
+    whole = codec.decode(payload)
+    found = [
+        (f.number, f.aggregate_id, f.version, f.at_us, f.actor, f.correlation_id, f.event)
+        for f in codec.read_facts(payload, frozenset(wanted))
+    ]
+    head, tail = (whole.number, whole.aggregate_id), (whole.at_us, whole.actor, whole.correlation_id)
+    expected = enumerate(whole.events, version + 1)
+    assert found == [(*head, nth, *tail, event) for nth, event in expected if type(event) in wanted]
+
+
 @given(st.binary(max_size=200))
 @settings(max_examples=500, deadline=None)
 def test_foreign_bytes_are_undecodable_and_nothing_else(junk: bytes) -> None:
