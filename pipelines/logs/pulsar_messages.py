@@ -15,23 +15,37 @@ from ..log import Message, Run
 _BATCH_SIZE: Final = 6
 """The number of a field."""
 
+_BACKLOG_MESSAGES: Final = 16
+"""From so many at once on it is a backlog."""
+
+READ_BYTES_MAX: Final = 64 * 1024 * 1024
+"""What one read brings into memory at most, give or take a message."""
+
+_BACKLOG_MS: Final = 10
+"""How long a run waits for the next message of a backlog: the client's queue is empty for a moment where messages are
+taken faster than the broker sends them, and a range cut off there costs as much as a full one."""
+
+_make: Any = tuple.__new__  # a named tuple's own constructor takes three times as long
+
 
 def message_of(received: Any) -> tuple[Message, Any]:
     """A message as the port gives it, and the client's own id of it, which an acknowledgement needs."""
     own = received.message_id()
+    # The public accessor of the schema's version fails from 128 on.
+    return _message(received._message, own), own  # noqa: SLF001
+
+
+def _message(received: Any, own: Any) -> Message:
+    """The same of a message without an object of Python's around it."""
+    place = _make(MessageId, (own.ledger_id(), own.entry_id(), own.batch_index()))
     key, published_at_ms = received.partition_key(), received.publish_timestamp()
-    return Message(place_of(own), key, received.data(), published_at_ms, schema_of(received)), own
+    message: Message = _make(Message, (place, key, received.data(), published_at_ms, received.int_schema_version()))
+    return message
 
 
 def place_of(own: Any) -> MessageId:
     """The place that a client's id names."""
     return MessageId(own.ledger_id(), own.entry_id(), own.batch_index())
-
-
-def schema_of(received: Any) -> int:
-    """The number of a message's schema. The public accessor fails from version 128 on."""
-    number: int = received._message.int_schema_version()  # noqa: SLF001
-    return number
 
 
 def follows(last: tuple[Message, Any], id: MessageId) -> bool:
@@ -97,6 +111,7 @@ class PulsarReader:
 
     def __init__(self, reader: Any) -> None:
         self._reader = reader
+        self._read_next = reader._reader.read_next  # noqa: SLF001 - without an object of Python's around each message
         self._held: Any = None
         """A message that was received and not given: it ended a run."""
         self.closed = False
@@ -104,41 +119,47 @@ class PulsarReader:
     def read(self, *, messages_max: int, timeout_seconds: float) -> Sequence[Message]:
         """Return the next messages; waits for the first only. Raises LogUnavailable if the reader is closed."""
         messages: list[Message] = []
+        left = READ_BYTES_MAX
         for received in self._received(timeout_seconds):
-            messages.append(message_of(received)[0])
-            if len(messages) == messages_max:
+            messages.append(_message(received, received.message_id()))
+            left -= len(messages[-1].payload)
+            if len(messages) == messages_max or left <= 0:
                 break
         return messages
 
     def read_run(self, *, messages_max: int, timeout_seconds: float) -> Run | None:
-        """Return the payloads of the next messages of one schema; waits for the first only."""
+        """Return the payloads of the next messages of one schema; waits for the first, and a moment where many come."""
         payloads: list[bytes] = []
-        schema, last = None, None
-        for received in self._received(timeout_seconds):
-            number = schema_of(received)
+        schema, last, left = None, None, READ_BYTES_MAX
+        for received in self._received(timeout_seconds, backlog_ms=_BACKLOG_MS):
+            number = received.int_schema_version()
             if payloads and number != schema:
                 self._held = received
                 break
+            payload = received.data()
+            payloads.append(payload)
             schema, last = number, received
-            payloads.append(received.data())
-            if len(payloads) == messages_max:
+            left -= len(payload)
+            if len(payloads) == messages_max or left <= 0:
                 break
         return None if last is None or schema is None else Run(payloads, schema, place_of(last.message_id()))
 
-    def _received(self, timeout_seconds: float) -> Iterator[Any]:
-        """What comes, and first what was held back; waits for the first only."""
+    def _received(self, timeout_seconds: float, backlog_ms: int = 0) -> Iterator[Any]:
+        """What comes, and first what was held back. Waits for the first, and so long for each where it is a backlog."""
+        read_next = self._read_next
         wait_ms = max(1, int(timeout_seconds * 1000))
+        given = 0
         if self._held is not None:
-            held, self._held, wait_ms = self._held, None, 0
+            held, self._held, given = self._held, None, 1
             yield held
         try:
             while True:
-                yield self._reader.read_next(wait_ms)
-                wait_ms = 0
+                yield read_next(wait_ms if not given else 0 if given < _BACKLOG_MESSAGES else backlog_ms)
+                given += 1
         except pulsar.Timeout:
             return
         except pulsar.PulsarException as error:
-            if wait_ms:  # what has come is given first: the reader would not give it again
+            if not given:  # what has come is given first: the reader would not give it again
                 raise LogUnavailable(f"Pulsar closed a reader: {type(error).__name__}.") from error
 
     def close(self) -> None:
