@@ -88,7 +88,7 @@ def waited(settings: Settings, asks: int) -> Waited:
 
 
 def send(settings: Settings, stop: Event, sent: "Queue[float]") -> None:
-    """Send commands at a steady rate until told to stop; tells how many a second it were."""
+    """Send commands at a steady rate until told to stop; tells when it has begun, and how many a second it were."""
     log = open_log(settings, SystemClock())
     publisher, codec = log.publisher(COMMANDS, schema=SCHEMA.command_json), CommandCodec(SCHEMA)
     start, done = time.monotonic(), 0
@@ -103,6 +103,8 @@ def send(settings: Settings, stop: Event, sent: "Queue[float]") -> None:
             entries.setdefault(partition_of(id, PARTITIONS), []).append(Entry(id, codec.encode(envelope, Put(1, NOTE))))
         for partition, batch in entries.items():
             publisher.publish(partition, batch, timeout_seconds=60)
+        if entries and not done:
+            sent.put(0.0)
         done = due
     sent.put(done / (time.monotonic() - start))
     log.close()
@@ -115,6 +117,7 @@ def busy(settings: Settings, asks: int) -> Waited:
     sender = context.Process(target=send, args=(settings, stop, sent), daemon=True)
     sender.start()
     try:
+        sent.get(timeout=ASK_SECONDS)
         found = waited(settings, asks)
         stop.set()
         return found._replace(sent_per_second=sent.get(timeout=60))
