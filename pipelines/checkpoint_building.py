@@ -27,7 +27,7 @@ from .worker import Random
 _TRIES: Final = 5
 """A worker that begins a round of its own takes the topic, once in many thousand commits."""
 
-_READ_SECONDS: Final = 5.0
+_GAP_SECONDS: Final = 15.0
 _NEVER: Final = 1 << 62
 
 
@@ -127,7 +127,7 @@ class CheckpointBuilder:
         rule = ReadRule(start.owner, start.expected)
         reader = self._log.reader(self._events, partition, after=start.after)
         try:
-            while messages := reader.read(messages_max=1000, timeout_seconds=_READ_SECONDS):
+            while messages := reader.read(messages_max=1000, timeout_seconds=_GAP_SECONDS):
                 for message in messages:
                     number, owner, _ = read_head(message.payload)
                     if rule.judge(number, owner) is Verdict.COUNTS:

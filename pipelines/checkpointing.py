@@ -23,7 +23,9 @@ FINGERPRINTS_KEPT: Final = 2
 
 _MARK_COMMITS: Final = 5_000
 _APPEND_TIMEOUT_SECONDS: Final = 10.0
-_READ_SECONDS: Final = 1.0
+_GAP_SECONDS: Final = 15.0
+"""How long a log may give nothing before its end. A busy broker that fetches an old ledger needs seconds, and whoever
+takes that for the end passes a good checkpoint over and reads the whole log instead."""
 
 
 class Checkpoints:
@@ -91,11 +93,14 @@ class Checkpoints:
     def _verify(self, beginning: Beginning) -> None:
         """Read the log from a place before the round to its beginning: it must be the same log."""
         before, at = beginning.before, beginning.at
+        end = self._log.end(self._events, self._partition)
+        if at.after is not None and (end is None or end < at.after):
+            raise CheckpointUnusable("the log ends before the message that the checkpoint goes on from")
         rule = ReadRule(before.owner, before.expected)
         reader = self._log.reader(self._events, self._partition, after=before.after)
         try:
             while at.after is not None:
-                messages = reader.read(messages_max=1000, timeout_seconds=_READ_SECONDS)
+                messages = reader.read(messages_max=1000, timeout_seconds=_GAP_SECONDS)
                 for message in messages:
                     number, owner, _ = read_head(message.payload)
                     rule.judge(number, owner)
@@ -121,7 +126,7 @@ class Checkpoints:
             return
         reader = self._log.reader(self._topic, self._partition, after=after)
         try:
-            while messages := reader.read(messages_max=16, timeout_seconds=_READ_SECONDS):
+            while messages := reader.read(messages_max=16, timeout_seconds=_GAP_SECONDS):
                 for message in messages:
                     yield message.id, message.payload
                 if messages[-1].id >= end:

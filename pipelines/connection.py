@@ -44,8 +44,8 @@ WRITING_SHARE: Final = 0.5
 partition is locked, and by which process."""
 
 COMING_SECONDS: Final = 30.0
-"""How long a pipeline's topics are waited for at most while a `magnetar dev` lives, which makes them when it starts: in a
-second or two, on a machine that has time."""
+"""How long a pipeline's topics are waited for at most while a `magnetar dev` lives, which makes them when it starts: in
+a second or two, on a machine that has time."""
 
 CALLED_SECONDS: Final = 1.5
 """How long they are waited for anyhow: a `magnetar dev` that was called just before has not said yet that it lives."""

@@ -24,15 +24,18 @@ EXIT_REFUSED: Final = 2
 """What they end with if a part was refused, and no save is waited for."""
 
 
-def prepare(pipeline: Pipeline, settings: Settings, clock: Clock) -> None:
-    """Create what is missing of the log, so that no part starts on a folder that cannot be used."""
-    from .runtime import provision
+def prepare(pipeline: Pipeline, settings: Settings, clock: Clock, stopped: Callable[[], bool] = lambda: False) -> None:
+    """Create what is missing of the log, so that no part starts on a log that cannot be used."""
+    from .runtime import provision, wait_for_log
 
-    log = open_log(settings, clock)
-    try:
-        provision(pipeline, log)
-    finally:
-        log.close()
+    def provisioned() -> None:
+        log = open_log(settings, clock)
+        try:
+            provision(pipeline, log)
+        finally:
+            log.close()
+
+    wait_for_log(provisioned, settings, clock, stopped)
 
 
 def supervise(
@@ -131,12 +134,12 @@ def run_workers(target: str, workers: int, aggregates: Sequence[str], *, data: P
     from .settings import load_settings
 
     pipeline, settings, clock = load_pipeline(target), load_settings(data=data), SystemClock()
-    prepare(pipeline, settings, clock)
+    stopped = StopSignal()
     arguments = [*part_arguments("worker", target), "--data", str(settings.data), "--log-level", log_level]
     for aggregate in aggregates:
         pipeline.schema_of(aggregate)
         arguments += ["--aggregate", aggregate]
-    stopped = StopSignal()
+    prepare(pipeline, settings, clock, stopped)
     supervisor = Supervisor([Part(f"worker {n + 1}", arguments, clock) for n in range(workers)])
     typer.echo(f"magnetar run: {workers} workers for the pipeline {pipeline.name}. Ctrl-C stops them.")
     try:

@@ -125,9 +125,10 @@ class Consumer(Protocol):
     def receive(self, *, messages_max: int, timeout_seconds: float) -> Batch | None:
         """Wait for messages of any partition that this consumer is active for.
 
-        Returns at once when some are there, None when none came in time. Raises LogUnavailable if the log lets nobody
-        take part any more: start again from the beginning. A message is given once, until it is given
-        again because its partition was released, or because another consumer became active.
+        Returns at once when some are there, None when none came in time. A batch without messages says that the log has
+        closed this consumer's part in the partition: whoever had the partition has it no more. The consumer takes part
+        again by itself, as soon as it may. A message is given once, until it is given again because its partition was
+        released, or because another consumer became active.
         """
         ...
 
@@ -144,6 +145,8 @@ class Consumer(Protocol):
 
         What was received or prefetched but not acknowledged is given again, to this consumer or another. Dropping
         messages without releasing would lose them: the log thinks that they were delivered.
+
+        Raises LogUnavailable if the log does not let this consumer take part: it is out of the partition then.
         """
         ...
 

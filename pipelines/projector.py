@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, Final
 
@@ -28,11 +29,12 @@ from magnetar.schemas import DataFolderError, StoreUnavailable, TopicKind
 from .clock import Clock, SystemClock
 from .control import take_wish
 from .feeding import Feeding, Source
+from .health import Health, answering
 from .kept import kept
 from .log import Log
 from .pipeline import Pipeline
 from .rebuild import Filler, Furthest, catch_up, is_near
-from .runtime import collect_rarely, provision
+from .runtime import closed_if_it_fails, collect_rarely, provision, wait_for_log
 from .settings import Settings, open_log
 from .targets import Target, projection_of, targets_of
 from .wishes import Wish
@@ -374,27 +376,36 @@ def run_projector(
     """
     collect_rarely()
     clock = SystemClock()
-    log = open_log(settings, clock)
-    try:
-        provision(pipeline, log, kinds=[TopicKind.EVENTS])  # its role may see nothing else
-        store = _open_store(settings, clock, stopped, outwait_seconds)
-        limits = QueryLimits(seconds_max=settings.query_seconds_max, memory_bytes_max=settings.query_memory_bytes_max)
+    health = Health(clock)
+
+    def start() -> Log:
+        with closed_if_it_fails(open_log(settings, clock)) as log:
+            provision(pipeline, log, kinds=[TopicKind.EVENTS])  # its role may see nothing else
+            return log
+
+    def beat_and_look() -> bool:
+        health.beat()
+        return stopped()
+
+    with ExitStack() as left:
+        left.enter_context(answering(health, settings))
+        log = wait_for_log(start, settings, clock, beat_and_look)
+        left.callback(log.close)
+        store = _open_store(settings, clock, beat_and_look, outwait_seconds)
+        left.callback(store.close)
         projector = Projector(pipeline, log, store, settings, clock=clock, failpoint=failpoint)
+        left.callback(projector.close)
+        limits = QueryLimits(seconds_max=settings.query_seconds_max, memory_bytes_max=settings.query_memory_bytes_max)
         control = partial(take_wish, projector, pipeline)
         front = HttpFront(store.reader(limits), settings.data, port=settings.query_port, control=control)
-        try:
-            if first is not None:
-                first(projector)
-            projector.prepare()
-            url = front.start()
-            structlog.get_logger("magnetar.projector").info("queries are answered", url=url)
-            projector.open()
-            while not stopped():
-                if not projector.step():
-                    clock.sleep(IDLE_SECONDS)
-        finally:
-            front.close()
-            projector.close()
-            store.close()
-    finally:
-        log.close()
+        left.callback(front.close)
+        if first is not None:
+            first(projector)
+        projector.prepare()
+        url = front.start()
+        structlog.get_logger("magnetar.projector").info("queries are answered", url=url)
+        projector.open()
+        health.is_ready = True
+        while not beat_and_look():
+            if not projector.step():
+                clock.sleep(IDLE_SECONDS)

@@ -8,7 +8,9 @@ import random
 import signal
 import socket
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
 
 import structlog
 from magnetar.schemas import TopicKind
@@ -17,11 +19,14 @@ from .clock import Clock, SystemClock
 from .deciding import decide_until, workers_of
 from .health import Health, answering
 from .log import Log
+from .patience import patiently
 from .pipeline import Pipeline
 from .preflight import Severity, examine, refuse_dangers
 from .provisioning import wanted_topics
-from .settings import Settings, open_log
+from .settings import EMBEDDED, Settings, open_log
 from .worker import Worker
+
+T = TypeVar("T")
 
 
 def provision(pipeline: Pipeline, log: Log, *, kinds: Collection[TopicKind] = tuple(TopicKind)) -> None:
@@ -67,13 +72,12 @@ def run_worker(
     collect_rarely()
     clock: Clock = SystemClock()
     health = Health(clock)
-    log = open_log(settings, clock)
-    workers: list[Worker] = []
-    with answering(health, settings):
-        try:
+
+    def start() -> tuple[Log, list[Worker]]:
+        with closed_if_it_fails(open_log(settings, clock)) as log:
             provision(pipeline, log)
             preflight(pipeline, log)
-            workers = workers_of(
+            return log, workers_of(
                 pipeline,
                 log,
                 name=name or worker_name(),
@@ -82,12 +86,39 @@ def run_worker(
                 failpoint=failpoint,
                 beat=health.beat,
             )
-            health.is_ready = True
+
+    def stopped_while_waiting() -> bool:
+        health.beat()
+        return stopped()
+
+    with answering(health, settings):
+        log, workers = wait_for_log(start, settings, clock, stopped_while_waiting)
+        health.is_ready = True
+        try:
             decide_until(stopped, workers, clock, beat=health.beat)
         finally:
             for worker in workers:
                 worker.close()
             log.close()
+
+
+def wait_for_log(start: Callable[[], T], settings: Settings, clock: Clock, stopped: Callable[[], bool]) -> T:
+    """Start something that needs the log, as soon as it is there: `Settings.broker_wait_seconds` says how long at most.
+
+    Raises LogUnavailable after that.
+    """
+    seconds_max = 0.0 if settings.broker == EMBEDDED else settings.broker_wait_seconds
+    return patiently(start, seconds_max=seconds_max, stopped=stopped, clock=clock, random=random.SystemRandom())
+
+
+@contextmanager
+def closed_if_it_fails(log: Log) -> Generator[Log]:
+    """Close the log if what is done with it fails."""
+    try:
+        yield log
+    except BaseException:
+        log.close()
+        raise
 
 
 def worker_name() -> str:

@@ -27,6 +27,8 @@ class Settings(BaseSettings):
     """`embedded`, or the service URL of an Apache Pulsar: `pulsar://host:6650`."""
     broker_admin: str = "http://127.0.0.1:8080"
     """The admin URL of that Pulsar."""
+    broker_wait_seconds: float = Field(default=60.0, ge=0, allow_inf_nan=False)
+    """How long a worker or projector that starts waits for a broker that does not answer, before it gives up."""
     tenant: str = "public"
     """The Pulsar tenant whose namespaces the contexts are."""
     query_port: int = Field(default=0, ge=0, le=65535)

@@ -76,7 +76,10 @@ class WorkerOptions(msgspec.Struct, frozen=True):
     lookup_timeout_seconds: float = 5.0
     """How long the commits of repeated commands are looked for; a client that gets no reply asks again."""
     pause_seconds: float = 0.5
-    """How long a worker keeps off a partition that it lost or could not take, at least; up to twice that, at random."""
+    """How long a worker keeps off a partition that it lost or could not take, at least; up to twice that, at random,
+    and twice as long each time in a row that it does not get as far as to decide a chunk."""
+    pause_seconds_max: float = 2.0
+    """The longest of these pauses, but for what chance adds."""
     checkpoint_commits: int = 50_000
     """How many commits there are at least between the beginnings of two checkpoints of a partition. Recovery reads at
     most twice as many, or twice as many as there are aggregates; more often costs more writing."""
@@ -147,10 +150,12 @@ class Worker:
         self._codecs = Codecs(log, self._events, self._codec)
         self._commands = Codecs(log, commands, CommandCodec(schema))
         self._states = StateCodec(aggregate)
-        self._incarnation = log.describe(commands).incarnation
+        self._commands_topic = commands
         self._consumer = log.consumer(commands, name=name)
         self._owned: dict[int, _Owned] = {}
         self._rejoin_at: dict[int, float] = {}
+        self._losses: dict[int, int] = {}
+        """How often in a row each partition was lost."""
         self.refused: dict[int, MagnetarError] = {}
         self.decided = 0
         self._metrics = WorkerMetrics(schema.context, schema.aggregate)
@@ -183,6 +188,9 @@ class Worker:
         if batch is None:
             return False
         self._failpoint("after_receive")
+        if not batch.messages:  # the log has closed our part in the partition
+            self._forget(batch.partition)
+            return True
         try:
             owned = self._owned.get(batch.partition) or self._take(batch.partition)
             for messages in self._nothing_lacking(owned, batch):
@@ -238,7 +246,7 @@ class Worker:
             except BaseException:
                 owned.processor.close()
                 raise
-            owned.processor.begin(owner, self._incarnation)
+            owned.processor.begin(owner, self._log.describe(self._commands_topic).incarnation)
             owned.seen = owned.processor.last_source
             return owned
         raise AssertionError("without a checkpoint, no checkpoint is unusable")
@@ -364,6 +372,7 @@ class Worker:
         self._consumer.acknowledge(partition, messages[-1].id)
         owned.seen = messages[-1].id if owned.seen is None else max(owned.seen, messages[-1].id)
         self.decided += len(decisions)
+        self._losses.pop(partition, None)
         self._failpoint("before_checkpoint")
         if owned.checkpoints.write(owned.processor, owned.marks):
             self._metrics.checkpoint(partition, self._clock.now_ms() / 1000)
@@ -424,8 +433,7 @@ class Worker:
         """No longer the owner, or not sure: forget all, give the commands back, keep off for a moment."""
         self._forget(partition)
         self._consumer.leave(partition)
-        pause = self._options.pause_seconds * (1 + self._random.randbytes(1)[0] / 256)
-        self._rejoin_at[partition] = self._clock.monotonic() + pause
+        self._keep_off(partition)
         self._metrics.lost(partition, len(self._owned), reason)
         self._logger.warning("partition lost", partition=partition, reason=reason, detail=detail)
 
@@ -433,7 +441,18 @@ class Worker:
         for partition, at in list(self._rejoin_at.items()):
             if self._clock.monotonic() >= at:
                 del self._rejoin_at[partition]
-                self._consumer.release(partition)
+                try:
+                    self._consumer.release(partition)
+                except LogUnavailable as error:
+                    self._keep_off(partition)
+                    self._logger.warning("partition cannot be joined", partition=partition, detail=error.what)
+
+    def _keep_off(self, partition: int) -> None:
+        """Longer each time in a row: what cannot be had must not keep the worker, or the log, busy."""
+        self._losses[partition] = losses = self._losses.get(partition, 0) + 1
+        pause = min(self._options.pause_seconds * 2 ** min(losses - 1, 16), self._options.pause_seconds_max)
+        jitter = 1 + self._random.randbytes(1)[0] / 256
+        self._rejoin_at[partition] = self._clock.monotonic() + pause * jitter
 
     def _refuse(self, partition: int, error: MagnetarError) -> None:
         """This code cannot fold what stands there: leave the partition to code that can."""

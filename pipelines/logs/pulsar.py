@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 import pulsar
-from magnetar.schemas import LogUnavailable, MessageId, Topic
+from magnetar.schemas import LogUnavailable, MessageId, Topic, TopicKind
 
 from ..clock import Clock
 from ..log import Backlog, Ownership, TopicDescription
 from ..preflight import Finding
 from ..provisioning import Roles, Step, WantedTopic, apply
 from .pulsar_access import Access, is_encrypted
-from .pulsar_admin import INCARNATION, PulsarAdmin
+from .pulsar_admin import INCARNATION, WORKERS, PulsarAdmin
 from .pulsar_backlog import backlog_of, by_partition, owner_of, producer_name
 from .pulsar_consumer import BACKLOG, PulsarConsumer
 from .pulsar_messages import PulsarReader, translated
@@ -31,7 +31,7 @@ from .pulsar_start import PulsarStart
 MESSAGE_BYTES_MAX: Final = 5 * 1024 * 1024 - 64 * 1024
 """The broker's `maxMessageSize`, 5 MiB by default, less room for metadata."""
 
-SUBSCRIPTION: Final = "magnetar"
+SUBSCRIPTION: Final = WORKERS
 OPERATION_TIMEOUT_SECONDS: Final = 15
 
 
@@ -169,7 +169,12 @@ class PulsarLog:
         return self._keep(PulsarAppender(Sender(producer, self.message_bytes_max, self._clock)))
 
     def reader(self, topic: Topic, partition: int, *, after: MessageId | None) -> PulsarReader:
-        """Read the partition behind this message, or from its start."""
+        """Read the partition behind this message, or from its start.
+
+        What may be trimmed is passed over: the broker drops whole ledgers alone, and one takes gigabytes of rounds.
+        """
+        if after is None and topic.kind is TopicKind.CHECKPOINTS:
+            after = self._admin.keeper(f"{self._name(topic)}-partition-{partition}")
         start = pulsar.MessageId.earliest
         if after is not None:
             start = pulsar.MessageId(partition, after.ledger, after.entry, after.batch)

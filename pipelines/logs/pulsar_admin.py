@@ -19,6 +19,11 @@ FORBIDDEN: Final = 403
 NOT_FOUND: Final = 404
 CONFLICT: Final = 409
 KEEPER: Final = "keeper"
+LAST_OF_BATCH: Final = 2**31 - 1
+"""Behind any message of a batch: a reader that begins behind an entry's number alone begins with its first message."""
+
+WORKERS: Final = "magnetar"
+"""The subscription of the workers on the command topics."""
 INCARNATION: Final = "magnetar.incarnation"
 TRIMMED: Final = {"retentionTimeInMinutes": 0, "retentionSizeInMB": 0}
 """The retention of a topic of checkpoints: its keeper decides what stays."""
@@ -237,6 +242,13 @@ class PulsarAdmin:
         """Put the keeper behind this message."""
         body = {"ledgerId": through.ledger, "entryId": through.entry, "partitionIndex": -1, "isExcluded": True}
         self.call("POST", f"/persistent/{partition_topic}/subscription/{KEEPER}/resetcursor", body)
+
+    def keeper(self, partition_topic: str) -> MessageId | None:
+        """The message that the keeper stands behind; None if it has not been moved yet."""
+        found = self.read(f"/persistent/{partition_topic}/internalStats") or {}
+        place = found.get("cursors", {}).get(KEEPER, {}).get("markDeletePosition", "-1:-1")
+        ledger, entry = (int(part) for part in place.split(":"))
+        return None if entry < 0 else MessageId(ledger, entry, LAST_OF_BATCH)
 
     def last_message(self, partition_topic: str) -> MessageId | None:
         """The last message of a partition, None if it has none; in its entry, which is a batch, the last one."""

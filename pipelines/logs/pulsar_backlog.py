@@ -9,6 +9,7 @@ from typing import Any, Final
 from magnetar.schemas import MessageId
 
 from ..log import Backlog, Ownership, Reader
+from .pulsar_admin import LAST_OF_BATCH
 
 _COUNTED_MAX: Final = 1000
 """The broker counts stored batches. So many messages are counted one by one; beyond, their number is estimated."""
@@ -16,9 +17,6 @@ _COUNTED_MAX: Final = 1000
 _READ_SECONDS: Final = 1.0
 _REST_SECONDS: Final = 0.05
 """How long the rest of a batch is waited for, whose first message is there."""
-
-_LAST_OF_BATCH: Final = 2**31 - 1
-"""Behind any message of a batch: a reader that begins behind an entry's number alone begins with its first message."""
 
 _TOKEN_DIGITS: Final = 16
 """A producer is called as its worker, with a random number behind it."""
@@ -61,7 +59,7 @@ def _place(mark_delete: str) -> MessageId | None:
     ledger, _, entry = mark_delete.partition(":")
     if int(ledger) < 0:
         return None
-    return MessageId(int(ledger), int(entry), _LAST_OF_BATCH if int(entry) >= 0 else -1)
+    return MessageId(int(ledger), int(entry), LAST_OF_BATCH if int(entry) >= 0 else -1)
 
 
 def _count(entries: int, after: MessageId | None, open_reader: Callable[[MessageId | None], Reader]) -> int:

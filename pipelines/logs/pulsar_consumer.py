@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import pulsar
-from magnetar.schemas import MessageId
+import structlog
+from magnetar.schemas import LogUnavailable, MessageId
 
 from ..log import Batch, Message
 from .pulsar_messages import follows, message_of
@@ -23,6 +24,14 @@ _FEW: Final = 16
 
 BACKLOG: Final = pulsar.ConsumerBatchReceivePolicy(1000, -1, 1)
 """What one call takes: 1000 messages, or what there is after a millisecond."""
+
+
+_UNCONNECTED_SECONDS_MAX: Final = 10.0
+"""The client tries to connect for ever, and tells nobody, even where the topic is gone."""
+
+_JOIN_AGAIN_SECONDS: Final = 5.0
+
+_logger = structlog.get_logger("magnetar.consumer")
 
 
 class _Chunk:
@@ -51,11 +60,17 @@ class _Part:
         self._thread.start()
 
     def _run(self) -> None:
+        connected_at = time.monotonic()
         while not self.closed:
             try:
                 messages = self._next()
             except pulsar.Timeout:
-                continue
+                if self.consumer.is_connected():
+                    connected_at = time.monotonic()
+                if time.monotonic() - connected_at < _UNCONNECTED_SECONDS_MAX:
+                    continue
+                self._chunks.put(_Chunk(self, []))
+                return
             except pulsar.PulsarException:
                 if not self.closed:
                     self._chunks.put(_Chunk(self, []))
@@ -124,6 +139,8 @@ class PulsarConsumer:
         self._chunks: queue.Queue[_Chunk] = queue.Queue()
         self._rest: dict[int, _Chunk] = {}
         self._parts: dict[int, _Part] = {}
+        self._closed_by_pulsar: dict[int, float] = {}
+        """When to join these partitions again."""
         self.closed = False
         try:
             for partition in range(partitions):
@@ -138,8 +155,9 @@ class PulsarConsumer:
     def receive(self, *, messages_max: int, timeout_seconds: float) -> Batch | None:
         """Wait for messages of any partition.
 
-        Subscribes again if Pulsar has closed a partition's consumer; raises LogUnavailable if it lets nobody.
+        Subscribes again where Pulsar has closed a partition's consumer.
         """
+        self._join_again()
         chunk = self._next_chunk(timeout_seconds)
         if chunk is None:
             return None
@@ -163,9 +181,21 @@ class PulsarConsumer:
             chunk.part.taken.release()
             if self._parts.get(chunk.part.partition) is not chunk.part:
                 continue
-            if chunk.messages:
-                return chunk
-            self.release(chunk.part.partition)
+            if not chunk.messages:
+                self.leave(chunk.part.partition)
+                self._closed_by_pulsar[chunk.part.partition] = time.monotonic()
+            return chunk
+
+    def _join_again(self) -> None:
+        """One partition's topic may be gone, or not ours any more: the others go on."""
+        for partition, at in list(self._closed_by_pulsar.items()):
+            if time.monotonic() < at:
+                continue
+            try:
+                self.release(partition)
+            except LogUnavailable as error:
+                self._closed_by_pulsar[partition] = time.monotonic() + _JOIN_AGAIN_SECONDS
+                _logger.warning("partition cannot be joined", partition=partition, why=str(error))
 
     def is_granted(self, partition: int) -> bool:
         """Ask the broker."""
@@ -181,6 +211,7 @@ class PulsarConsumer:
         """Close the partition's consumer and subscribe again: what was prefetched comes again."""
         self.leave(partition)
         self._parts[partition] = self._open(partition)
+        self._closed_by_pulsar.pop(partition, None)
 
     def leave(self, partition: int) -> None:
         """Close the partition's consumer."""

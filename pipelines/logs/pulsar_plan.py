@@ -7,16 +7,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-from magnetar.schemas import TopicKind
+from magnetar.schemas import Topic, TopicKind
 from magnetar.schemas.evolution import evolution
 
 from ..provisioning import RIGHTS, Roles, Sign, Step, WantedTopic
-from .pulsar_admin import INCARNATION, KEEPER, TRIMMED, PulsarAdmin
+from .pulsar_admin import INCARNATION, KEEPER, TRIMMED, WORKERS, PulsarAdmin
 from .pulsar_policies import POLICIES, REPLIES, Policy, effective, new_namespace
 
 REPLIES_NAMESPACE: Final = "magnetar-replies"
 """The namespace of the inboxes. No context can have this name: a context's has no hyphen."""
 
+_GONE: Final = (
+    "it is gone, and commands were decided: a new one would be an empty log. "
+    "Restore it; to begin anew, delete the command topic too"
+)
 _SHOWN_MAX: Final = 6
 
 
@@ -114,6 +118,9 @@ class PulsarPlan:
         """A topic with its incarnation, trimming if it is of checkpoints, and the schema."""
         name = f"{self._tenant}/{wanted.topic}"
         partitions = self._admin.partitions(name)
+        if partitions is None and self._is_gone(wanted.topic):
+            yield Step(Sign.REFUSED, f"topic {name}", _GONE)
+            return
         if partitions is None:
             yield Step(
                 Sign.CREATE,
@@ -136,6 +143,11 @@ class PulsarPlan:
         if wanted.topic.kind is TopicKind.CHECKPOINTS:
             yield from self._trimming_steps(name, is_new=partitions is None)
         yield from self._schema_steps(name, wanted, is_new=partitions is None)
+
+    def _is_gone(self, topic: Topic) -> bool:
+        """Whether it is a log that was there once: workers have decided commands, and each leaves a commit."""
+        commands = f"{self._tenant}/{topic._replace(kind=TopicKind.COMMANDS)}"
+        return topic.kind is TopicKind.EVENTS and WORKERS in self._admin.subscriptions(commands)
 
     def _topic_policy_steps(self, name: str, wanted: WantedTopic) -> Iterator[Step]:
         """A topic's own policies, where it has any that are not those of a log: they win over the namespace's."""

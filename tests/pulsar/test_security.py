@@ -193,6 +193,30 @@ def test_a_right_that_is_taken_away_is_missed_by_name_and_given_back(secured: Se
         assert numbers(read)[0] == 1
 
 
+def fence_until_refused(log: PulsarLog, topic: Topic) -> None:
+    """The broker remembers for a while what a role may."""
+    while True:
+        log.fence(topic, 0, schema=SCHEMA, name="w").close()
+        time.sleep(0.2)
+
+
+def test_a_right_that_is_taken_from_a_running_worker_stops_its_writing_and_nothing_is_lost(secured: Secured) -> None:
+    topic = Topic("safe", "Other", TopicKind.EVENTS)
+    wanted, roles = [WantedTopic(topic, 1, SCHEMA)], {"worker": "safe-other-worker"}
+    with opened(secured, secured.token(ADMIN)) as admin, opened(secured, secured.token("safe-other-worker")) as worker:
+        apply(admin.plan(wanted, roles))
+        worker.fence(topic, 0, schema=SCHEMA, name="w").append(entries(1), timeout_seconds=DEADLINE_SECONDS)
+        admin._admin.call("DELETE", f"/persistent/public/{topic}/permissions/safe-other-worker")
+        with pytest.raises(AccessDenied, match="fencing"):
+            fence_until_refused(worker, topic)
+        apply(admin.plan(wanted, roles))
+        worker.fence(topic, 0, schema=SCHEMA, name="w").append(entries(2), timeout_seconds=DEADLINE_SECONDS)
+        reader, found = worker.reader(topic, 0, after=None), list[int]()
+        while len(found) < 2:
+            found += numbers(reader.read(messages_max=10, timeout_seconds=DEADLINE_SECONDS))
+        assert found == [1, 2]
+
+
 def test_a_token_in_a_file_is_renewed_without_a_restart(secured: Secured, tmp_path: Path) -> None:
     file = tmp_path / "token"
     life_seconds = 8.0

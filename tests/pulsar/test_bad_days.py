@@ -1,0 +1,367 @@
+"""What goes wrong around a pipeline on a real Pulsar: a clear error, nothing lost, and the healthy rest goes on."""
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import pulsar
+import pytest
+import structlog
+from magnetar.aggregates import Aggregate
+from magnetar.pipelines import CommandParked, Pipeline, SyncClient
+from magnetar.pipelines.clock import Clock, SystemClock
+from magnetar.pipelines.deciding import decide_until, workers_of
+from magnetar.pipelines.history import log_of
+from magnetar.pipelines.log import Entry
+from magnetar.pipelines.logs.pulsar import PulsarLog
+from magnetar.pipelines.logs.pulsar_send import PassThrough
+from magnetar.pipelines.provisioning import wanted_topics
+from magnetar.pipelines.runtime import provision
+from magnetar.pipelines.settings import Settings
+from magnetar.pipelines.worker import Worker
+from magnetar.schemas import (
+    Command,
+    Event,
+    LogUnavailable,
+    OutcomeUnknown,
+    PartitionRefused,
+    SettingsError,
+    Topic,
+    TopicKind,
+    partition_of,
+)
+from magnetar.schemas.commit import Commit, CommitCodec
+from magnetar.schemas.framing import write_long
+
+from tests.e2e.conftest import Shell
+from tests.pulsar.crew import MODULE, ROOT
+from tests.pulsar_rig import Existing, Standalone, free_ports
+from tests.unit.pipelines.purses import Door, Knock, LateClock, Paid, Pay, Purse, new_id
+
+LONG, SHORT = 120.0, 3.0
+
+
+class Yard:
+    """A context of its own on the broker, with purses and a door, and whatever looks at it."""
+
+    def __init__(self, broker: Existing, open_log: Callable[..., PulsarLog], *, partitions: int = 2) -> None:
+        self.broker = broker
+        self.open_log = open_log
+        self.log = open_log()
+        self.pipeline = Pipeline(f"c{uuid.uuid4().hex[:12]}", aggregates=[Purse, Door], partitions=partitions)
+        self.settings = Settings(broker=broker.service_url, broker_admin=broker.admin_url)
+        self.commands, self.events = (self.topic("Purse", kind) for kind in (TopicKind.COMMANDS, TopicKind.EVENTS))
+        ids = (f"p{n}" for n in count())
+        self.ids = [next(id for id in ids if partition_of(id, partitions) == p) for p in range(partitions)]
+        """An aggregate for each partition."""
+        provision(self.pipeline, self.log)
+
+    def topic(self, aggregate: str, kind: TopicKind) -> Topic:
+        return self.pipeline.topic(aggregate, kind)
+
+    def client(self, clock: Clock | None = None, **settings: Any) -> SyncClient:
+        """A client to be closed by the test."""
+        return SyncClient(self.pipeline, settings=self.settings.model_copy(update=settings), clock=clock)
+
+    def pay(self, partition: int = 0, amount: int = 1) -> Paid:
+        """Ask for a payment there."""
+        with self.client() as client:
+            outcome = client.ask(Purse, self.ids[partition], Pay(amount), timeout_seconds=LONG).outcome
+        assert isinstance(outcome, Paid)
+        return outcome
+
+    def knock(self) -> int:
+        """Ask the other aggregate, which is healthy; returns its version."""
+        with self.client() as client:
+            return client.ask(Door, "a", Knock(), timeout_seconds=LONG).version
+
+    @contextmanager
+    def working(self) -> Generator[dict[str, Worker]]:
+        """Workers for both aggregates on a thread, by aggregate. Fails if the thread does."""
+        log, stop, clock, failed = self.open_log(), threading.Event(), SystemClock(), list[BaseException]()
+        workers = workers_of(self.pipeline, log, name=f"w{uuid.uuid4().hex[:8]}", clock=clock)
+
+        def decide() -> None:
+            try:
+                decide_until(stop.is_set, workers, clock)
+            except BaseException as error:  # noqa: BLE001 - it is raised again below
+                failed.append(error)
+
+        thread = threading.Thread(target=decide)
+        thread.start()
+        try:
+            yield dict(zip(self.pipeline.aggregates, workers, strict=True))
+        finally:
+            stop.set()
+            thread.join()
+            for worker in workers:
+                worker.close()
+        assert failed == []
+
+    def commits(self) -> list[Commit]:
+        """Of the purses, all that count."""
+        codec, partitions = CommitCodec(self.pipeline.schemas["Purse"]), range(self.pipeline.partitions)
+        return [codec.decode(m.payload) for p in partitions for m, _ in log_of(self.log, self.events, p)]
+
+    def admin(self, method: str, path: str, body: Any = None) -> None:
+        """What an administrator does by hand."""
+        answer = httpx.request(method, f"{self.broker.admin_url}/admin/v2{path}", json=body, timeout=60)
+        assert answer.is_success, answer.text
+
+    def delete(self, topic: Topic) -> None:
+        """Delete a topic under everybody's hands."""
+        self.admin("DELETE", f"/persistent/public/{topic}/partitions?force=true")
+
+    @contextmanager
+    def foreign(self, topic: Topic, partition: int, **options: Any) -> Iterator[Any]:
+        """A producer that somebody else wrote."""
+        logger = pulsar.FileLogger(pulsar.LoggerLevel.Error, "/dev/null")
+        client = pulsar.Client(self.broker.service_url, operation_timeout_seconds=15, logger=logger)
+        try:
+            yield client.create_producer(f"persistent://public/{topic}-partition-{partition}", **options)
+        finally:
+            client.close()
+
+
+@pytest.fixture
+def yard(broker: Existing, open_log: Callable[..., PulsarLog]) -> Yard:
+    return Yard(broker, open_log)
+
+
+def eventually(holds: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + LONG
+    while not holds():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.1)
+
+
+# --- the broker -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    """A terminal in a folder with a pipeline in `crew.py`."""
+    context = f"c{uuid.uuid4().hex[:12]}"
+    (tmp_path / "crew.py").write_text(MODULE.format(root=str(ROOT), context=context, partitions=2))
+    shell = Shell(tmp_path)
+    yield shell
+    shell.close()
+
+
+def test_a_worker_waits_for_a_broker_that_is_not_up_and_gives_up_when_it_was_told_to(shell: Shell) -> None:
+    port, web = free_ports(2)
+    shell.environment |= {
+        "MAGNETAR_BROKER": f"pulsar://127.0.0.1:{port}",
+        "MAGNETAR_BROKER_ADMIN": f"http://127.0.0.1:{web}",
+        "MAGNETAR_BROKER_WAIT_SECONDS": "2",
+    }
+    for workers in ("1", "2"):
+        ran = shell.run("run", "crew", "-w", workers)
+        assert ran.returncode == 3
+        assert "waiting for the log" in ran.stderr
+        assert "does not answer" in ran.stderr.splitlines()[-1]
+    ran = shell.run("status", "crew")
+    assert ran.returncode == 3
+    assert "waiting" not in ran.stderr  # whoever looks wants to know at once
+
+
+def test_a_worker_that_waited_goes_to_work_when_the_broker_is_up(shell: Shell, standalone: Standalone) -> None:
+    shell.environment |= {
+        "MAGNETAR_BROKER": standalone.service_url,
+        "MAGNETAR_BROKER_ADMIN": standalone.admin_url,
+        "MAGNETAR_BROKER_WAIT_SECONDS": "300",
+    }
+    standalone.kill()
+    try:
+        shell.start("run", "crew")
+        log = shell.folder / "run.log"
+        shell.eventually(lambda: "waiting for the log" in log.read_text(), "the worker says that it waits", LONG)
+    finally:
+        standalone.start()
+    ran = shell.run("ask", "crew", "Purse", "a", "Pay", '{"amount": 5}', "--timeout", str(LONG), timeout=2 * LONG)
+    assert ran.returncode == 0, ran.stderr + log.read_text()
+
+
+# --- topics -----------------------------------------------------------------------------------------------------------
+
+
+def test_without_its_topics_an_aggregate_stands_still_and_the_others_go_on(yard: Yard) -> None:
+    """The topics are deleted under a running worker, and made again: their commands are not "already decided"."""
+    with yard.working() as workers:
+        assert (yard.pay(0).total, yard.pay(0).total, yard.knock()) == (1, 2, 1)
+        with structlog.testing.capture_logs() as logged:
+            yard.delete(yard.commands)
+            yard.delete(yard.events)
+            eventually(lambda: any("cannot be joined" in each["event"] for each in logged), "the worker says so")
+        assert yard.knock() == 2
+        assert workers["Purse"].owned == ()
+        provision(yard.pipeline, yard.open_log())
+        assert [yard.pay(0).total for _ in range(3)] == [1, 2, 3]  # a new log, which begins with nothing
+        assert yard.knock() == 3
+    incarnation = yard.open_log().describe(yard.commands).incarnation
+    assert [(each.number, each.source.incarnation) for each in yard.commits()] == [(n, incarnation) for n in (1, 2, 3)]
+
+
+def test_a_command_topic_that_was_made_anew_is_read_from_its_start_and_the_states_stay(yard: Yard) -> None:
+    with yard.working():
+        assert [yard.pay(0).total for _ in range(3)] == [1, 2, 3]
+    yard.delete(yard.commands)
+    provision(yard.pipeline, yard.open_log())
+    with yard.working():
+        assert [yard.pay(0).total for _ in range(3)] == [4, 5, 6]
+    assert [each.number for each in yard.commits()] == [1, 2, 3, 4, 5, 6]
+    assert len({each.source.incarnation for each in yard.commits()}) == 2
+
+
+def test_an_event_topic_that_is_gone_is_not_begun_anew_by_a_worker_that_starts(yard: Yard) -> None:
+    with yard.working():
+        yard.pay(0)
+    yard.delete(yard.events)
+    with pytest.raises(SettingsError, match=r"purse-events: it is gone, and commands were decided"):
+        provision(yard.pipeline, yard.open_log())
+
+
+def test_a_number_of_partitions_that_was_changed_by_hand_is_found_and_refused_and_who_runs_goes_on(yard: Yard) -> None:
+    with yard.working():
+        yard.pay(0)
+        yard.admin("POST", f"/persistent/public/{yard.commands}/partitions", 4)
+        assert (yard.pay(1).total, yard.knock()) == (1, 1)
+        with pytest.raises(SettingsError, match=r"purse-commands.*4 partitions"):
+            provision(yard.pipeline, yard.open_log())
+        found = [str(each) for each in yard.log.examine(wanted_topics(yard.pipeline))]
+        assert any("purse-commands" in each and "partitions" in each for each in found), found
+
+
+# --- other people -----------------------------------------------------------------------------------------------------
+
+
+def test_a_producer_without_the_topics_schema_is_refused_by_the_broker(yard: Yard) -> None:
+    with pytest.raises(pulsar.PulsarException), yard.foreign(yard.events, 0):
+        pass
+
+
+def test_junk_on_an_event_topic_refuses_its_partition_and_no_other(yard: Yard) -> None:
+    with yard.working():
+        yard.pay(0)
+        yard.pay(1)
+    schema = yard.pipeline.schemas["Purse"].commit_json
+    with yard.foreign(yard.events, 0, schema=PassThrough(schema)) as producer:
+        producer.send(b"junk", partition_key="x")
+    with yard.working() as workers:
+        with yard.client() as client, pytest.raises(OutcomeUnknown):
+            client.ask(Purse, yard.ids[0], Pay(1), timeout_seconds=SHORT)
+        assert (yard.pay(1).total, yard.knock()) == (2, 1)
+        eventually(lambda: 0 in workers["Purse"].refused, "the partition is refused")
+        refused = workers["Purse"].refused[0]
+    assert isinstance(refused, PartitionRefused)
+    assert "is no commit" in refused.what
+    assert "Somebody else wrote to the topic" in refused.cure
+
+
+def test_commits_of_somebody_else_count_for_nobody(yard: Yard) -> None:
+    """Under a number that would be next, with an owner that has claimed nothing."""
+    with yard.working():
+        yard.pay(0, 5)
+    commit = next(m.payload for m, _ in log_of(yard.log, yard.events, 0))
+    forged = write_long(2) + b"x" * 16 + commit[len(write_long(1)) + 16 :]
+    schema = yard.pipeline.schemas["Purse"].commit_json
+    with yard.foreign(yard.events, 0, schema=PassThrough(schema)) as producer:
+        producer.send(forged, partition_key=yard.ids[0])
+    with yard.working():
+        assert yard.pay(0, 1).total == 6
+    assert [each.number for each in yard.commits()] == [1, 2]
+
+
+def test_poison_on_every_partition_is_parked_and_holds_nothing_up(
+    broker: Existing, open_log: Callable[..., PulsarLog]
+) -> None:
+    yard = Yard(broker, open_log, partitions=8)
+    publisher = yard.log.publisher(yard.commands, schema=yard.pipeline.schemas["Purse"].command_json)
+    for partition in range(8):
+        publisher.publish(partition, [Entry(yard.ids[partition], b"\xff" * 20)], timeout_seconds=LONG)
+    with yard.working():
+        assert [yard.pay(partition).total for partition in range(8)] == [1] * 8
+    outcomes = [each.outcome for each in yard.commits()]
+    assert (outcomes.count("parked"), outcomes.count("accepted")) == (8, 8)
+
+
+def test_one_worker_takes_64_partitions(broker: Existing, open_log: Callable[..., PulsarLog]) -> None:
+    yard = Yard(broker, open_log, partitions=64)
+    with yard.client() as client:
+        for id in yard.ids:
+            client.send(Purse, id, Pay(1))
+    with yard.working() as workers:
+        eventually(lambda: workers["Purse"].decided == 64, "all are decided")
+        assert workers["Purse"].owned == tuple(range(64))
+        assert yard.pay(63).total == 2
+
+
+class Fined(Event):
+    total: str
+
+
+class Fine(Command):
+    amount: int
+
+
+class OtherPurse(Aggregate, wire_name="Purse"):
+    total: int = 0
+
+    def execute(self, command: Fine) -> Fined:
+        return Fined(str(command.amount))
+
+    def apply(self, event: Fined) -> Self:
+        return self
+
+
+def test_two_pipelines_that_claim_one_namespace_are_told_so_and_the_first_goes_on(yard: Yard) -> None:
+    name = yard.pipeline.name
+    with yard.working():
+        yard.pay(0)
+        for other, says in (
+            (Pipeline(name, aggregates=[Purse], partitions=3), "2 partitions"),
+            (Pipeline(name, aggregates=[OtherPurse], partitions=2), "is gone"),
+        ):
+            with pytest.raises(SettingsError, match=says):
+                provision(other, yard.open_log())
+        assert yard.pay(0).total == 2
+
+
+# --- schemas, tenants, clocks -----------------------------------------------------------------------------------------
+
+
+def test_a_schema_that_was_deleted_is_named_and_the_other_aggregates_go_on(yard: Yard) -> None:
+    with yard.working():
+        yard.pay(0)
+    yard.admin("DELETE", f"/schemas/public/{yard.events}/schema")
+    with structlog.testing.capture_logs() as logged, yard.working():
+        with yard.client() as client:
+            client.send(Purse, yard.ids[0], Pay(1))
+        assert yard.knock() == 1
+        says = "has no version 0 of the schema"
+        eventually(lambda: any(says in each.get("detail", "") for each in logged), "the worker says so")
+    found = [str(each) for each in yard.log.examine(wanted_topics(yard.pipeline))]
+    assert any("deleted up to version" in each for each in found)
+
+
+def test_a_tenant_that_does_not_exist_is_said_to_have_no_such_topic(yard: Yard) -> None:
+    with yard.client(tenant="elsewhere") as client, pytest.raises(LogUnavailable, match=r"elsewhere/.* does not exist"):
+        client.ask(Purse, "a", Pay(1), timeout_seconds=SHORT)
+
+
+def test_a_clients_clock_that_is_an_hour_off_makes_no_second_decision(yard: Yard) -> None:
+    with yard.working():
+        with yard.client(LateClock(60)) as ahead, yard.client(LateClock(-60)) as behind:
+            id = new_id(minutes_ago=-60)
+            first = ahead.ask(Purse, "a", Pay(5), command_id=id, timeout_seconds=LONG)
+            again = ahead.ask(Purse, "a", Pay(5), command_id=id, timeout_seconds=LONG)
+            assert (again.outcome, again.version) == (first.outcome, first.version)
+            with pytest.raises(CommandParked, match="expired"):
+                behind.ask(Purse, "a", Pay(5), timeout_seconds=LONG)
+        assert [each.outcome for each in yard.commits()] == ["accepted", "parked"]
