@@ -69,13 +69,6 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(shop: Shell) -> No
     assert [path.name for path in (shop.folder / "mine").iterdir()] == ["thesis.txt"]
 
 
-def test_a_projection_that_is_wrong_stops_dev_with_its_name(shop: Shell) -> None:
-    text = (shop.folder / "shop.py").read_text().replace("sum(pieces) AS sold", "sum(peaces) AS sold")
-    (shop.folder / "shop.py").write_text(text)
-    start_dev(shop)
-    shop.eventually(lambda: "BestSellers" in (shop.folder / "dev.log").read_text(), "the projection is named")
-
-
 def test_dev_runs_once_per_folder(shop: Shell) -> None:
     start_dev(shop)
     second = shop.run("dev", "shop")
