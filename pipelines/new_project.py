@@ -33,9 +33,11 @@ _FILES: Final = {
 
 
 _LOCAL_README: Final = """
-Magnetar was installed from `$url` when this project was made, and `pyproject.toml` requires it from there. On another
-machine, change that line: to where Magnetar is on that one, or to `magnetar[embedded]>=$version` where an index has it.
-CI cannot reach this machine either. It takes the wheel that you keep in the repository:
+## Where Magnetar comes from
+
+It was installed from `$url` when this project was made, and `pyproject.toml` requires it from there. On another machine,
+change that line: to where Magnetar is on that one, or to `magnetar[embedded]>=$version` where an index has it.
+CI and Docker cannot reach this machine. They take the wheel that you keep in the repository:
 
 ```bash
 pip wheel --no-deps --wheel-dir vendor 'magnetar @ $url'
@@ -48,6 +50,12 @@ _LOCAL_CI: Final = """\
       - run: pip install --no-deps --editable ."""
 
 
+_LOCAL_DOCKER: Final = """\
+# README.md says how Magnetar's wheel comes into vendor/.
+COPY vendor ./vendor
+RUN /opt/venv/bin/pip install "$$(ls vendor/magnetar-*.whl)[embedded]" && /opt/venv/bin/pip install --no-deps ."""
+
+
 class Origin(NamedTuple):
     """Where Magnetar was installed from, and what follows from that for a project that requires it."""
 
@@ -57,6 +65,8 @@ class Origin(NamedTuple):
     """What its README has to say of it."""
     ci: str = "- run: pip install --editable '.[dev]'"
     """How its CI installs everything."""
+    docker: str = "RUN /opt/venv/bin/pip install ."
+    """How its image does."""
 
 
 def origin_of(version: str, direct_url: str | None) -> Origin:
@@ -74,7 +84,9 @@ def origin_of(version: str, direct_url: str | None) -> Origin:
     if not url.startswith("file:"):
         return Origin(requirement)
     values = {"url": url, "version": version}
-    return Origin(requirement, Template(_LOCAL_README).substitute(values), Template(_LOCAL_CI).substitute(values))
+    return Origin(
+        requirement, *(Template(text).substitute(values) for text in (_LOCAL_README, _LOCAL_CI, _LOCAL_DOCKER))
+    )
 
 
 def _origin() -> Origin:

@@ -51,6 +51,7 @@ def test_it_requires_magnetar_from_where_it_is_installed(project: Shell) -> None
     Requirement(declared[0])
     assert origin.readme in (project.folder / "README.md").read_text()
     assert origin.ci in (project.folder / ".github" / "workflows" / "ci.yml").read_text()
+    assert origin.docker in (project.folder / "Dockerfile").read_text()
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,8 @@ def test_what_it_requires_can_be_installed_where_it_says(
     origin = origin_of("1.2.3", json.dumps(direct_url) if direct_url else None)
     assert origin.requirement == requirement
     assert Requirement(requirement).extras == {"embedded"}
-    assert ("vendor" in origin.readme, "vendor" in origin.ci) == (is_local, is_local)
+    for text in (origin.readme, origin.ci, origin.docker):
+        assert ("vendor" in text) == is_local
 
 
 def test_its_tests_find_a_projection_that_does_not_fit(project: Shell) -> None:
