@@ -35,8 +35,13 @@ _FILES: Final = {
 _LOCAL_README: Final = """
 ## Where Magnetar comes from
 
-It was installed from `$url` when this project was made, and `pyproject.toml` requires it from there. On another machine,
-change that line: to where Magnetar is on that one, or to `magnetar[embedded]>=$version` where an index has it.
+When this project was made, Magnetar was installed from
+
+    $url
+
+and `pyproject.toml` requires it from there. On another machine, change that line: to where Magnetar is on that one, or
+to `magnetar[embedded]>=$version` where an index has it.
+
 CI and Docker cannot reach this machine. They take the wheel that you keep in the repository:
 
 ```bash
