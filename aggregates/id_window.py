@@ -62,6 +62,12 @@ class IdWindow:
         found = self._slices.get(int.from_bytes(id[:6]) // self._slice_ms)
         return None if found is None else found.find(id)
 
+    def find_at_any_time(self, id: bytes) -> int | None:
+        """The same for an id that was made at the start of any slice, and is equal to this one but for that time."""
+        starts = (index * self._slice_ms for index in sorted(self._slices))
+        found = (self.find(start.to_bytes(6) + id[6:]) for start in starts)
+        return next((number for number in found if number is not None), None)
+
     def is_expired(self, id: bytes, published_at_ms: int) -> bool:
         """Whether a command whose id is not remembered could be a repeat all the same."""
         made_ms = made_at_ms(id)

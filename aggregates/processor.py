@@ -224,7 +224,11 @@ class PartitionProcessor:
         return self._last_id is not None and id <= self._last_id
 
     def _find_repeat(self, id: MessageId, envelope: CommandEnvelope, known_as: bytes | None) -> Decision | None:
-        number = None if known_as is None else self._ids.find(known_as)
+        if known_as is None:
+            return None
+        number = self._ids.find(known_as)
+        if number is None and RESOLVES in envelope.metadata:  # somebody else may have settled the same a moment before
+            number = self._ids.find_at_any_time(known_as)
         if number is None:
             return None
         outcome = "redelivered" if self._was_decided(id) else "repeated"

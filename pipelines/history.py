@@ -138,6 +138,21 @@ def messages_at(log: Log, topic: Topic, partition: int, ids: Collection[MessageI
     return found
 
 
+def messages_behind(log: Log, topic: Topic, partition: int, after: MessageId | None) -> Iterator[Message]:
+    """The messages of a partition behind a place, up to where it ends now."""
+    end = log.end(topic, partition)
+    if end is None or (after is not None and end <= after):
+        return
+    reader = log.reader(topic, partition, after=after)
+    try:
+        while messages := reader.read(messages_max=1000, timeout_seconds=_GAP_SECONDS):
+            yield from messages
+            if messages[-1].id >= end:
+                return
+    finally:
+        reader.close()
+
+
 def find(
     log: Log, topic: Topic, partition: int, numbers: Sequence[int], marks: Marks, *, is_late: Callable[[], bool]
 ) -> dict[int, Message]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import secrets
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 import msgspec
@@ -20,14 +20,13 @@ from magnetar.schemas import (
     TopicKind,
     Undecodable,
     partition_of,
-    uuid7,
 )
 from magnetar.schemas.command_message import DROP, RESOLVES, CommandCodec, CommandEnvelope
-from magnetar.schemas.commit import PARKED, Commit, CommitCodec, Parked, read_command_id, read_outcome
-from magnetar.schemas.ids import NIL
+from magnetar.schemas.commit import PARKED, Commit, CommitCodec, Parked, Source, read_command_id, read_outcome
+from magnetar.schemas.ids import NIL, same_settling, settling_id
 
 from .clock import Clock
-from .history import Codecs, counting, log_of, messages_at
+from .history import Codecs, counting, log_of, messages_at, messages_behind
 from .log import Entry, Log, Message
 from .pipeline import Pipeline
 
@@ -77,6 +76,8 @@ class ParkedCommands:
         self._clock = clock
         self._open: list[ParkedCommand] = []
         self._messages: dict[tuple[str, int], dict[MessageId, Message]] = {}
+        self._decided: dict[tuple[str, int], Source] = {}
+        """By aggregate and partition, the last command whose commit has been read."""
 
     def open_ones(self) -> list[ParkedCommand]:
         """All that nothing has settled, by aggregate and partition, in the order of the log."""
@@ -105,7 +106,9 @@ class ParkedCommands:
     ) -> None:
         topic = self._pipeline.topic(aggregate, TopicKind.EVENTS)
         codecs = Codecs(self._log, topic, CommitCodec(self._pipeline.schema_of(aggregate)))
+        last: Message | None = None
         for message, number in log_of(self._log, topic, partition):
+            last = message
             outcome, metadata = read_outcome(message.payload)
             if outcome != PARKED and RESOLVES not in metadata:
                 continue
@@ -116,6 +119,8 @@ class ParkedCommands:
                 position = Position.of(self._pipeline.name, aggregate, partition, number)
                 id = id_of(commit, position)
                 parked.append(ParkedCommand(id, aggregate, partition, position, commit, commit.parked))
+        if last is not None:
+            self._decided[aggregate, partition] = codecs.of(last.schema).decode(last.payload).source
 
     # --- what was asked ---------------------------------------------------------------------------------------------
 
@@ -157,7 +162,7 @@ class ParkedCommands:
     # --- settling ---------------------------------------------------------------------------------------------------
 
     def again(self, parked: ParkedCommand) -> Settling:
-        """The command that sends a parked one once more, under a new id.
+        """The command that sends a parked one once more, under an id of its own.
 
         Its actor, time and metadata stay. If it was parked because of its expected version, it expects none now. Raises
         MessageRefused for one that cannot be sent.
@@ -192,6 +197,9 @@ class ParkedCommands:
     ) -> Iterator[tuple[ParkedCommand, Commit]]:
         """Send them, and give the commit of each when it stands in the log.
 
+        What is settled by a command that waits for a worker, or that somebody else sends at this moment, is settled
+        once: the commit of the first is given, which need not be that of ours.
+
         Raises OutcomeUnknown if one is not decided in time: all have been sent, and may be decided later.
         """
         by_home: dict[tuple[str, int], list[Settling]] = {}
@@ -201,19 +209,32 @@ class ParkedCommands:
             topic = self._commands(aggregate)
             publisher = self._log.publisher(topic, schema=self._pipeline.schema_of(aggregate).command_json)
             try:
-                publisher.publish(partition, [each.entry for each in some], timeout_seconds=timeout_seconds)
+                waiting = self._undecided(aggregate, partition, {same_settling(each.command_id) for each in some})
+                entries = [each.entry for each in some if same_settling(each.command_id) not in waiting]
+                publisher.publish(partition, entries, timeout_seconds=timeout_seconds)
             finally:
                 publisher.close()
         for (aggregate, partition), some in by_home.items():
-            waiting = {each.command_id: each.parked for each in some}
-            yield from self._await(aggregate, partition, waiting, timeout_seconds)
+            yield from self._await(aggregate, partition, some, timeout_seconds)
+
+    def _undecided(self, aggregate: str, partition: int, wanted: Collection[str]) -> set[str]:
+        """Which of these are on the command topic already, behind the last command whose commit was read."""
+        topic = self._commands(aggregate)
+        codecs = Codecs(self._log, topic, CommandCodec(self._pipeline.schema_of(aggregate)))
+        source = self._decided.get((aggregate, partition))
+        is_of_topic = source is not None and source.incarnation == self._log.describe(topic).incarnation
+        found: set[str] = set()
+        for message in messages_behind(self._log, topic, partition, source.id if source and is_of_topic else None):
+            with suppress(Undecodable):
+                found.add(same_settling(codecs.of(message.schema).decode(message.payload).envelope.command_id))
+        return found.intersection(wanted)
 
     def _envelope(self, parked: ParkedCommand, id: str, metadata: dict[str, str], actor: str | None) -> CommandEnvelope:
         now_ms = self._clock.now_ms()
         caused_by = None if parked.commit.command_id == NIL else parked.commit.command_id
         return CommandEnvelope(
             id,
-            uuid7(now_ms, secrets.randbits(74)),
+            settling_id(parked.position, now_ms),
             now_ms * 1000,
             correlation_id=parked.commit.correlation_id or caused_by,
             causation_id=caused_by,
@@ -226,9 +247,10 @@ class ParkedCommands:
         return Settling(parked, partition, envelope.command_id, Entry(envelope.aggregate_id, payload))
 
     def _await(
-        self, aggregate: str, partition: int, waiting: dict[str, ParkedCommand], timeout_seconds: float
+        self, aggregate: str, partition: int, settlings: Sequence[Settling], timeout_seconds: float
     ) -> Iterator[tuple[ParkedCommand, Commit]]:
-        """Follow the log until the commits of these commands count."""
+        """Follow the log until what these settle is settled."""
+        waiting = {same_settling(each.command_id): each for each in settlings}
         topic = self._pipeline.topic(aggregate, TopicKind.EVENTS)
         codecs = Codecs(self._log, topic, CommitCodec(self._pipeline.schema_of(aggregate)))
         rule, reader = ReadRule(), self._log.reader(topic, partition, after=None)
@@ -237,13 +259,14 @@ class ParkedCommands:
             while waiting:
                 messages = reader.read(messages_max=1000, timeout_seconds=0.2)
                 for message, _ in counting(messages, rule):
-                    if (parked := waiting.pop(read_command_id(message.payload), None)) is not None:
-                        yield parked, codecs.of(message.schema).decode(message.payload)
+                    if (settling := waiting.pop(same_settling(read_command_id(message.payload)), None)) is not None:
+                        yield settling.parked, codecs.of(message.schema).decode(message.payload)
                 if not messages and self._clock.monotonic() > deadline:
+                    command_id = min(each.command_id for each in waiting.values())
                     raise OutcomeUnknown(
-                        f"Command {min(waiting)} was sent, and no worker has decided it within {timeout_seconds:g} s.",
+                        f"Command {command_id} was sent, and no worker has decided it within {timeout_seconds:g} s.",
                         cure="It stands on its topic, and is decided when a worker runs.",
-                        command_id=min(waiting),
+                        command_id=command_id,
                     )
         finally:
             reader.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Final
 
@@ -20,6 +21,25 @@ def uuid7(made_at_ms: int, randomness: int) -> str:
     number = (made_at_ms & (1 << 48) - 1) << 80 | 7 << 76 | rand_a << 64 | 2 << 62 | rand_b
     text = f"{number:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+SETTLING_MS: Final = 10_000
+"""The ids of commands that settle a parked one are made at whole multiples of this time, a slice of the id window."""
+
+
+def settling_id(position: str, now_ms: int) -> str:
+    """The id of a command that settles what was parked at this position.
+
+    Whoever settles it, and however: all of these ids are equal but for the time in them, by which `same_settling`
+    knows them. So the first of them counts (docs/adr/0010).
+    """
+    digest = hashlib.blake2b(position.encode(), digest_size=10).digest()
+    return uuid7(now_ms - now_ms % SETTLING_MS, int.from_bytes(digest))
+
+
+def same_settling(command_id: str) -> str:
+    """What the ids of all commands have in common that settle the same parked command: what follows the time."""
+    return command_id[14:]
 
 
 def is_uuid(text: str) -> bool:

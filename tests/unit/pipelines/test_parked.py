@@ -107,6 +107,42 @@ def test_a_retry_that_is_parked_again_stands_in_the_place_of_the_first(rig: Rig,
     assert (commit.outcome, commit.resolves, second.id) == ("parked", first.id, commit.command_id)
 
 
+def settle_without_a_worker(rig: Rig) -> None:
+    """`magnetar parked retry`, in a terminal of its own, which reads the log anew."""
+    again = commands(rig)
+    with pytest.raises(OutcomeUnknown, match="no worker has decided it"):
+        list(again.settle([again.again(again.named(open_ones(rig)[0].position))], timeout_seconds=0))
+
+
+def test_a_retry_that_waits_for_a_worker_is_not_sent_again_however_long_it_has_waited(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.send(13)
+    settle_without_a_worker(rig)
+    ends = rig.log.end(tallies.topic("Tally", TopicKind.COMMANDS), HOME)
+    monkeypatch.setattr(rig.clock, "now_ms", lambda now=rig.clock.now_ms(): now + 3 * 3_600_000)
+    settle_without_a_worker(rig)
+    assert rig.log.end(tallies.topic("Tally", TopicKind.COMMANDS), HOME) == ends
+
+
+def test_retries_and_drops_that_are_sent_at_once_are_decided_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.send(13)
+    monkeypatch.setattr(counting_rig, "UNLUCKY", set())
+    (parked,) = open_ones(rig)
+    terminals = [commands(rig) for _ in range(3)]
+    now_ms = rig.clock.now_ms()
+    for n, terminal in enumerate(terminals):
+        monkeypatch.setattr(terminal, "_undecided", lambda *_: set[str]())  # none of them has seen the others'
+        monkeypatch.setattr(rig.clock, "now_ms", lambda n=n: now_ms + n * 60_000)
+        settling = terminal.drop(parked, "why", actor=None) if n == 2 else terminal.again(parked)
+        with pytest.raises(OutcomeUnknown):
+            list(terminal.settle([settling], timeout_seconds=0))
+    rig.work()
+    assert [step.commit.outcome for step in steps(rig)] == ["parked", "accepted"]
+    ((settled, commit),) = terminals[2].settle([terminals[2].drop(parked, "why", actor=None)], timeout_seconds=60)
+    assert (settled, commit.outcome, commit.resolves) == (parked, "accepted", parked.id)
+
+
 def test_a_retry_of_a_version_conflict_expects_no_version(rig: Rig, at_work: None) -> None:
     with pytest.raises(CommandParked):
         rig.client.ask(Tally, "a", Add(5), expected_version=7)
