@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from magnetar.projections import Fold, Rows, Sql
-from magnetar.projections.declarations import view_name
+from magnetar.projections import Sql
+from magnetar.projections.declarations import has_table, view_name
 from magnetar.projections.freshness import MIRROR, Kept
 from magnetar.projections.tables import shown_names
 from magnetar.schemas import wire_name
@@ -19,13 +19,13 @@ def kept(pipeline: Pipeline) -> list[Kept]:
     tables = [
         Kept(view_name(projection), aggregate, wire_name(projection), (view_name(projection),))
         for projection in pipeline.projections
-        if issubclass(projection, Rows | Fold)
+        if has_table(projection)
         for aggregate in pipeline.aggregates_of(projection)
     ]
     read = [
         each._replace(projection=view_name(projection))
         for projection in pipeline.projections
-        if issubclass(projection, Sql)
+        if issubclass(projection, Sql) and not projection.incremental
         for each in _read_by(projection, pipeline, [*mirrors, *tables])
     ]
     return [*mirrors, *tables, *read]
@@ -39,5 +39,6 @@ def _read_by(projection: type[Sql], pipeline: Pipeline, all_of_them: list[Kept])
     words = set(re.findall(r"\w+", projection.select))
     events = {name: {*schema.events} for name, schema in pipeline.schemas.items()}
     read = [e for e in all_of_them if words & {*e.views, *(events[e.aggregate] if e.kept_by == MIRROR else ())}]
-    others = {"commits", "rejections", *(view_name(each) for each in pipeline.projections if issubclass(each, Sql))}
+    plain = {view_name(each) for each in pipeline.projections if not has_table(each)}
+    others = {"commits", "rejections", *plain}
     return read if read and not words & (others - {view_name(projection)}) else all_of_them

@@ -7,8 +7,10 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from magnetar.aggregates import Aggregate, contract_of
-from magnetar.projections import Fold, Row, Rows
+from magnetar.projections import Fold, Row, Sql
 from magnetar.projections.contracts import contract_of as projection_contract
+from magnetar.projections.declarations import has_table
+from magnetar.projections.incremental import read_by
 from magnetar.schemas import DeclarationError, SettingsError, Topic, TopicKind, wire_name
 from magnetar.schemas.aggregate_schema import AggregateSchema
 from magnetar.schemas.names import check_context
@@ -90,14 +92,16 @@ class Pipeline:
                 raise DeclarationError(
                     f"The pipeline {self.name!r} has two things called {name!r}.", cure="Rename the projection."
                 )
-            if issubclass(projection, Rows | Fold):
+            if has_table(projection):
                 self.aggregates_of(projection)
 
     def aggregates_of(self, projection: type[Row]) -> tuple[str, ...]:
-        """Whose events a Rows or a Fold takes.
+        """Whose events a Rows, a Fold or an incremental Sql takes.
 
         Raises DeclarationError for an event of none of the pipeline's aggregates, and for a fold over two of them.
         """
+        if issubclass(projection, Sql):
+            return (self._aggregate_of(projection),)
         found: dict[str, None] = {}
         for event in projection_contract(projection).events:
             of = next((name for name, schema in self.schemas.items() if event in schema.events.values()), None)
@@ -115,6 +119,17 @@ class Pipeline:
                 cure="Make two folds and join them in an Sql, or let one aggregate have all of the events.",
             )
         return tuple(found)
+
+    def _aggregate_of(self, projection: type[Sql]) -> str:
+        database, event = read_by(projection.select)
+        for name, schema in self.schemas.items():
+            if event in schema.events and database in {None, self.name}:
+                return name
+        raise DeclarationError(
+            f"{projection.__name__} cannot be kept incrementally: {event or 'what it reads'} is no event of "
+            f"{self.name!r}.",
+            cure="Let it read one event of the pipeline; or leave `incremental` away.",
+        )
 
     def topic(self, aggregate: str, kind: TopicKind) -> Topic:
         """The name of an aggregate's topic. Raises SettingsError for an aggregate that the pipeline has not."""

@@ -17,6 +17,7 @@ from magnetar.projections.fold_table import FoldTable
 from magnetar.projections.freshness import MIRROR, freshness_view
 from magnetar.projections.generations import Generations, GenerationTable, Kind, Step
 from magnetar.projections.http_front import HttpFront
+from magnetar.projections.incremental_table import IncrementalTable
 from magnetar.projections.leased_table import ADMIN_DEFINITIONS, LeasedTable, Table
 from magnetar.projections.mirror import Mirror
 from magnetar.projections.projected_table import Source as AggregateSource
@@ -142,7 +143,9 @@ class Projector:
         if table.projection == MIRROR:
             return self._mirror(table)
         projection = projection_of(self._pipeline, table.projection)
-        kind = FoldTable if issubclass(projection, Fold) else RowsTable
+        kind: type[FoldTable | IncrementalTable | RowsTable] = RowsTable
+        if issubclass(projection, Fold | Sql):
+            kind = FoldTable if issubclass(projection, Fold) else IncrementalTable
         return kind(
             self._store,
             projection,
@@ -208,7 +211,7 @@ class Projector:
             if target.projection != MIRROR:
                 self._show(target)
         for projection in self._pipeline.projections:
-            if issubclass(projection, Sql):
+            if issubclass(projection, Sql) and not projection.incremental:
                 create_view(self._store, self._pipeline.name, projection, taken)
 
     def _show(self, target: Target) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from magnetar.projections.columns import quoted
-from magnetar.projections.contracts import contract_of
 from magnetar.projections.declarations import view_name
+from magnetar.projections.fingerprint import fingerprint_of
 from magnetar.projections.freshness import MIRROR
 from magnetar.projections.generations import Generations, Kind, Step, of_steps, steps_query
 from magnetar.projections.progress import Ask, fingerprints, table_sizes, taken_in
@@ -118,5 +118,5 @@ def _is_outgrown(pipeline: Pipeline, target: Target, generation: int, found: Map
         return False
     cls = projection_of(pipeline, target.projection)
     (table,) = table_names(pipeline, target, generation)
-    ours = contract_of(cls).fingerprint(cls.revision)
+    ours = fingerprint_of(cls)
     return found.get(table, ours) != ours

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from magnetar.projections import Fold, Rows
+from magnetar.projections.declarations import has_table
 from magnetar.projections.freshness import MIRROR
 from magnetar.projections.leased_table import Table
 from magnetar.schemas import SettingsError, wire_name
@@ -56,6 +56,6 @@ def targets_of(pipeline: Pipeline) -> dict[str, Target]:
     targets += [
         Target(wire_name(projection), pipeline.aggregates_of(projection))
         for projection in pipeline.projections
-        if issubclass(projection, Rows | Fold)
+        if has_table(projection)
     ]
     return {target.name: target for target in targets}

@@ -19,9 +19,15 @@ class Row(Immutable):
 
 
 class Sql(Row):
-    """A query over the event views."""
+    """A query over the event views.
+
+    By default it is a view: always right, and computed whenever it is asked. With `incremental = True` the states of
+    its aggregates are kept in a table, to which each event is added once: asking costs as much as there are groups.
+    Such a query reads one event, and has none of joins, windows, DISTINCT, LIMIT and subqueries.
+    """
 
     select: ClassVar[str] = ""
+    incremental: ClassVar[bool] = False
 
 
 class Rows(Row):
@@ -60,6 +66,11 @@ class Fold(Row):
         super(Row, cls).__declared__()
         if cls.__bases__ != (Row,):
             read_fold(cls)
+
+
+def has_table(projection: type[Row]) -> bool:
+    """Whether a table is kept for it, by generations; otherwise it is a plain view."""
+    return issubclass(projection, Rows | Fold) or (issubclass(projection, Sql) and projection.incremental)
 
 
 def view_name(projection: type[Row]) -> str:

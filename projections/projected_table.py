@@ -63,6 +63,21 @@ class Made(NamedTuple):
     """How many more rows, or keys, the table has with them."""
 
 
+def refuse_outgrown(store: Store, context: str, table: Table, view: str, fingerprint: str) -> None:
+    """Raise StoreUnavailable if a generation is there, and was filled under another declaration."""
+    ((found,),) = store.query(
+        f"SELECT {FINGERPRINT} FROM system.tables WHERE database = {{database:String}} AND name = {{name:String}}",
+        {"database": context, "name": f"{view}__g{table.generation}"},
+    )
+    if found != fingerprint:
+        raise StoreUnavailable(
+            f"{table.projection} has changed: generation {table.generation} was filled by other code, and stays as it "
+            "is.",
+            cure=f"`magnetar rebuild` with the pipeline's module and {table.target} fills a new table.",
+            is_outgrown=True,
+        )
+
+
 def meta_of(fact: Fact) -> Meta:
     """What a projection is told of an event besides its content."""
     at = _EPOCH + timedelta(microseconds=fact.at_us)
@@ -136,17 +151,7 @@ class ProjectedTable(LeasedTable):
     def prepare(self) -> None:
         """Create the table. Raises StoreUnavailable if it is there, and was filled under another declaration."""
         self._store.command(self.definition())
-        ((found,),) = self._store.query(
-            f"SELECT {FINGERPRINT} FROM system.tables WHERE database = {{database:String}} AND name = {{name:String}}",
-            {"database": self._source.schema.context, "name": f"{self.view}__g{self.table.generation}"},
-        )
-        if found != self.fingerprint:
-            raise StoreUnavailable(
-                f"{self.projection.__qualname__} has changed: generation {self.table.generation} was filled by other "
-                "code, and stays as it is.",
-                cure=f"`magnetar rebuild` with the pipeline's module and {self.table.target} fills a new table.",
-                is_outgrown=True,
-            )
+        refuse_outgrown(self._store, self._source.schema.context, self.table, self.view, self.fingerprint)
 
     def show(self, _: Callable[[str], None] = lambda _: None, /) -> None:
         """Let the view show this generation."""

@@ -63,16 +63,16 @@ def create_view(store: Store, context: str, projection: type[Sql], taken: set[st
         columns = {row[0]: row[1] for row in store.query(f"DESCRIBE TABLE ({select})")}
     except (StoreUnavailable, QueryRefused) as error:
         raise DeclarationError(
-            f"ClickHouse refuses the query of the projection {projection.__name__}: {_in_short(error.what)}",
+            f"ClickHouse refuses the query of the projection {projection.__name__}: {in_short(error.what)}",
             cure="Correct it.",
         ) from error
-    _check_fields(projection, columns)
+    check_fields(projection, columns)
     view = f"{quoted(context)}.{quoted(name)}"
     store.command(f"CREATE OR REPLACE VIEW {view} AS {select} COMMENT {literal(said_of(projection))}")
     taken.add(name)
 
 
-def _in_short(refusal: str) -> str:
+def in_short(refusal: str) -> str:
     """What ClickHouse says of a query, without its codes, the query itself, and all that could stand there instead."""
     text = refusal.rpartition("DB::Exception: ")[2] or refusal
     text = re.sub(r"\.? (?:In scope|In query|While processing) .*", "", text, flags=re.DOTALL)
@@ -81,7 +81,8 @@ def _in_short(refusal: str) -> str:
     return text if text.endswith("?") else f"{text}."
 
 
-def _check_fields(projection: type[Sql], columns: dict[str, str]) -> None:
+def check_fields(projection: type[Sql], columns: dict[str, str]) -> None:
+    """Raise DeclarationError unless a query's columns, as the engine says them, are the class's fields."""
     hints, fields = hints_of(projection), projection.__struct_fields__
     if missing := [field for field in fields if field not in columns]:
         raise DeclarationError(

@@ -166,7 +166,7 @@ class MirrorTables:
 
     def _insert_events(self, writer: Any, source: str, partition: int, guard: str) -> str:
         values = {**_envelope_values(partition), "version": "version + i", "type": "e.type"}
-        for name, record in _event_records(writer):
+        for name, record in event_records(writer):
             ours = self.records.get(name)
             path = None if ours is None else lacking(record, ours)
             if ours is None or path is not None:
@@ -205,6 +205,7 @@ def _rejection_fields(writer: Any) -> str:
     return f"multiIf({', '.join(cases)}, '')" if cases else "''"
 
 
-def _event_records(writer: Any) -> list[tuple[str, Any]]:
+def event_records(writer: Any) -> list[tuple[str, Any]]:
+    """The events of a commit's schema, by name, with their records."""
     field = next(f for f in writer["fields"] if f["name"] == "events")
     return [(f["name"], f["type"][1]) for f in field["type"]["items"]["fields"][1:]]

@@ -11,7 +11,7 @@ from magnetar.schemas.derivation import Json
 from .columns import column_type, comment, literal, quoted
 from .tables import ENVELOPE, MirrorTables
 
-_ENVELOPE: Final = (
+EVENT_ENVELOPE: Final = (
     ("aggregate_id", "_id"),
     ("version", "_version"),
     ("at", "_at"),
@@ -74,7 +74,7 @@ def views(tables: Sequence[MirrorTables]) -> dict[str, str]:
                 )
             made[name] = _event_view(each, name, each.records[name])
     database = tables[0].database
-    envelope = ", ".join(f"{quoted(column)} AS {quoted(name)}" for column, name in _ENVELOPE)
+    envelope = ", ".join(f"{quoted(column)} AS {quoted(name)}" for column, name in EVENT_ENVELOPE)
     columns = ", ".join(quoted(column) for column in _COMMITS)
     union = " UNION ALL ".join(
         f"SELECT {literal(each.schema.aggregate)} AS _aggregate, {envelope}, {columns} "
@@ -82,7 +82,7 @@ def views(tables: Sequence[MirrorTables]) -> dict[str, str]:
         for each in tables
     )
     made["commits"] = _view(database, "commits", union, "every command, by what became of it")
-    selected = ", ".join(["_aggregate", *(quoted(name) for _, name in _ENVELOPE), "rejection", "rejection_fields"])
+    selected = ", ".join(["_aggregate", *(quoted(name) for _, name in EVENT_ENVELOPE), "rejection", "rejection_fields"])
     made["rejections"] = _view(
         database,
         "rejections",
@@ -94,7 +94,7 @@ def views(tables: Sequence[MirrorTables]) -> dict[str, str]:
 
 def _event_view(tables: MirrorTables, name: str, record: Json) -> str:
     fields = [f"{quoted(name + '.' + field['name'])} AS {quoted(field['name'])}" for field in record["fields"]]
-    envelope = [f"{quoted(column)} AS {quoted(alias)}" for column, alias in _ENVELOPE]
+    envelope = [f"{quoted(column)} AS {quoted(alias)}" for column, alias in EVENT_ENVELOPE]
     # Qualified: a field may be called like an envelope column, and an alias would win over the column in WHERE.
     query = (
         f"SELECT {', '.join([*fields, *envelope])} FROM {tables.database}.{quoted(tables.shown_events)} AS events "
@@ -110,7 +110,7 @@ def _columns(record: Json) -> str:
         f"{quoted(field['name'])} {column_type(field['type'])} COMMENT {literal(comment(field))}"
         for field in record["fields"]
     ]
-    return f" ({', '.join([*fields, *(f'{quoted(alias)} {ENVELOPE[column]}' for column, alias in _ENVELOPE)])})"
+    return f" ({', '.join([*fields, *(f'{quoted(alias)} {ENVELOPE[column]}' for column, alias in EVENT_ENVELOPE)])})"
 
 
 def _view(database: str, name: str, query: str, said: str, columns: str = "") -> str:

@@ -109,7 +109,8 @@ def opened(data: Path) -> Store:
 
 _UNFINISHED = """
 WITH newest AS (
-    SELECT partition, argMax((first, last), (epoch, nonce, first)) AS range FROM magnetar.pending GROUP BY partition
+    SELECT partition, argMax((first, last), (epoch, nonce, first)) AS range
+    FROM magnetar.pending WHERE `projection` = 'mirror' GROUP BY partition
 ), in_commits AS (
     SELECT partition, max(number) AS top, sum(events) AS should FROM flights.flight__commits GROUP BY partition
 ), in_events AS (SELECT partition, count() AS n FROM flights.flight__events GROUP BY partition)

@@ -10,7 +10,7 @@ from magnetar.schemas import Position, QueryRefused, SettingsError
 
 from magnetar.testing import Embedded
 from tests.unit.pipelines.purses import Door, Knock, Pay, Purse
-from tests.unit.pipelines.typed import Kinds, Richest, read_purses
+from tests.unit.pipelines.typed import Kinds, Richest, Totals, read_purses
 
 
 @pytest.fixture
@@ -63,6 +63,13 @@ def test_a_position_of_what_the_projection_does_not_read_is_no_reason_to_wait(ru
     assert running.client.query(Richest, after=receipt, wait_seconds=0) == ()
 
 
+def test_an_incremental_projection_is_up_to_date_too(running: Embedded) -> None:
+    for n in range(1, 4):
+        receipt = running.client.ask(Purse, "a", Pay(n))
+        running.client.ask(Door, "a", Knock())
+        assert running.client.query(Totals, after=receipt, wait_seconds=0) == (Totals("a", n * (n + 1) // 2, n),)
+
+
 class Unknown(Sql):
     select = "SELECT 1 AS x"
     x: int
@@ -83,5 +90,6 @@ def test_freshness_is_a_table(running: Embedded) -> None:
         ("mirror", "Purse"): 1,
         ("mirror", "Door"): 0,
         ("richest", "Purse"): 1,
+        ("totals", "Purse"): 1,
         ("kinds", "Purse"): 1,
     }

@@ -20,6 +20,16 @@ class Richest(Sql):
     total: int
 
 
+class Totals(Sql):
+    """The same, kept incrementally."""
+
+    incremental = True
+    select = "SELECT _id AS id, max(total) AS total, count() AS payments FROM purses.Paid GROUP BY id"
+    id: str
+    total: int
+    payments: int
+
+
 class Color(Enum):
     RED = "red"
 
@@ -85,4 +95,4 @@ class Kinds(Sql):
         )
 
 
-read_purses = Pipeline("purses", aggregates=[Purse, Door], projections=[Richest, Kinds], partitions=PARTITIONS)
+read_purses = Pipeline("purses", aggregates=[Purse, Door], projections=[Richest, Totals, Kinds], partitions=PARTITIONS)

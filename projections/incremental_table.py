@@ -1,0 +1,231 @@
+"""The tables of incremental Sql projections: states of aggregates, by the keys of the query and by partition."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from magnetar.schemas import DeclarationError, PartitionRefused, QueryRefused, StoreUnavailable
+from magnetar.schemas.aggregate_schema import AggregateSchema
+
+from .columns import column_type, literal, quoted, structure
+from .container import container
+from .declarations import Sql, view_name
+from .incremental import EVENTS, LAST, plan_of, refuse_functions
+from .leased_table import LeasedTable, Table
+from .progress import fingerprinted
+from .projected_table import Source, refuse_outgrown
+from .range_loop import Lease, Range
+from .sql_views import check_fields, in_short, said_of
+from .store import Store
+from .tables import DEDUPLICATION_WINDOW_PER_PARTITION, ENVELOPE, event_records
+from .values import absent, as_of_today, lacking
+from .views import EVENT_ENVELOPE
+
+_FUNCTIONS = "SELECT lower(name) FROM system.functions WHERE {}"
+
+
+class IncrementalTable(LeasedTable):
+    """One generation of what is kept of an incremental Sql.
+
+    A range of commits adds one row for each group of its events, in one block of one table partition. ClickHouse merges
+    rows of one group whenever it likes; the view that users query merges the rest.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        projection: type[Sql],
+        source: Source,
+        *,
+        generation: int,
+        folder: Path,
+        failpoint: Callable[[str], None] | None = None,
+    ) -> None:
+        schema = source.schema
+        table = Table(projection.__wire_name__, schema.aggregate, generation)  # type: ignore[attr-defined] # the metaclass
+        super().__init__(store, schema.context, table, folder=folder, failpoint=failpoint)
+        self.projection = projection
+        self._source = source
+        self.plan = plan_of(projection.__name__, projection.select)
+        self.database = quoted(schema.context)
+        self.view = view_name(projection)
+        self.name = f"{self.database}.{quoted(f'{self.view}__g{generation}')}"
+        self._last: dict[int, int] = {}
+        """By partition, the number of the last commit of which something is in the table."""
+        self._adopted: dict[int, int] = {}
+        """By partition, what was counted before the range that is being replayed."""
+
+    # --- what it is ---------------------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Create the table. Raises DeclarationError for a query that cannot be kept, or does not fit the class."""
+        self._check()
+        window = DEDUPLICATION_WINDOW_PER_PARTITION * self._source.partitions
+        order = ", ".join(quoted(key.name) for key in self.plan.keys) or "tuple()"
+        lines = ",\n  ".join(f"{quoted(name)} {kind}" for name, kind in self._columns().items())
+        self._store.command(
+            f"CREATE TABLE IF NOT EXISTS {self.name} (\n  {lines}\n) ENGINE = AggregatingMergeTree "
+            f"PARTITION BY _partition ORDER BY ({order}) SETTINGS allow_nullable_key = 1, "
+            f"non_replicated_deduplication_window = {window} "
+            f"COMMENT {literal(fingerprinted(said_of(self.projection), self.plan.fingerprint))}"
+        )
+        refuse_outgrown(self._store, self._source.schema.context, self.table, self.view, self.plan.fingerprint)
+
+    def _columns(self) -> dict[str, str]:
+        """The columns, as the engine says them of the query that fills them."""
+        columns = self._described(self.plan.kept(_empty(self._source.schema, self.plan.event)))
+        return {
+            **{name: kind for name, kind in columns.items() if name not in {LAST, EVENTS}},
+            "_partition": "UInt16 COMMENT 'of the event topic'",
+            LAST: "SimpleAggregateFunction(max, Int64) COMMENT 'the number of the last commit'",
+            EVENTS: "SimpleAggregateFunction(sum, UInt64) COMMENT 'how many'",
+        }
+
+    def _check(self) -> None:
+        aggregates, changing = (
+            {str(name) for (name,) in self._store.query(_FUNCTIONS.format(which))}
+            for which in ("is_aggregate", "deterministic = 0")
+        )
+        refuse_functions(self.projection.__name__, self.plan, aggregates, changing)
+        kept = self._described(self.plan.kept(_empty(self._source.schema, self.plan.event)))
+        shown = self._described(self.plan.shown(_null(kept)))
+        plain = self._described(self.plan.plain(_empty(self._source.schema, self.plan.event)))
+        check_fields(self.projection, shown)
+        if shown != plain:
+            raise DeclarationError(
+                f"{self.projection.__name__} cannot be kept incrementally: its columns would be {shown}, and not "
+                f"{plain}.",
+                cure="Leave `incremental` away.",
+            )
+
+    def _described(self, query: str) -> dict[str, str]:
+        """The columns of a query and their types, by the engine."""
+        try:
+            self._store.command(f"USE {self.database}")
+            return {row[0]: row[1] for row in self._store.query(f"DESCRIBE TABLE ({query})")}
+        except (StoreUnavailable, QueryRefused) as error:
+            raise DeclarationError(
+                f"ClickHouse refuses the query of the projection {self.projection.__name__}, or what is made of it to "
+                f"keep it incrementally: {in_short(error.what)}",
+                cure="Correct it: what is computed from a key has to be a key itself, under a name; or leave "
+                "`incremental` away.",
+            ) from error
+
+    def show(self, _: Callable[[str], None] = lambda _: None, /) -> None:
+        """Let the view show this generation."""
+        self._store.command(
+            f"CREATE OR REPLACE VIEW {self.database}.{quoted(self.view)} AS {self.plan.shown(self.name)} "
+            f"COMMENT {literal(said_of(self.projection))}"
+        )
+
+    def drop(self) -> None:
+        """Remove the table."""
+        self._store.command(f"DROP TABLE IF EXISTS {self.name} SYNC")
+
+    # --- what comes in ------------------------------------------------------------------------------------------------
+
+    def check(self, partition: int, first: int, last: int, counted: int, /) -> None:
+        """Find out how far the table is, and count its events: whoever wrote to it before is stopped."""
+        number, events = self._standing(partition)
+        is_whole = events > counted if number >= first else events == counted
+        if not is_whole or number > max(first - 1, last):
+            raise StoreUnavailable(
+                f"The table of {self.projection.__qualname__} does not fit the log on partition {partition} of "
+                f"{self._name}: it has {events} events up to commit {number}, and {counted} were counted before "
+                f"commits {first} to {last} were begun. Rows were lost, or changed behind the projector's back.",
+                cure="Nothing is lost from the log: `magnetar rebuild` with the pipeline's module and "
+                f"{self.table.target} fills a new table from it.",
+                partition=partition,
+            )
+        self._last[partition], self._adopted[partition] = number, counted
+
+    def counted(self, partition: int, /) -> int:
+        """How many events the table has of what is older than the range that is written down."""
+        return self._adopted[partition] if partition in self._adopted else self._standing(partition)[1]
+
+    def _standing(self, partition: int) -> tuple[int, int]:
+        """The number of the last commit, and how many events there are."""
+        sql = f"SELECT max({LAST}), sum({EVENTS}) FROM {self.name} WHERE _partition = {partition}"
+        ((number, events),) = self._store.query(sql)
+        return number, events
+
+    def insert(self, partition: int, lease: Lease, inserted: Range, schema: int, payloads: Sequence[bytes]) -> None:
+        """Let ClickHouse decode the payloads and sum them up, as one block.
+
+        A range is in the table as a whole or not at all. So if there is anything of it, all of it is there.
+        """
+        self._adopted.pop(partition, None)
+        if self._last[partition] >= inserted.first:
+            return
+        text = self._source.schema_text(schema)
+        with self._block(partition, container(text, payloads)) as path:
+            writer = json.loads(text)
+            source = event_rows(
+                self._source.schema,
+                self.plan.event,
+                writer,
+                f"file({path}, 'Avro', {literal(structure(writer))})",
+                partition,
+            )
+            if source is None:
+                return
+            columns = [
+                *(key.name for key in self.plan.keys),
+                *(state.column for state in self.plan.states),
+                LAST,
+                EVENTS,
+            ]
+            statement = (
+                f"INSERT INTO {self.name} ({', '.join(quoted(name) for name in columns)}, _partition) "
+                f"SELECT *, {partition} FROM ({self.plan.kept(source, guard=self._guard(partition, lease))}) "
+                f"WHERE {LAST} > 0"
+            )
+            self._insert_block(partition, inserted, statement, "states")
+        self._last[partition] = inserted.last
+
+
+def event_rows(schema: AggregateSchema, event: str, writer: Any, block: str, partition: int) -> str | None:
+    """The query that gives a block's events of one type, with the columns that the event's view has; None if the
+    block's schema has no such event.
+
+    Raises PartitionRefused for one that has a field that this code lacks.
+    """
+    record = dict(event_records(writer)).get(event)
+    if record is None:
+        return None
+    ours = schema.record(schema.events[event])
+    if (path := lacking(record, ours)) is not None:
+        raise PartitionRefused(
+            f"Commits of {schema.aggregate} carry {event}.{path}, which this code lacks.",
+            cure="Deploy the code that declares it: what it carries would be missing from the tables.",
+        )
+    written = {field["name"]: field["type"] for field in record["fields"]}
+    values = []
+    for field in ours["fields"]:
+        name, kind = field["name"], literal(column_type(field["type"]))
+        place = f"tupleElement(assumeNotNull(e.{quoted(event)}), {literal(name)})"
+        value = as_of_today(written[name], field["type"], place) if name in written else absent(field)
+        values.append(f"CAST({value}, {kind}) AS {quoted(name)}")
+    envelope = {name: f"b.{name}" for name in ENVELOPE} | {
+        "partition": f"toUInt16({partition})",
+        "version": "b.version + i",
+    }
+    values += [f"{envelope[name]} AS {quoted(alias)}" for name, alias in EVENT_ENVELOPE]
+    return (
+        f"SELECT {', '.join(values)} FROM {block} AS b ARRAY JOIN b.events AS e, arrayEnumerate(b.events) AS i "
+        f"WHERE e.type = {literal(event)}"
+    )
+
+
+def _empty(schema: AggregateSchema, event: str) -> str:
+    """A query with the columns of the event's view, and no rows."""
+    fields = {f["name"]: column_type(f["type"]) for f in schema.record(schema.events[event])["fields"]}
+    envelope = {alias: ENVELOPE[name].partition(" COMMENT ")[0] for name, alias in EVENT_ENVELOPE}
+    return f"SELECT * FROM {_null({**fields, **envelope})}"
+
+
+def _null(columns: dict[str, str]) -> str:
+    return f"null({literal(', '.join(f'{quoted(name)} {kind}' for name, kind in columns.items()))})"
