@@ -88,7 +88,7 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
 def start_dev(shell: Shell, target: str = "shop") -> None:
     """`magnetar dev`, until it is up."""
     shell.start("dev", target)
-    shell.eventually(lambda: "Ctrl-C stops it" in (shell.folder / "dev.log").read_text(), "magnetar dev is up")
+    shell.eventually(lambda: "Ctrl-C stops it" in (shell.folder / "dev.log").read_text(), "magnetar dev is up", 180)
 
 
 @pytest.fixture
