@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from itertools import takewhile
 from pathlib import PurePath
 from types import FrameType
 from typing import Any, Final
@@ -28,8 +29,13 @@ def what_was_raised(error: Exception, aggregate: type[Any]) -> str:
 
 
 def traceback_of(error: Exception) -> str:
-    """The lines that led to the error, innermost last, and its type; not its text, which could tell a payload."""
-    lines = traceback.format_list(traceback.extract_tb(error.__traceback__))
+    """The lines from the domain's on that led to the error, innermost last, and its type.
+
+    Not its text, which could tell a payload.
+    """
+    walked = list(traceback.walk_tb(error.__traceback__))
+    ours = sum(1 for _ in takewhile(lambda each: _module_of(each[0]).startswith("magnetar."), walked))
+    lines = traceback.StackSummary.extract(iter(walked[ours:])).format()
     return f"Traceback (most recent call last):\n{''.join(lines)}{type(error).__qualname__}"
 
 

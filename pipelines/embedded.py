@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Self
 
-from magnetar.schemas import LogUnavailable, SettingsError, StoreUnavailable
+from magnetar.schemas import DeclarationError, LogUnavailable, SettingsError, StoreUnavailable
 
 from .client import SyncClient
 from .clock import SystemClock
@@ -45,10 +45,12 @@ class Embedded:
         1. Waits until what was sent before is decided. 2. Brings it into ClickHouse, which the first call opens.
         3. Asks. Raises QueryRefused with ClickHouse's own words, and DeclarationError for a projection that is wrong.
         """
+        __tracebackhide__ = True
         return self.rows(sql, {}, {})
 
     def rows(self, sql: str, parameters: Mapping[str, object], formats: Mapping[str, str]) -> list[dict[str, Any]]:
         """The same, with parameters, and with `clickhouse-connect`'s formats of columns."""
+        __tracebackhide__ = True  # by pytest
         if self._deciding is None:
             raise SettingsError(
                 "The embedded pipeline does not run.", cure=f"with {self._pipeline.name}.embedded() as it"
@@ -56,8 +58,15 @@ class Embedded:
         with self._lock:
             self._deciding.wait_until_at_rest(SETTLE_SECONDS_MAX)
             if self._tables is None:
-                self._tables = self._closing.enter_context(_Tables(self._pipeline, self._log, self.settings))
+                self._tables = self._opened()
             return self._tables.query(sql, parameters, formats)
+
+    def _opened(self) -> _Tables:
+        __tracebackhide__ = True
+        try:
+            return self._closing.enter_context(_Tables(self._pipeline, self._log, self.settings))
+        except DeclarationError as error:  # the test's own line and what is wrong say it all
+            raise error.with_traceback(None) from None
 
     def __enter__(self) -> Self:
         if self._pipeline.running is not None:

@@ -96,6 +96,7 @@ def test_its_tests_find_a_projection_that_does_not_fit(project: Shell) -> None:
     )
     assert ran.returncode == 1
     assert "Maybe you meant: ['pieces']" in ran.stdout
+    assert "sql_views.py" not in ran.stdout
 
 
 def test_its_types_and_its_style_are_strict(project: Shell, tmp_path: Path) -> None:

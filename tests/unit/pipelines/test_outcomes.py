@@ -253,6 +253,7 @@ def test_the_worker_logs_the_lines_that_raised(stopped: System) -> None:
     (told,) = [entry for entry in logs if entry["event"] == "command parked"]
     assert told["reason"] == "brain_raised"
     assert "raise RuntimeError(" in told["exception"]
+    assert "processor.py" not in told["exception"]
     assert told["exception"].endswith("RuntimeError")
 
 
