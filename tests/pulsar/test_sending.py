@@ -5,14 +5,23 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 from magnetar.pipelines.log import Log, Message
 from magnetar.pipelines.logs.pulsar import PulsarLog
 from magnetar.pipelines.logs.pulsar_plan import REPLIES_NAMESPACE
-from magnetar.schemas import LogUnavailable, OutcomeUnknown, SettingsError, Topic, TopicKind
+from magnetar.schemas import (
+    LogUnavailable,
+    MagnetarError,
+    OutcomeUnknown,
+    OwnershipLost,
+    SettingsError,
+    Topic,
+    TopicKind,
+)
 
 from tests.contract.log_contract import DEADLINE_SECONDS, SCHEMA, WIDER, entries, numbers
-from tests.pulsar_rig import Standalone
+from tests.pulsar_rig import Existing, Standalone
 
 SOON_SECONDS = 3.0
 """When a call that was given a second must have returned, on a busy machine."""
@@ -172,3 +181,61 @@ def test_a_schema_that_the_topic_does_not_take_is_refused(
     topic = new_topic(TopicKind.EVENTS)
     with pytest.raises(SettingsError, match="schema"):
         open_log().fence(topic, 0, schema=WIDER.replace("long", "string"), name="worker")
+
+
+def test_a_chunk_that_is_fenced_under_way_is_lost_ownership_and_no_more_of_it_is_stored_later(
+    open_log: Callable[..., PulsarLog], new_topic: Callable[..., Topic]
+) -> None:
+    """Unbatched, so that the fence comes in the middle."""
+    old_log, topic = open_log(batching=False), new_topic(TopicKind.EVENTS)
+    old = old_log.fence(topic, 0, schema=SCHEMA, name="old")
+    failed, started = list[MagnetarError](), threading.Event()
+
+    def stream() -> None:
+        number = 1
+        try:
+            while True:
+                old.append(entries(*range(number, number + 2000)), timeout_seconds=DEADLINE_SECONDS)
+                number += 2000
+                started.set()
+        except MagnetarError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=stream)
+    thread.start()
+    assert started.wait(DEADLINE_SECONDS)
+    new = open_log().fence(topic, 0, schema=SCHEMA, name="new")
+    new.append(entries(0), timeout_seconds=DEADLINE_SECONDS)
+    thread.join(2 * DEADLINE_SECONDS)
+    assert [type(error) for error in failed] == [OwnershipLost]
+    with pytest.raises(OwnershipLost):
+        old.append(entries(-1), timeout_seconds=DEADLINE_SECONDS)
+    old.close()
+    stored = read(open_log(), topic, 2002)
+    assert stored == [*range(1, len(stored)), 0]  # a whole beginning, and nothing behind the new one's
+
+
+def test_a_topic_that_is_unloaded_under_a_stream_loses_nothing_and_stores_nothing_twice(
+    broker: Existing, open_log: Callable[..., PulsarLog], new_topic: Callable[..., Topic]
+) -> None:
+    """Unloading closes the connections' producers, as a broker does that hands a topic over to another."""
+    log, topic = open_log(), new_topic(TopicKind.EVENTS)
+    appender, confirmed = log.fence(topic, 0, schema=SCHEMA, name="worker"), 0
+    url = f"{broker.admin_url}/admin/v2/persistent/public/{topic}-partition-0/unload"
+    for _ in range(5):
+        with ThreadPoolExecutor(1) as threads:
+            unloading = threads.submit(httpx.put, url, timeout=DEADLINE_SECONDS)
+            try:
+                while not unloading.done():
+                    chunk = entries(*range(confirmed, confirmed + 500))
+                    appender.append(chunk, timeout_seconds=DEADLINE_SECONDS)
+                    confirmed += 500
+            except (OutcomeUnknown, OwnershipLost):  # what a worker does then: it fences, and reads what there is
+                appender.close()
+                appender = log.fence(topic, 0, schema=SCHEMA, name="worker")
+                appender.append(entries(confirmed), timeout_seconds=DEADLINE_SECONDS)
+                stored = read(log, topic, 1)
+                assert stored[:confirmed] == list(range(confirmed))
+                return
+            assert unloading.result().is_success
+    assert read(log, topic, confirmed) == list(range(confirmed))
