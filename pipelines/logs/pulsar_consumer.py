@@ -25,7 +25,6 @@ _FEW: Final = 16
 BACKLOG: Final = pulsar.ConsumerBatchReceivePolicy(1000, -1, 1)
 """What one call takes: 1000 messages, or what there is after a millisecond."""
 
-
 _UNCONNECTED_SECONDS_MAX: Final = 10.0
 """The client tries to connect for ever, and tells nobody, even where the topic is gone."""
 
@@ -211,10 +210,10 @@ class PulsarConsumer:
         """Close the partition's consumer and subscribe again: what was prefetched comes again."""
         self.leave(partition)
         self._parts[partition] = self._open(partition)
-        self._closed_by_pulsar.pop(partition, None)
 
     def leave(self, partition: int) -> None:
         """Close the partition's consumer."""
+        self._closed_by_pulsar.pop(partition, None)
         self._rest.pop(partition, None)
         part = self._parts.pop(partition, None)
         if part is not None:
