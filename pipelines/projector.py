@@ -35,6 +35,7 @@ from .kept import kept
 from .log import Log
 from .pipeline import Pipeline
 from .rebuild import Filler, Furthest, catch_up, is_near
+from .rebuild_room import check_room
 from .runtime import closed_if_it_fails, collect_rarely, provision, wait_for_log
 from .settings import Settings, open_log
 from .targets import Target, projection_of, targets_of
@@ -257,10 +258,17 @@ class Projector:
     def wish(self, wish: Wish, names: Iterable[str]) -> None:
         """Write down what is to become of the generations; the thread that steps does it. Any thread may call this.
 
-        Raises SettingsError if it is possible for none of those that are named.
+        Raises SettingsError if it is possible for none of those that are named, and DataFolderError for a rebuild that
+        the disk has no room for.
         """
         self._define()
-        for name, steps in wish.steps({each: self._read(self._targets[each]) for each in names}).items():
+        known = {each: self._read(self._targets[each]) for each in names}
+        found = wish.steps(known)
+        if begun := [
+            name for name, steps in found.items() if any(step.generation > known[name].last for step in steps)
+        ]:
+            check_room(self.ask, self._pipeline, begun)
+        for name, steps in found.items():
             if wish is Wish.ROLLBACK and self._known:
                 for table in (each for step in steps for each in self._targets[name].tables(step.generation)):
                     self._check_is_fed(table)

@@ -120,7 +120,8 @@ def test_a_retry_that_waits_for_a_worker_is_not_sent_again_however_long_it_has_w
     rig.send(13)
     settle_without_a_worker(rig)
     ends = rig.log.end(tallies.topic("Tally", TopicKind.COMMANDS), HOME)
-    monkeypatch.setattr(rig.clock, "now_ms", lambda now=rig.clock.now_ms(): now + 3 * 3_600_000)
+    now_ms = rig.clock.now_ms()
+    monkeypatch.setattr(rig.clock, "now_ms", lambda: now_ms + 3 * 3_600_000)
     settle_without_a_worker(rig)
     assert rig.log.end(tallies.topic("Tally", TopicKind.COMMANDS), HOME) == ends
 
