@@ -1,4 +1,4 @@
-"""Whether the disk has room for a rebuild: it is refused beforehand, instead of filling the disk under the live tables."""
+"""Whether the disk has room for a rebuild, which is refused beforehand: it would fill the disk under live tables."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .pipeline import Pipeline
 from .rebuild_status import statuses
 
 ROOM: Final = Fraction(3, 2)
-"""What is asked for, as a multiple of what the shown tables take: the new ones take as much, and while ClickHouse merges
-parts, those that are merged stand beside what becomes of them."""
+"""What is asked for, as a multiple of what the shown tables take: the new ones take as much, and while ClickHouse
+merges parts, those that are merged stand beside what becomes of them."""
 
 _FREE = (
     "SELECT toString(sum(unreserved_space)) AS free FROM system.disks WHERE name IN "
