@@ -30,6 +30,8 @@ class Store:
         self._lock = threading.Lock()
         self._local = threading.local()
         self._handles: list[Any] = []
+        if self.is_embedded:
+            _remove_empty_statements(Path(dsn.removeprefix("chdb://")))
         try:
             self.query(PROBE)
         except ModuleNotFoundError as error:
@@ -149,3 +151,12 @@ def embedded_dsn(folder: Path) -> str:
 def first_line(error: BaseException) -> str:
     """An error of ClickHouse in one line."""
     return " ".join(str(error).split())[:600]
+
+
+def _remove_empty_statements(folder: Path) -> None:
+    """A table that was created on a full disk has left an empty file in the place of its statement, and the engine does
+    not open with one there. Whoever wanted the table creates it again."""
+    if _holder(folder) is None:
+        for path in folder.glob("store/*/*/*.sql"):
+            if path.stat().st_size == 0:
+                path.unlink()

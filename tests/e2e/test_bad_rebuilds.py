@@ -124,7 +124,7 @@ rig.close()
 """
 
 
-@pytest.mark.parametrize("left", [1_000_000])
+@pytest.mark.parametrize("left", [0, 1_000_000])
 def test_a_disk_that_becomes_full_in_a_rebuild_leaves_what_is_shown_and_the_next_projector_goes_on(
     small: Disk, left: int
 ) -> None:
