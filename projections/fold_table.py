@@ -15,7 +15,7 @@ from .columns import literal
 from .container import container
 from .projected_table import Made, ProjectedTable, meta_of
 
-STATES_MAX: Final = 200_000
+STATES_MAX: Final = 120_000
 """How many states of one table are kept in memory, over all partitions. Those of the others are read back from the
 table when an event needs them: a state of a few fields takes about half a kilobyte as a Python object."""
 

@@ -117,7 +117,7 @@ class ProjectedTable(LeasedTable):
 
     # --- what it is ---------------------------------------------------------------------------------------------------
 
-    range_commits_max: ClassVar[int] = 20_000
+    range_commits_max: ClassVar[int] = 10_000
     """A range is in memory as Python objects, about a kilobyte for each event, and keeps the others waiting."""
     unit: ClassVar[str]
     """What is counted, in the plural."""
