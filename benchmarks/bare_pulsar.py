@@ -33,6 +33,7 @@ class BareLoop:
         described = log.describe(commands)
         self._incarnation = described.incarnation
         at = f"persistent://{settings.tenant}"
+        passing: Any = PassThrough(json.dumps(json.loads(schema.commit_json)))  # the client's types know two schemas
         self._parts = [
             (
                 self._client.subscribe(
@@ -44,7 +45,7 @@ class BareLoop:
                 ),
                 self._client.create_producer(
                     f"{at}/{events}-partition-{partition}",
-                    schema=PassThrough(json.dumps(json.loads(schema.commit_json))),
+                    schema=passing,
                     access_mode=pulsar.ProducerAccessMode.ExclusiveWithFencing,
                     batching_enabled=True,
                     batching_max_publish_delay_ms=1,

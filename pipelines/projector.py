@@ -144,10 +144,10 @@ class Projector:
         if table.projection == MIRROR:
             return self._mirror(table)
         projection = projection_of(self._pipeline, table.projection)
-        kind: type[FoldTable | IncrementalTable | RowsTable] = RowsTable
+        kind: Any = RowsTable  # each takes projections of its kind, and nothing else differs
         if issubclass(projection, Fold | Sql):
             kind = FoldTable if issubclass(projection, Fold) else IncrementalTable
-        return kind(
+        made: LeasedTable = kind(
             self._store,
             projection,
             AggregateSource(
@@ -157,6 +157,7 @@ class Projector:
             folder=self._folder,
             failpoint=self._failpoint_of(table),
         )
+        return made
 
     def _mirror(self, table: Table) -> Mirror:
         return Mirror(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -216,10 +216,14 @@ def _sum(aggregate: str, found: list[PartitionStatus]) -> AggregateStatus:
         str(len(found)) if len(found) > 1 else f"#{found[0].partition}",
         sum(each.commits for each in found),
         sum(undecided) if undecided else None,
-        max((s for each in found if (s := each.oldest_undecided_seconds) is not None), default=None),
+        max(_known(each.oldest_undecided_seconds for each in found), default=None),
         sum(behind) if behind else None,
-        max((s for each in found if (s := each.oldest_unmirrored_seconds) is not None), default=None),
+        max(_known(each.oldest_unmirrored_seconds for each in found), default=None),
         tuple(sorted({each.owner for each in found if each.owner is not None})),
-        min((s for each in found if (s := each.owned_seconds) is not None), default=None),
+        min(_known(each.owned_seconds for each in found), default=None),
         sum(each.checkpoint is not None for each in found),
     )
+
+
+def _known(seconds: Iterable[float | None]) -> list[float]:
+    return [each for each in seconds if each is not None]

@@ -87,13 +87,19 @@ def query(folder: Path, sql: str, fmt: QueryFormat) -> bytes:
     while True:
         try:
             return _answer(folder, sql, fmt.clickhouse_format)
-        except (DataFolderError, _NotYet):  # it is open elsewhere: in a process that starts, or for another query
+        except DataFolderError:  # it is open elsewhere: in a process that starts, or for another query
             if time.monotonic() > deadline:
                 raise
-            time.sleep(0.1)
+        except _NotYet as error:
+            if time.monotonic() > deadline:
+                raise StoreUnavailable(
+                    "`magnetar dev` runs on this data folder, and its projector does not answer.",
+                    cure="Look at what it prints.",
+                ) from error
+        time.sleep(0.1)
 
 
-class _NotYet(StoreUnavailable):
+class _NotYet(Exception):
     """Somebody is about to open the engine, and must not be kept from it."""
 
 
@@ -112,10 +118,7 @@ def _answer(folder: Path, sql: str, clickhouse_format: str) -> bytes:
         except httpx.TransportError as error:
             raise StoreUnavailable(f"ClickHouse's process ended while it answered: {error}.") from error
     if is_supervised(folder):  # its projector is started again: were the engine open here, it could not
-        raise _NotYet(
-            "`magnetar dev` runs on this data folder, and its projector does not answer.",
-            cure="Look at what it prints.",
-        )
+        raise _NotYet
     store = Store(embedded_dsn(folder))
     try:
         return store.read_only(sql, fmt=clickhouse_format)

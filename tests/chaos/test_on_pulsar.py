@@ -19,7 +19,7 @@ SEED = int(os.environ.get("MAGNETAR_CHAOS_SEED", secrets.randbelow(1 << 32)))
 LONG = "MAGNETAR_TEST_SOAK" in os.environ
 BLOWS = [*["kill"] * (20 if LONG else 3), *["freeze"] * (3 if LONG else 1), *["kill the broker"] * (2 if LONG else 1)]
 
-pytestmark = pytest.mark.broker
+pytestmark = [pytest.mark.broker, pytest.mark.soak]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,6 @@ def test_after_kills_and_freezes_of_workers_and_broker_log_answers_and_mirror_ag
     assert begun.judge() == []
 
 
-@pytest.mark.soak
 def test_without_the_fence_a_frozen_workers_awakening_fails_that(tmp_path: Path, broker: Standalone) -> None:
     run = PulsarRun(tmp_path, broker, SEED, "--sabotage", "no_exclusive_producers")
     with parts(*run.parts):

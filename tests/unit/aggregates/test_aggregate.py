@@ -75,7 +75,7 @@ def test_given_when_then() -> None:
 
 
 def test_then_says_what_was_decided_and_what_was_expected() -> None:
-    with pytest.raises(AssertionError, match=r"(?s)NotAllowed\(\).*TooShort\(minimum=4\)"):
+    with pytest.raises(AssertionError, match=r"(?s)expected: TooShort\(minimum=4\).*got:      NotAllowed\(\)"):
         given(User, id="u").when(ChangeName("x")).then(TooShort(4))
 
 

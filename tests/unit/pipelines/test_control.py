@@ -23,7 +23,7 @@ class Recording:
 
 
 def asked(**changes: Any) -> bytes:
-    return json.dumps({"wish": "rebuild", "pipeline": "tallies", "aggregates": ["Tally"], **changes}).encode()
+    return json.dumps({"wish": "rebuild", "pipeline": "tallies", "names": ["Tally"], **changes}).encode()
 
 
 def test_a_wish_reaches_the_projector() -> None:
@@ -38,9 +38,9 @@ def test_a_wish_reaches_the_projector() -> None:
         (b"", "That is no wish"),
         (b"[]", "That is no wish"),
         (asked(wish="destroy"), "That is no wish"),
-        (asked(aggregates=7), "That is no wish"),
+        (asked(names=7), "That is no wish"),
         (asked(pipeline="shop"), "runs on this data folder is 'tallies', not 'shop'"),
-        (asked(aggregates=["Order"]), "has no aggregate 'Order'"),
+        (asked(names=["Order"]), "Order"),
     ],
 )
 def test_what_is_no_wish_for_this_pipeline_is_refused(body: bytes, said: str) -> None:
