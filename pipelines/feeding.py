@@ -25,6 +25,7 @@ from magnetar.schemas import (
 from .clock import Clock
 from .log import Log, Reader, Run
 from .pipeline import Pipeline
+from .projector_metrics import TableMetrics
 
 RETRY_SECONDS: Final = 5.0
 """How long a partition that was lost is left alone at least, and twice that at most."""
@@ -85,6 +86,7 @@ class Feeding:
         self._source = source
         self._range_commits_max = range_commits_max
         self._stores: dict[Table, LeasedTable] = {}
+        self._metrics: dict[Table, TableMetrics] = {}
         self._loops: dict[Part, RangeLoop | None] = {}
         self._open_at: dict[Part, float] = {}
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix=f"magnetar-{name}")
@@ -98,6 +100,7 @@ class Feeding:
     def add(self, store: LeasedTable) -> None:
         """Feed this table as well; `open` takes its leases."""
         self._stores[store.table] = store
+        self._metrics[store.table] = self._metrics_of(store.table)
 
     def open(self) -> None:
         """Take the lease of every partition, and replay the range that each was at."""
@@ -140,8 +143,11 @@ class Feeding:
         """The same for one table."""
         return sum(self._threads.map(self._step_one, [part for part in self._loops if part.table == table]))
 
+    def _metrics_of(self, table: Table) -> TableMetrics:
+        return TableMetrics(self._source.pipeline.name, table.projection, table.aggregate)
+
     def _step_one(self, part: Part) -> int:
-        loop = self._loops[part]
+        loop, begun_at = self._loops[part], self._source.clock.monotonic()
         try:
             if loop is None:
                 return self._open_again(part)
@@ -150,12 +156,15 @@ class Feeding:
             self._lose(part, error)
             return 0
         if count:
+            seconds = self._source.clock.monotonic() - begun_at
+            self._metrics[part.table].inserted(part.partition, loop.number, count, seconds)
             self._logger.debug("fed", **self._named(part), number=loop.number)
         return count
 
     def _lose(
         self, part: Part, error: LeaseLost | StoreUnavailable | QueryRefused | LogUnavailable | PartitionRefused
     ) -> None:
+        self._metrics[part.table].lost(error)
         self._logger.warning("partition lost", **self._named(part), what=error.what, cure=error.cure)
         if (loop := self._loops[part]) is not None:
             loop.close()
@@ -183,7 +192,7 @@ class Feeding:
         for part in [part for part in self._loops if part.table == table]:
             to._loops[part] = self._loops.pop(part)
             to._open_at[part] = self._open_at.pop(part, 0.0)
-        to._stores[table] = self._stores.pop(table)
+        to.add(self._stores.pop(table))
 
     def drop(self, table: Table) -> None:
         """Feed it no more."""

@@ -19,7 +19,7 @@ DOCS = ROOT / "docs"
 SOURCES = ROOT / "build" / "docs"
 PACKAGE = ROOT / "build" / "package" / "magnetar"
 ROOMS = ("schemas", "aggregates", "projections", "pipelines")
-METRICS = ("magnetar.pipelines.worker_metrics",)
+METRICS = ("magnetar.pipelines.worker_metrics", "magnetar.pipelines.projector_metrics")
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)(?P<to>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
 LANGUAGES = {".py": "python", ".json": "json", ".toml": "toml", ".java": "java", "": "text", ".yml": "yaml"}
 
