@@ -157,7 +157,7 @@ def test_nothing_of_what_does_not_fit_was_sent(running: Shell) -> None:
         (["history", "shop", "Order", "1", "--at", "noon"], "'noon' is not a time"),
         (["parked", "shop", "show", "shop/Order/1/99"], "No parked command shop/Order/1/99 is open"),
         (["parked", "shop", "retry", "a/b/c"], "No parked command a/b/c is open"),
-        (["rebuild", "shop", "Basket"], "has no aggregate 'Basket'. It has: Order."),
+        (["rebuild", "shop", "Basket"], "no projection with a table of that name. It has: Order."),
         (["query", ""], "The query is empty"),
         (["query", "SELECT"], "SYNTAX_ERROR"),
         (["query", "SELECT * FROM shop.worst_sellers"], "UNKNOWN_TABLE"),
