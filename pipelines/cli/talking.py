@@ -7,7 +7,6 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from magnetar.projections.freshness import WAIT_SECONDS
 from magnetar.schemas import Command, SettingsError
 
 from . import completing
@@ -106,7 +105,7 @@ def query(
     ] = None,
     wait: Annotated[
         float, typer.Option(metavar="SECONDS", help="With --after: how long to wait for the tables.")
-    ] = WAIT_SECONDS,
+    ] = 10.0,  # freshness.WAIT_SECONDS, whose module would bring fastavro into every --help
     stale: Annotated[
         bool, typer.Option("--stale", help="With --after: then answer from what is there, and say how far it is.")
     ] = False,

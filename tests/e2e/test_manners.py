@@ -1,11 +1,14 @@
 """How the command line behaves: help, completion, exit codes, errors, pipes, narrow terminals."""
 
+import inspect
 import json
 import signal
 import subprocess
 import sys
 
 import pytest
+from magnetar.pipelines.cli.talking import query
+from magnetar.projections.freshness import WAIT_SECONDS
 
 from tests.e2e.conftest import MAGNETAR, Shell, start_dev
 
@@ -208,3 +211,7 @@ def test_an_error_of_ours_asks_for_a_report(shell: Shell, debug: str) -> None:
     *before, last = ran.stderr.splitlines()
     assert last.startswith("magnetar: an error within Magnetar: KeyError: 'lost' (sitecustomize.py:5). Please report")
     assert ("raise KeyError('lost')" in ran.stderr, bool(before)) == (bool(debug), bool(debug))
+
+
+def test_a_query_waits_for_the_tables_as_long_as_a_client() -> None:
+    assert inspect.signature(query).parameters["wait"].default == WAIT_SECONDS
