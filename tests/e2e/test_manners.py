@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from magnetar.pipelines.cli.talking import query
+from magnetar.pipelines.cli import talking
 from magnetar.projections.freshness import WAIT_SECONDS
 
 from tests.e2e.conftest import MAGNETAR, Shell, start_dev
@@ -214,4 +214,4 @@ def test_an_error_of_ours_asks_for_a_report(shell: Shell, debug: str) -> None:
 
 
 def test_a_query_waits_for_the_tables_as_long_as_a_client() -> None:
-    assert inspect.signature(query).parameters["wait"].default == WAIT_SECONDS
+    assert inspect.signature(talking.query).parameters["wait"].default == WAIT_SECONDS
