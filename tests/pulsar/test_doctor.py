@@ -49,7 +49,7 @@ def test_a_default_standalone_is_found_wanting_then_provisioned_then_clean(shop:
         text.replace(
             "class Bought(Event):\n    sku: str\n    pieces: int",
             "class Bought(Event):\n    sku: str\n    pieces: float",
-        )
+        ).replace("    sold: int", "    sold: float")
     )
     assert printed(shop, "plan", code=2) == refused
     ran = shop.run("run", "shop")

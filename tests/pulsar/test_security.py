@@ -205,13 +205,14 @@ def test_a_right_that_is_taken_from_a_running_worker_stops_its_writing_and_nothi
     wanted, roles = [WantedTopic(topic, 1, SCHEMA)], {"worker": "safe-other-worker"}
     with opened(secured, secured.token(ADMIN)) as admin, opened(secured, secured.token("safe-other-worker")) as worker:
         apply(admin.plan(wanted, roles))
+        before = worker.end(topic, 0)
         worker.fence(topic, 0, schema=SCHEMA, name="w").append(entries(1), timeout_seconds=DEADLINE_SECONDS)
         admin._admin.call("DELETE", f"/persistent/public/{topic}/permissions/safe-other-worker")
         with pytest.raises(AccessDenied, match="fencing"):
             fence_until_refused(worker, topic)
         apply(admin.plan(wanted, roles))
         worker.fence(topic, 0, schema=SCHEMA, name="w").append(entries(2), timeout_seconds=DEADLINE_SECONDS)
-        reader, found = worker.reader(topic, 0, after=None), list[int]()
+        reader, found = worker.reader(topic, 0, after=before), list[int]()
         while len(found) < 2:
             found += numbers(reader.read(messages_max=10, timeout_seconds=DEADLINE_SECONDS))
         assert found == [1, 2]
