@@ -25,7 +25,8 @@ class Shell:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.environment = {k: v for k, v in os.environ.items() if not k.startswith("MAGNETAR_")}
+        sizes = ("COLUMNS", "LINES")  # pytest's workers set them, and Rich believes them more than a terminal
+        self.environment = {k: v for k, v in os.environ.items() if not k.startswith("MAGNETAR_") and k not in sizes}
         self.started: list[subprocess.Popen[str]] = []
         self.within: list[str] = []
         """What stands before every command."""
@@ -104,9 +105,9 @@ class Terminal:
     def __init__(self, shell: Shell, *arguments: str) -> None:
         self._pid, self._fd = pty.fork()
         if self._pid == 0:
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))  # before anything looks
             os.chdir(shell.folder)
             os.execve(MAGNETAR, ["magnetar", *arguments], {**shell.environment, "TERM": "xterm"})
-        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
         self.shown = ""
 
     def read_until(self, words: str, timeout: float = 60) -> None:
