@@ -20,7 +20,7 @@ def what_was_raised(error: Exception, aggregate: type[Any]) -> str:
     """
     try:
         said = f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001 - its own text is the domain's code too
+    except Exception:  # noqa: BLE001 - an error's `__str__` is code of the domain, and may raise anything itself
         said = type(error).__name__
     package = aggregate.__module__.partition(".")[0]
     walked = list(traceback.walk_tb(error.__traceback__))

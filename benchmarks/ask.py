@@ -36,6 +36,7 @@ ASK_SECONDS = 60
 """Who gets no answer for so long finds a worker that falls behind: no more is measured then."""
 SENT_PER_SECOND = 5000
 SEND_SECONDS = 0.01
+"""Commands are sent when they are due by the clock, whatever the answers: how often it looks which are."""
 
 
 class Waited(NamedTuple):

@@ -20,6 +20,8 @@ from .domain import Box
 from .worker import PARTITIONS, SCHEMA, boxes, count, fill
 
 DEADLINE_SECONDS: Final = 300.0
+LOOK_SECONDS: Final = 0.002
+"""How often the queues are looked at: several cannot be waited for at once."""
 
 
 class Shared(NamedTuple):
@@ -92,7 +94,7 @@ def _until_all_decided(queues: "list[Queue[Part]]", commands: int) -> list[Part]
     deadline = time.monotonic() + DEADLINE_SECONDS
     while sum(part.decided for part in parts.values()) < commands:
         assert time.monotonic() < deadline, "the backlog was not decided in time"
-        time.sleep(0.002)
+        time.sleep(LOOK_SECONDS)
         for nth, each in enumerate(queues):
             while not each.empty():
                 parts[nth] = each.get()

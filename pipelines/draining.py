@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Final
 
 from magnetar.schemas import LogUnavailable, MessageId, SettingsError, TopicKind, Undecodable
@@ -34,9 +35,7 @@ def drained(pipeline: Pipeline, log: Log, clock: Clock) -> dict[str, int]:
 def _decided(pipeline: Pipeline, log: Log, aggregate: str, partition: int) -> int:
     """How many commits a partition has; each of its commands must have one, or repeat one that has."""
     events, commands = (pipeline.topic(aggregate, kind) for kind in (TopicKind.EVENTS, TopicKind.COMMANDS))
-    last, number = None, 0
-    for last, number in log_of(log, events, partition):  # noqa: B007 - the last one is what counts
-        pass
+    last, number = next(iter(deque(log_of(log, events, partition), maxlen=1)), (None, 0))
     after = None
     if last is not None:
         codecs = Codecs(log, events, CommitCodec(pipeline.schema_of(aggregate)))

@@ -29,7 +29,7 @@ After = Receipt[Any] | Position | Sequence[Receipt[Any] | Position] | None
 """What the answer has to show: all up to there, in that partition."""
 
 
-class Found(tuple[R, ...], Generic[R]):  # noqa: SLOT001 - a tuple of any length can have none
+class Found(tuple[R, ...], Generic[R]):  # noqa: SLOT001 - Python lets no subclass of tuple name slots, and `behind` needs a place
     """The rows of an answer. `behind` is None, or says how far the tables were if a stale answer was taken."""
 
     behind: TablesBehind | None
@@ -106,7 +106,8 @@ class Reading:
         table = f"{quoted(self._pipeline.name)}.{quoted(view_name(projection))}"
         order = f" ORDER BY {wanted.order_by}" if wanted.order_by else ""
         limit = "" if wanted.limit is None else f" LIMIT {int(wanted.limit)}"
-        return f"SELECT {columns} FROM {table} WHERE ({wanted.where}){order}{limit}"  # noqa: S608 - the caller's literal
+        # Names are quoted and values are parameters; `where` and `order_by` are LiteralString, which checkers hold to.
+        return f"SELECT {columns} FROM {table} WHERE ({wanted.where}){order}{limit}"  # noqa: S608 - said above
 
     def _rows(
         self, sql: str, parameters: Mapping[str, object] | None = None, formats: Mapping[str, str] | None = None

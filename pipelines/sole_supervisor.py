@@ -15,6 +15,8 @@ from magnetar.schemas import DataFolderError
 
 _LOOKED_AT_SECONDS: Final = 0.5
 """Whoever looks whether a supervisor lives holds the lock for some microseconds: so long it is tried again."""
+_AGAIN_SECONDS: Final = 0.02
+"""The pause between two tries: a lock on a file can be waited for, but not for a limited time."""
 
 
 @contextmanager
@@ -42,7 +44,7 @@ def _lock(file: IO[str], folder: Path) -> None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() < deadline:
-                time.sleep(0.02)
+                time.sleep(_AGAIN_SECONDS)
                 continue
             file.seek(0)
             holder = file.read().strip() or "unknown"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from magnetar.schemas import DeclarationError, PartitionRefused, QueryRefused, StoreUnavailable
+from magnetar.schemas import DeclarationError, PartitionRefused, QueryRefused, StoreUnavailable, wire_name
 from magnetar.schemas.aggregate_schema import AggregateSchema
 
 from .columns import column_type, literal, quoted, structure
@@ -45,7 +45,7 @@ class IncrementalTable(LeasedTable):
         failpoint: Callable[[str], None] | None = None,
     ) -> None:
         schema = source.schema
-        table = Table(projection.__wire_name__, schema.aggregate, generation)  # type: ignore[attr-defined] # the metaclass
+        table = Table(wire_name(projection), schema.aggregate, generation)
         super().__init__(store, schema.context, table, folder=folder, failpoint=failpoint)
         self.projection = projection
         self._source = source

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple
 
-from magnetar.schemas import Meta, PartitionRefused, StoreUnavailable
+from magnetar.schemas import Meta, PartitionRefused, StoreUnavailable, wire_name
 from magnetar.schemas.aggregate_schema import AggregateSchema
 from magnetar.schemas.commit import CommitCodec, Fact
 from magnetar.schemas.derivation import Json
@@ -18,7 +18,8 @@ from magnetar.schemas.framing import write_long
 from .columns import column_type, comment, literal, quoted, structure
 from .container import container
 from .contracts import codec_of, contract_of
-from .declarations import Row, view_name
+from .declarations import view_name
+from .fingerprint import fingerprint_of
 from .leased_table import LeasedTable, Table
 from .progress import FINGERPRINT, fingerprinted
 from .range_loop import Lease, Range
@@ -98,9 +99,9 @@ class ProjectedTable(LeasedTable):
         failpoint: Callable[[str], None] | None = None,
     ) -> None:
         schema = source.schema
-        table = Table(projection.__wire_name__, schema.aggregate, generation)
+        table = Table(wire_name(projection), schema.aggregate, generation)
         super().__init__(store, schema.context, table, folder=folder, failpoint=failpoint)
-        self.projection: type[Row] = projection
+        self.projection: type[Any] = projection
         self._contract = contract_of(projection)
         self._source = source
         self._events = frozenset(self._contract.events)
@@ -146,7 +147,7 @@ class ProjectedTable(LeasedTable):
     @property
     def fingerprint(self) -> str:
         """What the declaration is."""
-        return self._contract.fingerprint(self.projection.revision)  # type: ignore[attr-defined]
+        return fingerprint_of(self.projection)
 
     def prepare(self) -> None:
         """Create the table. Raises StoreUnavailable if it is there, and was filled under another declaration."""

@@ -26,6 +26,9 @@ CREDENTIAL_FILE: Final = "query-token"
 STARTING_SECONDS: Final = 10.0
 """How long a query waits for a process that has the engine open, or is about to open it, and does not answer yet."""
 
+LOOK_SECONDS: Final = 0.1
+"""How often it looks meanwhile. A process that has begun to answer says so in a file, and nothing wakes who waits."""
+
 
 class QueryFormat(StrEnum):
     """How an answer is written."""
@@ -96,7 +99,7 @@ def query(folder: Path, sql: str, fmt: QueryFormat) -> bytes:
                     "`magnetar dev` runs on this data folder, and its projector does not answer.",
                     cure="Look at what it prints.",
                 ) from error
-        time.sleep(0.1)
+        time.sleep(LOOK_SECONDS)
 
 
 class _NotYet(Exception):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from magnetar.schemas.commit import Fact
 
@@ -20,7 +20,7 @@ class RowsTable(ProjectedTable):
 
     def rows(self, _: int, facts: Sequence[Fact], /) -> Made:
         """Every row that `project` gives for each event."""
-        project: Any = self.projection.project  # type: ignore[attr-defined]
+        project = self.projection.project
         takes_meta, encode, framed, checked = self._contract.takes_meta, self._codec.encode, self.framed, self.checked
         made: list[bytes] = []
         for fact in facts:

@@ -31,8 +31,7 @@ _make: Any = tuple.__new__  # a named tuple's own constructor takes three times 
 def message_of(received: Any) -> tuple[Message, Any]:
     """A message as the port gives it, and the client's own id of it, which an acknowledgement needs."""
     own = received.message_id()
-    # The public accessor of the schema's version fails from 128 on.
-    return _message(received._message, own), own  # noqa: SLF001
+    return _message(received._message, own), own  # noqa: SLF001 - the public schema_version() fails from 128 on
 
 
 def _message(received: Any, own: Any) -> Message:
@@ -111,7 +110,7 @@ class PulsarReader:
 
     def __init__(self, reader: Any) -> None:
         self._reader = reader
-        self._read_next = reader._reader.read_next  # noqa: SLF001 - without an object of Python's around each message
+        self._read_next = reader._reader.read_next  # noqa: SLF001 - the public one wraps each message
         self._held: Any = None
         """A message that was received and not given: it ended a run."""
         self.closed = False

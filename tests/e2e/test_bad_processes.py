@@ -135,7 +135,7 @@ def is_imported(pid: int) -> None:
     maps = Path(f"/proc/{pid}/maps")
     while "msgspec/_core" not in maps.read_text():
         assert time.monotonic() < deadline
-        time.sleep(0.002)
+        time.sleep(0.002)  # what a process has loaded can only be looked at
 
 
 def on_terminal(shell: Shell, *arguments: str, **environment: str) -> str:
