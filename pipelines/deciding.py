@@ -57,13 +57,10 @@ def decide_until(
     *,
     idle_seconds: float = IDLE_SECONDS,
     at_rest: Callable[[], None] | None = None,
-    beat: Callable[[], None] = lambda: None,
 ) -> None:
-    """Decide what comes until `stopped`; calls `at_rest` each time when no worker had anything to do, and `beat` in
-    each round."""
+    """Decide what comes until `stopped`; calls `at_rest` each time when no worker had anything to do."""
     alone, pause = len(workers) == 1, _PAUSE_SECONDS
     while not stopped():
-        beat()
         decided = [worker.step(timeout_seconds=idle_seconds if alone else 0.0) for worker in workers]
         if any(decided):
             pause = _PAUSE_SECONDS

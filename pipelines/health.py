@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Final
 
@@ -40,6 +40,15 @@ class Health:
     def beat(self) -> None:
         """The loop has come round."""
         self._beat_at = self._clock.monotonic()
+
+    def beating(self, stopped: Callable[[], bool]) -> Callable[[], bool]:
+        """What a loop asks before each round, so that to ask is to beat."""
+
+        def look() -> bool:
+            self.beat()
+            return stopped()
+
+        return look
 
     @property
     def silent_seconds(self) -> float:

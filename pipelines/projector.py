@@ -389,21 +389,18 @@ def run_projector(
     collect_rarely()
     clock = SystemClock()
     health = Health(clock)
+    stopped = health.beating(stopped)
 
     def start() -> Log:
         with closed_if_it_fails(open_log(settings, clock)) as log:
             provision(pipeline, log, kinds=[TopicKind.EVENTS])  # its role may see nothing else
             return log
 
-    def beat_and_look() -> bool:
-        health.beat()
-        return stopped()
-
     with ExitStack() as left:
         left.enter_context(answering(health, settings))
-        log = wait_for_log(start, settings, clock, beat_and_look)
+        log = wait_for_log(start, settings, clock, stopped)
         left.callback(log.close)
-        store = _open_store(settings, clock, beat_and_look, outwait_seconds)
+        store = _open_store(settings, clock, stopped, outwait_seconds)
         left.callback(store.close)
         projector = Projector(pipeline, log, store, settings, clock=clock, failpoint=failpoint)
         left.callback(projector.close)
@@ -418,6 +415,6 @@ def run_projector(
         structlog.get_logger("magnetar.projector").info("queries are answered", url=url)
         projector.open()
         health.is_ready = True
-        while not beat_and_look():
+        while not stopped():
             if not projector.step():
                 clock.sleep(IDLE_SECONDS)

@@ -72,6 +72,7 @@ def run_worker(
     collect_rarely()
     clock: Clock = SystemClock()
     health = Health(clock)
+    stopped = health.beating(stopped)
 
     def start() -> tuple[Log, list[Worker]]:
         with closed_if_it_fails(open_log(settings, clock)) as log:
@@ -87,15 +88,11 @@ def run_worker(
                 beat=health.beat,
             )
 
-    def stopped_while_waiting() -> bool:
-        health.beat()
-        return stopped()
-
     with answering(health, settings):
-        log, workers = wait_for_log(start, settings, clock, stopped_while_waiting)
+        log, workers = wait_for_log(start, settings, clock, stopped)
         health.is_ready = True
         try:
-            decide_until(stopped, workers, clock, beat=health.beat)
+            decide_until(stopped, workers, clock)
         finally:
             for worker in workers:
                 worker.close()

@@ -67,3 +67,13 @@ def test_the_answers_come_over_http_while_the_process_works(tmp_path: Path) -> N
         assert httpx.get(f"http://127.0.0.1:{port}/healthz").text == "ok\n"
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"http://127.0.0.1:{port}/healthz")
+
+
+def test_a_loop_that_asks_whether_to_stop_is_alive() -> None:
+    clock = ClockByHand()
+    health = Health(clock, stuck_seconds=10)
+    stopped = health.beating(lambda: False)
+    clock.now += 11
+    assert not health.is_alive
+    assert stopped() is False
+    assert health.is_alive
