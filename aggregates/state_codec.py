@@ -17,7 +17,7 @@ class StateCodec:
     """Encodes the states of one aggregate. A state that has ended, None, is no bytes at all."""
 
     def __init__(self, aggregate: type[Any]) -> None:
-        self._aggregate = aggregate
+        self.aggregate = aggregate
         self.fingerprint = fingerprint(aggregate)
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(aggregate)
@@ -37,7 +37,7 @@ class StateCodec:
             raise self._refusal("cannot be read", error) from error
 
     def _refusal(self, what: str, error: Exception) -> PartitionRefused:
-        name = wire_name(self._aggregate)
+        name = wire_name(self.aggregate)
         return PartitionRefused(
             f"A state of {name} {what}: {error}.",
             cure=f"`apply` makes states that {name}'s annotations do not allow: mend it, and raise its revision.",

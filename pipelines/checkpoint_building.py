@@ -6,23 +6,20 @@ from typing import Final, NamedTuple
 
 from magnetar.aggregates import (
     Aggregate,
-    Cells,
     CheckpointUnusable,
     FoundRound,
     PartitionProcessor,
     StateCodec,
 )
-from magnetar.aggregates.cells import STATES_MAX
-from magnetar.schemas import OwnershipLost, ReadRule, Topic, TopicKind, Verdict
+from magnetar.schemas import OwnershipLost, ReadRule, Topic, TopicKind
 from magnetar.schemas.aggregate_schema import AggregateSchema
-from magnetar.schemas.commit import CommitCodec, read_head
+from magnetar.schemas.commit import CommitCodec
 from magnetar.schemas.read_rule import Mark
 
 from .checkpointing import Checkpoints
-from .history import Codecs, Marks
+from .history import Codecs, Marks, batches_behind, counting
 from .log import Log
-from .spill import SqliteSpill
-from .worker import Random
+from .worker import Random, new_processor
 
 _TRIES: Final = 5
 """A worker that begins a round of its own takes the topic, once in many thousand commits."""
@@ -52,7 +49,6 @@ class CheckpointBuilder:
         self, log: Log, aggregate: type[Aggregate], schema: AggregateSchema, *, partitions: int, random: Random
     ) -> None:
         self._log = log
-        self._aggregate = aggregate
         self._schema = schema
         self._partitions = partitions
         self._random = random
@@ -85,7 +81,9 @@ class CheckpointBuilder:
 
     def _build(self, partition: int, checkpoints: Checkpoints) -> Built:
         for found in (*checkpoints.find(), None):
-            processor = self._processor(partition)
+            processor = new_processor(
+                self._log, self._states, self._schema, partition=partition, partitions=self._partitions
+            )
             try:
                 return self._build_from(found, partition, checkpoints, processor)
             except CheckpointUnusable as error:
@@ -93,16 +91,6 @@ class CheckpointBuilder:
             finally:
                 processor.close()
         raise AssertionError("without a checkpoint, no checkpoint is unusable")
-
-    def _processor(self, partition: int) -> PartitionProcessor:
-        return PartitionProcessor(
-            self._aggregate,
-            self._schema,
-            partition=partition,
-            partitions=self._partitions,
-            commit_bytes_max=self._log.message_bytes_max,
-            cells=Cells(self._states, states_max=STATES_MAX, spill=SqliteSpill()),
-        )
 
     def _build_from(
         self, found: FoundRound | None, partition: int, checkpoints: Checkpoints, processor: PartitionProcessor
@@ -121,23 +109,14 @@ class CheckpointBuilder:
 
     def _replay(self, partition: int, processor: PartitionProcessor, marks: Marks) -> None:
         """Read to where the log ends now. What counts there counts for ever: a later claim takes nothing back."""
-        start, end = marks.last, self._log.end(self._events, partition)
-        if end is None or (start.after is not None and end <= start.after):
-            return
+        start = marks.last
         rule = ReadRule(start.owner, start.expected)
-        reader = self._log.reader(self._events, partition, after=start.after)
-        try:
-            while messages := reader.read(messages_max=1000, timeout_seconds=_GAP_SECONDS):
-                for message in messages:
-                    number, owner, _ = read_head(message.payload)
-                    if rule.judge(number, owner) is Verdict.COUNTS:
-                        processor.replay(self._codecs.of(message.schema).decode_effect(message.payload))
-                processor.settle()
-                marks.add(Mark(messages[-1].id, rule.owner, rule.expected))
-                if messages[-1].id >= end:
-                    return
-        finally:
-            reader.close()
+        behind = batches_behind(self._log, self._events, partition, start.after, timeout_seconds=_GAP_SECONDS)
+        for messages in behind:
+            for message, _ in counting(messages, rule):
+                processor.replay(self._codecs.of(message.schema).decode_effect(message.payload))
+            processor.settle()
+            marks.add(Mark(messages[-1].id, rule.owner, rule.expected))
 
     def _write(self, checkpoints: Checkpoints, processor: PartitionProcessor, marks: Marks) -> int:
         for left in reversed(range(_TRIES)):

@@ -138,15 +138,25 @@ def messages_at(log: Log, topic: Topic, partition: int, ids: Collection[MessageI
     return found
 
 
-def messages_behind(log: Log, topic: Topic, partition: int, after: MessageId | None) -> Iterator[Message]:
-    """The messages of a partition behind a place, up to where it ends now."""
+def messages_behind(
+    log: Log, topic: Topic, partition: int, after: MessageId | None, *, timeout_seconds: float = _GAP_SECONDS
+) -> Iterator[Message]:
+    """The messages of a partition behind a place, one by one: see `batches_behind`."""
+    for messages in batches_behind(log, topic, partition, after, timeout_seconds=timeout_seconds):
+        yield from messages
+
+
+def batches_behind(
+    log: Log, topic: Topic, partition: int, after: MessageId | None, *, timeout_seconds: float = _GAP_SECONDS
+) -> Iterator[Sequence[Message]]:
+    """What stands in a partition behind a place, up to where it ends now or gives nothing for so long."""
     end = log.end(topic, partition)
     if end is None or (after is not None and end <= after):
         return
     reader = log.reader(topic, partition, after=after)
     try:
-        while messages := reader.read(messages_max=1000, timeout_seconds=_GAP_SECONDS):
-            yield from messages
+        while messages := reader.read(messages_max=1000, timeout_seconds=timeout_seconds):
+            yield messages
             if messages[-1].id >= end:
                 return
     finally:

@@ -15,6 +15,7 @@ from magnetar.schemas.commit import read_head, read_outcome
 from magnetar.schemas.read_rule import START, Mark
 
 from .clock import Clock
+from .history import messages_behind
 from .log import Backlog, KnowsBacklog, Log, Message, Ownership
 from .pipeline import Pipeline
 from .settings import Settings
@@ -141,17 +142,7 @@ class StatusReader:
         return rounds[-1].number if rounds else None
 
     def _messages(self, topic: Topic, partition: int, after: MessageId | None) -> Iterator[Message]:
-        end = self._log.end(topic, partition)
-        if end is None or (after is not None and end <= after):
-            return
-        reader = self._log.reader(topic, partition, after=after)
-        try:
-            while messages := reader.read(messages_max=1000, timeout_seconds=_READ_SECONDS):
-                yield from messages
-                if messages[-1].id >= end:
-                    break
-        finally:
-            reader.close()
+        return messages_behind(self._log, topic, partition, after, timeout_seconds=_READ_SECONDS)
 
     def _age(self, at_ms: int | None) -> float | None:
         return None if at_ms is None else max(0.0, (self._clock.now_ms() - at_ms) / 1000)

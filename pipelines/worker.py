@@ -134,7 +134,6 @@ class Worker:
     ) -> None:
         """`beat` is called while a partition is recovered, which can take long."""
         self._log = log
-        self._aggregate = aggregate
         self._schema = schema
         self._partitions = partitions
         self._name = name
@@ -252,13 +251,13 @@ class Worker:
         raise AssertionError("without a checkpoint, no checkpoint is unusable")
 
     def _processor(self, partition: int) -> PartitionProcessor:
-        return PartitionProcessor(
-            self._aggregate,
+        return new_processor(
+            self._log,
+            self._states,
             self._schema,
             partition=partition,
             partitions=self._partitions,
-            commit_bytes_max=self._log.message_bytes_max,
-            cells=Cells(self._states, states_max=self._options.states_max, spill=SqliteSpill()),
+            states_max=self._options.states_max,
         )
 
     def _checkpoints_of(self, partition: int) -> Checkpoints:
@@ -466,6 +465,26 @@ class Worker:
         owned = self._owned.pop(partition, None)
         if owned is not None:
             owned.close()
+
+
+def new_processor(
+    log: Log,
+    states: StateCodec,
+    schema: AggregateSchema,
+    *,
+    partition: int,
+    partitions: int,
+    states_max: int = STATES_MAX,
+) -> PartitionProcessor:
+    """A partition before anything has happened on it. States beyond `states_max` go to a temporary file."""
+    return PartitionProcessor(
+        states.aggregate,
+        schema,
+        partition=partition,
+        partitions=partitions,
+        commit_bytes_max=log.message_bytes_max,
+        cells=Cells(states, states_max=states_max, spill=SqliteSpill()),
+    )
 
 
 def _head(message: Message) -> tuple[int, bytes, int]:
