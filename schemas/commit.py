@@ -574,26 +574,14 @@ class _Records:
 
     def type_at(self, payload: bytes, at: int) -> type[Any]:
         """The class of the record that begins here, without decoding it. Raises PartitionRefused if there is none."""
-        index, _ = read_long(payload, at)
-        if not 1 <= index <= len(self._by_index):
-            raise Undecodable(f"The type of a record is number {index}.")
-        parts = self._by_index[index - 1]
-        if isinstance(parts, str):
-            raise self._refusal(index, parts)
-        return parts[1].cls
+        return self._parts_at(payload, at)[1][1].cls
 
     def encode(self, value: Any) -> bytes:
         before, codec, after = self._by_class[type(value)]
         return before + codec.encode(value) + after
 
     def decode(self, payload: bytes, at: int, stream: io.BytesIO) -> tuple[Any, int]:
-        index, _ = read_long(payload, at)
-        if not 1 <= index <= len(self._by_index):
-            raise Undecodable(f"The type of a record is number {index}.")
-        parts = self._by_index[index - 1]
-        if isinstance(parts, str):
-            raise self._refusal(index, parts)
-        before, codec, after = parts
+        index, (before, codec, after) = self._parts_at(payload, at)
         if not payload.startswith(before, at):
             raise Undecodable(f"Another field than {self._names[index]} is set in a record of that type.")
         stream.seek(at + len(before))
@@ -605,6 +593,15 @@ class _Records:
         if not payload.startswith(after, end):
             raise Undecodable(f"Something stands behind the {self._names[index]} that does not belong to it.")
         return value, end + len(after)
+
+    def _parts_at(self, payload: bytes, at: int) -> tuple[int, tuple[bytes, RecordCodec, bytes]]:
+        index, _ = read_long(payload, at)
+        if not 1 <= index <= len(self._by_index):
+            raise Undecodable(f"The type of a record is number {index}.")
+        parts = self._by_index[index - 1]
+        if isinstance(parts, str):
+            raise self._refusal(index, parts)
+        return index, parts
 
     def _refusal(self, index: int, what: str) -> PartitionRefused:
         return PartitionRefused(
