@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import httpx
 
@@ -83,6 +84,31 @@ def data_folder() -> Iterator[Path]:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+class Startable(Protocol):
+    """A broker, or several, with data in a folder."""
+
+    def start(self) -> None:
+        """Start, and wait until it answers."""
+        ...
+
+    def stop(self) -> None:
+        """End it."""
+        ...
+
+
+S = TypeVar("S", bound=Startable)
+
+
+@contextlib.contextmanager
+def started(broker: S) -> Iterator[S]:
+    """It runs for as long as the block does."""
+    try:
+        broker.start()
+        yield broker
+    finally:
+        broker.stop()
 
 
 def _remove_unless_in_use(folder: Path) -> None:
@@ -229,17 +255,16 @@ def main() -> int:
         print(distribution())
         return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with contextlib.suppress(KeyboardInterrupt), kept_folder(given.keep) if given.keep else data_folder() as folder:
-        broker = Standalone(folder)
-        try:
-            broker.start()
-            settings = {"MAGNETAR_BROKER": broker.service_url, "MAGNETAR_BROKER_ADMIN": broker.admin_url}
-            if given.action == "run":
-                return run(given.command, settings)
-            print("export", *(f"{name}={value}" for name, value in settings.items()), flush=True)
-            signal.pause()
-        finally:
-            broker.stop()
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        kept_folder(given.keep) if given.keep else data_folder() as folder,
+        started(Standalone(folder)) as broker,
+    ):
+        settings = {"MAGNETAR_BROKER": broker.service_url, "MAGNETAR_BROKER_ADMIN": broker.admin_url}
+        if given.action == "run":
+            return run(given.command, settings)
+        print("export", *(f"{name}={value}" for name, value in settings.items()), flush=True)
+        signal.pause()
     return 0
 
 

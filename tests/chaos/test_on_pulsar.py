@@ -13,7 +13,7 @@ import pytest
 
 from tests.chaos.on_pulsar import PulsarRun
 from tests.chaos.processes import parts
-from tests.pulsar_rig import Standalone, data_folder
+from tests.pulsar_rig import Standalone, data_folder, started
 
 SEED = int(os.environ.get("MAGNETAR_CHAOS_SEED", secrets.randbelow(1 << 32)))
 LONG = "MAGNETAR_TEST_SOAK" in os.environ
@@ -25,13 +25,8 @@ pytestmark = [pytest.mark.broker, pytest.mark.soak]
 @pytest.fixture(scope="module")
 def broker() -> Iterator[Standalone]:
     """A broker that may be killed, and that notices within seconds that a worker is frozen."""
-    with data_folder() as folder:
-        standalone = Standalone(folder, {"keepAliveIntervalSeconds": "5"})
-        try:
-            standalone.start()
-            yield standalone
-        finally:
-            standalone.stop()
+    with data_folder() as folder, started(Standalone(folder, {"keepAliveIntervalSeconds": "5"})) as standalone:
+        yield standalone
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from magnetar.schemas.command_message import CommandCodec, CommandEnvelope
 from magnetar.schemas.commit import read_head
 
 from tests.chaos.processes import eventually
-from tests.pulsar_rig import Standalone, data_folder
+from tests.pulsar_rig import Standalone, data_folder, started
 from tests.unit.pipelines.purses import Pay, Purse
 
 ROUNDS, ROUNDS_MAX = 10, 60
@@ -33,13 +33,8 @@ pytestmark = [pytest.mark.broker, pytest.mark.soak]
 @pytest.fixture(scope="module")
 def broker() -> Iterator[Standalone]:
     """A broker."""
-    with data_folder() as folder:
-        standalone = Standalone(folder)
-        try:
-            standalone.start()
-            yield standalone
-        finally:
-            standalone.stop()
+    with data_folder() as folder, started(Standalone(folder)) as standalone:
+        yield standalone
 
 
 class Takeovers:

@@ -16,7 +16,7 @@ from examples.flights.pipeline import flights
 from tests.chaos.on_pulsar import Blow, PulsarRun, now_ms
 from tests.chaos.processes import eventually, parts
 from tests.pulsar_cluster import Cluster
-from tests.pulsar_rig import data_folder
+from tests.pulsar_rig import data_folder, started
 
 pytestmark = [pytest.mark.broker, pytest.mark.soak]
 
@@ -24,13 +24,8 @@ pytestmark = [pytest.mark.broker, pytest.mark.soak]
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     """The cluster."""
-    with data_folder() as folder:
-        cluster = Cluster(folder)
-        try:
-            cluster.start()
-            yield cluster
-        finally:
-            cluster.stop()
+    with data_folder() as folder, started(Cluster(folder)) as cluster:
+        yield cluster
 
 
 def quorums(log: PulsarLog, namespace: str) -> tuple[int, int, int]:

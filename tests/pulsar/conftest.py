@@ -10,7 +10,7 @@ from magnetar.pipelines.logs.pulsar import PulsarLog
 from magnetar.schemas import Topic, TopicKind
 
 from tests.contract.log_contract import SCHEMA
-from tests.pulsar_rig import Existing, Standalone, data_folder
+from tests.pulsar_rig import Existing, Standalone, data_folder, started
 
 
 @pytest.fixture(scope="session")
@@ -19,13 +19,8 @@ def broker() -> Iterator[Existing]:
     if "MAGNETAR_TEST_PULSAR_SERVICE_URL" in os.environ:
         yield Existing(os.environ["MAGNETAR_TEST_PULSAR_SERVICE_URL"], os.environ["MAGNETAR_TEST_PULSAR_ADMIN_URL"])
         return
-    with data_folder() as folder:
-        standalone = Standalone(folder)
-        try:
-            standalone.start()
-            yield standalone
-        finally:
-            standalone.stop()
+    with data_folder() as folder, started(Standalone(folder)) as standalone:
+        yield standalone
 
 
 @pytest.fixture

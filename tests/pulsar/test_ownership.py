@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.conftest import Shell
 from tests.pulsar.crew import PARTITIONS, Crew, say, send
-from tests.pulsar_rig import Existing, Standalone, data_folder
+from tests.pulsar_rig import Existing, Standalone, data_folder, started
 
 UNNOTICED_SECONDS = 50.0
 """With Pulsar's default settings, a frozen worker is noticed after 60 s, and its partitions wait for 56 s and more."""
@@ -17,13 +17,8 @@ UNNOTICED_SECONDS = 50.0
 @pytest.fixture(scope="module")
 def attentive() -> Iterator[Existing]:
     """A broker with the setting that `magnetar doctor` proposes."""
-    with data_folder() as folder:
-        broker = Standalone(folder, {"keepAliveIntervalSeconds": "4"})
-        try:
-            broker.start()
-            yield broker
-        finally:
-            broker.stop()
+    with data_folder() as folder, started(Standalone(folder, {"keepAliveIntervalSeconds": "4"})) as broker:
+        yield broker
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from magnetar.pipelines.settings import Settings, open_log
 from magnetar.schemas import AccessDenied, LogUnavailable, SettingsError, Topic, TopicKind
 
 from tests.contract.log_contract import DEADLINE_SECONDS, SCHEMA, WIDER, entries, numbers
-from tests.pulsar_rig import Existing, data_folder
+from tests.pulsar_rig import Existing, data_folder, started
 from tests.pulsar_secured import ADMIN, Authority, Secured
 
 SOON_SECONDS = 10.0
@@ -27,18 +27,13 @@ WORKER, MIRROR, CLIENT = "safe-thing-worker", "safe-mirror", "safe-client"
 @pytest.fixture(scope="module")
 def secured(broker: Existing) -> Iterator[Secured]:
     """A second Pulsar, with a context `safe` that an administrator has provisioned."""
-    with data_folder() as folder:
-        secured = Secured(folder)
-        try:
-            secured.start()
-            wanted = [WantedTopic(Topic("safe", "Thing", kind), 1, SCHEMA) for kind in TopicKind]
-            wanted.append(WantedTopic(Topic("safe", "Other", TopicKind.EVENTS), 1, SCHEMA))
-            with opened(secured, secured.token(ADMIN)) as log:
-                apply(log.plan(wanted, ROLES))
-                assert log.plan(wanted, ROLES) == []
-            yield secured
-        finally:
-            secured.stop()
+    with data_folder() as folder, started(Secured(folder)) as secured:
+        wanted = [WantedTopic(Topic("safe", "Thing", kind), 1, SCHEMA) for kind in TopicKind]
+        wanted.append(WantedTopic(Topic("safe", "Other", TopicKind.EVENTS), 1, SCHEMA))
+        with opened(secured, secured.token(ADMIN)) as log:
+            apply(log.plan(wanted, ROLES))
+            assert log.plan(wanted, ROLES) == []
+        yield secured
 
 
 @contextmanager
