@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import httpx
 import magnetar.schemas as leaves
@@ -14,6 +14,9 @@ from magnetar.schemas import MagnetarError, SettingsError
 from .pipeline import Pipeline
 from .targets import target_of
 from .wishes import Wish
+
+WISH_SECONDS_MAX: Final = 120.0
+"""So long a wish may take to be written down."""
 
 
 class TakesWishes(Protocol):
@@ -53,7 +56,7 @@ def send_wish(endpoint: Endpoint, pipeline: str, wish: Wish, names: Sequence[str
         f"{endpoint.url}control/generations",
         json={"wish": wish.value, "pipeline": pipeline, "names": list(names)},
         headers={"X-ClickHouse-Key": endpoint.token},
-        timeout=30.0,
+        timeout=WISH_SECONDS_MAX,
     )
     if response.status_code == httpx.codes.CONFLICT.value:
         said = response.json()

@@ -51,8 +51,9 @@ SWAP_LOOK_SECONDS: Final = 0.2
 OUTWAIT_SECONDS: Final = 30.0
 """How long a projector that starts waits for another process that has the engine open."""
 
-OPEN_SECONDS_MAX: Final = 20.0
-"""So long a wish waits for a projector that is just taking its leases."""
+FED_SECONDS_MAX: Final = 100.0
+"""So long a wish waits for a projector that is just taking its leases, or takes back one that it has lost: on a busy
+machine, half a second each. Less than whoever sent the wish waits for the answer."""
 
 
 class Projector:
@@ -278,14 +279,23 @@ class Projector:
 
     def _check_is_fed(self, table: Table) -> None:
         """What is not fed could never be swapped in. Raises StoreUnavailable."""
-        self._is_open.wait(OPEN_SECONDS_MAX)
-        missing = self._pipeline.partitions - len(self._live.numbers(table))
-        if missing:
+        until = self._clock.monotonic() + FED_SECONDS_MAX
+        while self._unfed(table) and self._is_going_to_be_fed(table) and self._clock.monotonic() < until:
+            self._clock.sleep(IDLE_SECONDS)
+        if unfed := self._unfed(table):
             raise StoreUnavailable(
-                f"Generation {table.generation} of {table.target} is not fed on {missing} of "
+                f"Generation {table.generation} of {table.target} is not fed on {unfed} of "
                 f"{self._pipeline.partitions} partitions, so that it is not up to date.",
                 cure="The projector's log says why. A rebuild fills new tables.",
             )
+
+    def _unfed(self, table: Table) -> int:
+        """On how many partitions nobody feeds the table just now."""
+        return self._pipeline.partitions - len(self._live.numbers(table))
+
+    def _is_going_to_be_fed(self, table: Table) -> bool:
+        """Whether this projector feeds the table, or is still about to: what is lost of it comes back."""
+        return table in self._live.tables or not self._is_open.is_set()
 
     def _look_after_generations(self) -> None:
         self._filler.check()

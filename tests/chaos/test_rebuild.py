@@ -137,7 +137,7 @@ def test_a_rebuild_that_is_killed_in_each_phase_shows_all_that_was_written_meanw
         stage.start_projector(f"--at={failpoint}:KILL")
         command = stage.command("--rollback")
         stage.eventually(lambda it=command: stage.projector.is_dead() or it.is_over(), f"it dies at {failpoint}")
-        assert stage.projector.is_dead(), command.result()
+        assert stage.projector.is_dead(), (command.result(), stage.projector.output)
         stage.start_projector()
         stage.carry_through(command)
         assert stage.generations().shown == shown
