@@ -20,7 +20,7 @@ from .projected_table import Source, refuse_outgrown
 from .range_loop import Lease, Range
 from .sql_views import check_fields, in_short, said_of
 from .store import Store
-from .tables import DEDUPLICATION_WINDOW_PER_PARTITION, ENVELOPE, event_records
+from .tables import ENVELOPE, event_records, table_settings
 from .values import absent, as_of_today, lacking
 from .views import EVENT_ENVELOPE
 
@@ -63,13 +63,12 @@ class IncrementalTable(LeasedTable):
     def prepare(self) -> None:
         """Create the table. Raises DeclarationError for a query that cannot be kept, or does not fit the class."""
         self._check()
-        window = DEDUPLICATION_WINDOW_PER_PARTITION * self._source.partitions
         order = ", ".join(quoted(key.name) for key in self.plan.keys) or "tuple()"
         lines = ",\n  ".join(f"{quoted(name)} {kind}" for name, kind in self._columns().items())
         self._store.command(
             f"CREATE TABLE IF NOT EXISTS {self.name} (\n  {lines}\n) ENGINE = AggregatingMergeTree "
-            f"PARTITION BY _partition ORDER BY ({order}) SETTINGS allow_nullable_key = 1, "
-            f"non_replicated_deduplication_window = {window} "
+            f"PARTITION BY _partition ORDER BY ({order}) "
+            f"SETTINGS allow_nullable_key = 1, {table_settings(self._source.partitions)} "
             f"COMMENT {literal(fingerprinted(said_of(self.projection), self.plan.fingerprint))}"
         )
         refuse_outgrown(self._store, self._source.schema.context, self.table, self.view, self.plan.fingerprint)

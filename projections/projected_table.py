@@ -25,7 +25,7 @@ from .progress import FINGERPRINT, fingerprinted
 from .range_loop import Lease, Range
 from .sql_views import said_of
 from .store import Store
-from .tables import DEDUPLICATION_WINDOW_PER_PARTITION
+from .tables import table_settings
 from .values import definition
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -136,11 +136,10 @@ class ProjectedTable(LeasedTable):
         fields = {field["name"]: definition(field) for field in self._contract.record["fields"]}
         columns = {**fields, **ENVELOPE, **self.hidden}
         lines = ",\n  ".join(f"{quoted(name)} {kind}" for name, kind in columns.items())
-        window = DEDUPLICATION_WINDOW_PER_PARTITION * self._source.partitions
         return (
             f"CREATE TABLE IF NOT EXISTS {self.name} (\n  {lines}\n) ENGINE = {self.engine} "
             f"PARTITION BY (_aggregate, _partition) ORDER BY ({self.order}) "
-            f"SETTINGS non_replicated_deduplication_window = {window}, share_nested_offsets = 0 "
+            f"SETTINGS {table_settings(self._source.partitions)} "
             f"COMMENT {literal(fingerprinted(said_of(self.projection), self.fingerprint))}"
         )
 

@@ -16,6 +16,10 @@ from .values import as_of_today, definition, is_empty, lacking, new_fields, reco
 DEDUPLICATION_WINDOW_PER_PARTITION: Final = 100
 """How many inserts per partition a table remembers the tokens of. A retry is always among the last two."""
 
+WIDE_PART_BYTES_MIN: Final = 128 * 1024 * 1024
+"""From this size on a part has files of its own for each column. At ClickHouse's 10 MiB a range of 50,000 commits made
+116 files, and creating them took a third of the mirror's time (docs/benchmarks.md)."""
+
 ENVELOPE: Final = {
     "partition": "UInt16 COMMENT 'of the event topic'",
     "number": "Int64 COMMENT 'of the commit within its partition, from 1'",
@@ -47,6 +51,15 @@ _COMMITS: Final = {
     "parked_sha256": "Nullable(String)",
     "resolves": "Nullable(UUID)",
 }
+
+
+def table_settings(partitions: int) -> str:
+    """The settings of a table that ranges are inserted into."""
+    # Without share_nested_offsets = 0 `Bought.tags` and `Bought.prices` would be of one Nested, of equal length.
+    return (
+        f"non_replicated_deduplication_window = {DEDUPLICATION_WINDOW_PER_PARTITION * partitions}, "
+        f"min_bytes_for_wide_part = {WIDE_PART_BYTES_MIN}, share_nested_offsets = 0"
+    )
 
 
 def shown_names(aggregate: str) -> tuple[str, str]:
@@ -122,13 +135,10 @@ class MirrorTables:
         return made
 
     def _table(self, name: str, columns: dict[str, str], order: str, comment: str) -> str:
-        window = DEDUPLICATION_WINDOW_PER_PARTITION * self._partitions
         lines = ",\n  ".join(f"{quoted(column)} {definition}" for column, definition in columns.items())
-        # Without share_nested_offsets = 0 `Bought.tags` and `Bought.prices` would be of one Nested, of equal length.
         return (
             f"CREATE TABLE IF NOT EXISTS {name} (\n  {lines}\n) ENGINE = MergeTree PARTITION BY partition "
-            f"ORDER BY ({order}) SETTINGS non_replicated_deduplication_window = {window}, share_nested_offsets = 0 "
-            f"COMMENT {literal(comment)}"
+            f"ORDER BY ({order}) SETTINGS {table_settings(self._partitions)} COMMENT {literal(comment)}"
         )
 
     # --- one range --------------------------------------------------------------------------------------------------
