@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
-from .state_codec import StateCodec
+from magnetar.schemas import PartitionRefused
 
-STATES_MAX: Final = 250_000
-"""How many states of one partition stay in memory by default: 50 to 100 MB of small ones (docs/benchmarks.md)."""
+from .budget import Allowance, Budget
+from .state_codec import StateCodec
 
 _SPILLED_AT_ONCE: Final = 1000
 _DUMPED_AT_ONCE: Final = 2000
@@ -55,14 +55,17 @@ class Spill(Protocol):
 class Cells:
     """Cells by aggregate id.
 
-    What was touched lately is *young*. When there are too many in memory, those that were not touched since the last
-    change of generations go to the spill. A cell that came from a checkpoint stays in its stored form until it is used.
+    What was touched lately is *young*. When there are too many in memory, of all that share the allowance, those that
+    were not touched since the last change of generations go to the spill. A cell that came from a checkpoint stays in
+    its stored form until it is used.
     """
 
-    def __init__(self, codec: StateCodec, *, states_max: int = STATES_MAX, spill: Spill | None = None) -> None:
+    def __init__(self, codec: StateCodec, *, allowance: Allowance | None = None, spill: Spill | None = None) -> None:
+        """Without a spill, all stay in memory."""
         self._codec = codec
-        self._states_max = states_max
+        self._allowance = Budget().states if allowance is None else allowance
         self._spill = spill
+        self._refusal: PartitionRefused | None = None
         self._young: dict[str, Cell] = {}
         self._old: dict[str, Cell] = {}
         self._stored: dict[str, tuple[int, bytes]] = {}
@@ -85,13 +88,33 @@ class Cells:
         self._young[id] = (version, state)
 
     def settle(self) -> None:
-        """Let the states go to disk that are too many; call it between chunks."""
+        """Let the states go to disk that are too many; call it between chunks.
+
+        They may be those of other cells with the same allowance, if there are more of them. Raises PartitionRefused if
+        one of these cells should have gone, now or before, and cannot be stored.
+        """
         if self._spill is None:
             return
-        while (excess := len(self._young) + len(self._old) + len(self._stored) - self._states_max) > 0:
-            if not self._old and not self._stored:
-                self._old, self._young = self._young, {}
-            self._spill.store(self._taken(min(excess, _SPILLED_AT_ONCE)))
+        self._allowance.settle(self)
+        if self._refusal is not None:
+            raise self._refusal
+
+    def held(self) -> int:
+        """How many states are in memory."""
+        return len(self._young) + len(self._old) + len(self._stored)
+
+    def give_up(self, count: int) -> None:
+        """Let so many states go to disk, or a thousand of them. One that cannot be stored stays."""
+        if self._spill is None:
+            return
+        if not self._old and not self._stored:
+            self._old, self._young = self._young, {}
+        taken = self._taken(min(count, _SPILLED_AT_ONCE))
+        try:
+            self._spill.store(taken)
+        except BaseException:  # a full disk: whoever goes on all the same must not find older states
+            self._stored.update((cell.id, (cell.version, cell.state)) for cell in taken)
+            raise
 
     def in_memory(self) -> Iterator[tuple[str, Cell]]:
         """Those that are decoded."""
@@ -100,6 +123,7 @@ class Cells:
 
     def close(self) -> None:
         """Throw everything away."""
+        self._allowance.leave(self)
         if self._spill is not None:
             self._spill.close()
 
@@ -150,5 +174,9 @@ class Cells:
             taken.append(StoredCell(id, *found))
         while self._old and len(taken) < count:
             id, cell = self._old.popitem()
-            taken.append(StoredCell(id, cell[0], self._codec.encode(cell[1])))
+            try:
+                taken.append(StoredCell(id, cell[0], self._codec.encode(cell[1])))
+            except PartitionRefused as refusal:  # this partition's fault, and it may be another that asks for room
+                self._young[id] = cell
+                self._refusal = refusal
         return taken

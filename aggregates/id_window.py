@@ -6,11 +6,10 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
+from .budget import Allowance, Budget
+
 WINDOW_MS: Final = 10 * 60 * 1000
 """How long after its making a command id may be published and still be told from a repeat."""
-
-IDS_MAX: Final = 1_000_000
-"""How many ids a partition remembers at most: about 27 MB. With more within the window, the window is shorter."""
 
 _SLICES_IN_WINDOW: Final = 60
 """Ids are forgotten by the slice of time in which they were made: 10 s of a window of 10 minutes."""
@@ -37,15 +36,15 @@ class IdWindow:
     """Remembers command ids with the number of their commit, measured in the log's publish times, never on a clock.
 
     Ids lie in slices by the time in their UUIDv7, and are forgotten by the slice: when it is older than twice the
-    window (a margin for publishers' clocks), or when there are more than `ids_max`. An id that was made before the end
-    of a forgotten slice could be a repeat that nobody remembers: it is *expired*, as is one that was published later
-    than the window after it was made. So no id is decided twice, however wrong clocks are and however late one
-    lands (docs/adr/0003).
+    window (a margin for publishers' clocks), or when the windows that share an allowance hold too many, and this one
+    the most. An id that was made before the end of a forgotten slice could be a repeat that nobody remembers: it is
+    *expired*, as is one that was published later than the window after it was made. So no id is decided twice, however
+    wrong clocks are and however late one lands (docs/adr/0003).
     """
 
-    def __init__(self, *, window_ms: int = WINDOW_MS, ids_max: int = IDS_MAX) -> None:
+    def __init__(self, *, window_ms: int = WINDOW_MS, allowance: Allowance | None = None) -> None:
         self._window_ms = window_ms
-        self._ids_max = ids_max
+        self._allowance = Budget().ids if allowance is None else allowance
         self._slice_ms = max(1, window_ms // _SLICES_IN_WINDOW)
         self._slices: dict[int, _Slice] = {}
         self._size = 0
@@ -85,19 +84,36 @@ class IdWindow:
         self._size += 1
         self._stamps.append(published_at_ms)
         self._since_look += 1
-        if self._since_look >= _STAMPS or self._size > self._ids_max:
+        if self._since_look >= _STAMPS:
             self._since_look = 0
-            self._forget()
+            self._forget_older(sorted(self._stamps)[len(self._stamps) // 2] - 2 * self._window_ms)
+            self._allowance.settle(self)
 
-    def _forget(self) -> None:
-        """Forget slices, the oldest first. The newest one stays, however large it is."""
-        oldest_ms = sorted(self._stamps)[len(self._stamps) // 2] - 2 * self._window_ms
+    def held(self) -> int:
+        """How many ids there are."""
+        return self._size
+
+    def give_up(self, count: int) -> None:
+        """Forget the oldest slices that hold so many. The newest one stays, however large it is."""
+        wanted = self._size - count
         for index in sorted(self._slices)[:-1]:
-            ends_ms = (index + 1) * self._slice_ms
-            if ends_ms > oldest_ms and self._size <= self._ids_max:
+            if self._size <= wanted:
                 return
-            self._size -= len(self._slices.pop(index))
-            self._forgotten_ms = ends_ms - 1
+            self._forget(index)
+
+    def close(self) -> None:
+        """Throw everything away."""
+        self._allowance.leave(self)
+
+    def _forget_older(self, oldest_ms: int) -> None:
+        for index in sorted(self._slices)[:-1]:
+            if (index + 1) * self._slice_ms > oldest_ms:
+                return
+            self._forget(index)
+
+    def _forget(self, index: int) -> None:
+        self._size -= len(self._slices.pop(index))
+        self._forgotten_ms = max(self._forgotten_ms, (index + 1) * self._slice_ms - 1)
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
@@ -121,6 +137,7 @@ class IdWindow:
                 found = self._slices[index] = _Slice()
             found.add(entry[:_ID_BYTES], entry[_ID_BYTES:])
             self._size += 1
+        self._allowance.settle(self)
 
 
 class FrozenIds:

@@ -147,8 +147,9 @@ class PartitionProcessor:
         self._cells.settle()
 
     def close(self) -> None:
-        """Throw the states away."""
+        """Throw the states and ids away."""
         self._cells.close()
+        self._ids.close()
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 
 from magnetar.aggregates import (
     Aggregate,
+    Budget,
     CheckpointUnusable,
     FoundRound,
     PartitionProcessor,
@@ -82,7 +83,12 @@ class CheckpointBuilder:
     def _build(self, partition: int, checkpoints: Checkpoints) -> Built:
         for found in (*checkpoints.find(), None):
             processor = new_processor(
-                self._log, self._states, self._schema, partition=partition, partitions=self._partitions
+                self._log,
+                self._states,
+                self._schema,
+                partition=partition,
+                partitions=self._partitions,
+                budget=Budget(),
             )
             try:
                 return self._build_from(found, partition, checkpoints, processor)

@@ -6,6 +6,8 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from magnetar.aggregates import Budget
+
 from .clock import Clock
 from .log import Log
 from .pipeline import Pipeline
@@ -30,9 +32,13 @@ def workers_of(
     failpoint: Callable[[str], None] | None = None,
     beat: Callable[[], None] = lambda: None,
 ) -> list[Worker]:
-    """A worker for each of these aggregates, or for all. Raises SettingsError for one that the pipeline has not."""
+    """A worker for each of these aggregates, or for all, on one budget of memory.
+
+    Raises SettingsError for one that the pipeline has not.
+    """
     for aggregate in aggregates:
         pipeline.schema_of(aggregate)
+    budget = Budget()
     return [
         Worker(
             log,
@@ -42,6 +48,7 @@ def workers_of(
             name=name,
             clock=clock,
             random=random.SystemRandom(),
+            budget=budget,
             failpoint=failpoint,
             beat=beat,
         )

@@ -9,14 +9,16 @@ import msgspec
 import structlog
 from magnetar.aggregates import (
     Aggregate,
+    Budget,
     Cells,
     CheckpointUnusable,
     Decision,
     FoundRound,
+    IdWindow,
     PartitionProcessor,
     StateCodec,
 )
-from magnetar.aggregates.cells import STATES_MAX
+from magnetar.aggregates.budget import IDS_MAX, STATES_MAX
 from magnetar.aggregates.raised import traceback_of
 from magnetar.schemas import (
     LogUnavailable,
@@ -84,7 +86,9 @@ class WorkerOptions(msgspec.Struct, frozen=True):
     """How many commits there are at least between the beginnings of two checkpoints of a partition. Recovery reads at
     most twice as many, or twice as many as there are aggregates; more often costs more writing."""
     states_max: int = STATES_MAX
-    """How many states of a partition stay in memory; the others go to a temporary file."""
+    """How many states stay in memory, of all partitions together; the others go to temporary files."""
+    ids_max: int = IDS_MAX
+    """How many command ids are remembered, of all partitions together; with more, the window is shorter."""
 
 
 class _Owned:
@@ -129,10 +133,12 @@ class Worker:
         clock: Clock,
         random: Random,
         options: WorkerOptions | None = None,
+        budget: Budget | None = None,
         failpoint: Callable[[str], None] | None = None,
         beat: Callable[[], None] = lambda: None,
     ) -> None:
-        """`beat` is called while a partition is recovered, which can take long."""
+        """`beat` is called while a partition is recovered, which can take long. Workers on one thread may share a
+        `budget`, which wins over the options."""
         self._log = log
         self._schema = schema
         self._partitions = partitions
@@ -140,6 +146,7 @@ class Worker:
         self._clock = clock
         self._random = random
         self._options = options or WorkerOptions()
+        self._budget = budget or Budget(states_max=self._options.states_max, ids_max=self._options.ids_max)
         self._failpoint = failpoint or (lambda _: None)
         self._beat = beat
         self._events = Topic(schema.context, schema.aggregate, TopicKind.EVENTS)
@@ -257,7 +264,7 @@ class Worker:
             self._schema,
             partition=partition,
             partitions=self._partitions,
-            states_max=self._options.states_max,
+            budget=self._budget,
         )
 
     def _checkpoints_of(self, partition: int) -> Checkpoints:
@@ -474,16 +481,17 @@ def new_processor(
     *,
     partition: int,
     partitions: int,
-    states_max: int = STATES_MAX,
+    budget: Budget,
 ) -> PartitionProcessor:
-    """A partition before anything has happened on it. States beyond `states_max` go to a temporary file."""
+    """A partition before anything has happened on it. States beyond the budget go to a temporary file."""
     return PartitionProcessor(
         states.aggregate,
         schema,
         partition=partition,
         partitions=partitions,
         commit_bytes_max=log.message_bytes_max,
-        cells=Cells(states, states_max=states_max, spill=SqliteSpill()),
+        ids=IdWindow(allowance=budget.ids),
+        cells=Cells(states, allowance=budget.states, spill=SqliteSpill()),
     )
 
 

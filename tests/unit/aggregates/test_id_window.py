@@ -3,6 +3,7 @@
 import random
 
 import pytest
+from magnetar.aggregates.budget import Allowance
 from magnetar.aggregates.id_window import IdWindow, packed
 from magnetar.schemas import uuid7
 
@@ -29,7 +30,7 @@ def deliveries(rng: random.Random) -> list[tuple[bytes, int]]:
 @pytest.mark.parametrize("seed", range(20))
 def test_no_id_is_decided_twice(seed: int) -> None:
     rng = random.Random(seed)
-    window = IdWindow(window_ms=WINDOW_MS, ids_max=rng.choice((500, 100_000)))
+    window = IdWindow(window_ms=WINDOW_MS, allowance=Allowance(rng.choice((500, 100_000))))
     decided: dict[bytes, int] = {}
     expired = 0
     for number, (id, published_ms) in enumerate(deliveries(rng), 1):
@@ -43,7 +44,7 @@ def test_no_id_is_decided_twice(seed: int) -> None:
             decided[id] = number
         window.remember(id, number, published_ms)
         if rng.random() < 0.002:  # a recovery from a checkpoint
-            frozen, window = window.freeze(), IdWindow(window_ms=WINDOW_MS, ids_max=100_000)
+            frozen, window = window.freeze(), IdWindow(window_ms=WINDOW_MS, allowance=Allowance(100_000))
             window.restore(frozen.forgotten_ms, frozen.stamps)
             for piece in frozen.pieces():
                 window.restore_ids(piece)

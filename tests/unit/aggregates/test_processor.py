@@ -6,6 +6,8 @@ from typing import Any, Self
 
 import pytest
 from magnetar.aggregates import Aggregate, Decision, IdWindow, PartitionProcessor, contract_of
+from magnetar.aggregates.budget import IDS_MAX, Allowance
+from magnetar.aggregates.id_window import WINDOW_MS
 from magnetar.schemas import Command, Event, MessageId, Rejection, partition_of, uuid7
 from magnetar.schemas.aggregate_schema import AggregateSchema
 from magnetar.schemas.command_message import DROP, RESOLVES, CommandCodec, CommandEnvelope
@@ -73,9 +75,22 @@ OWNER = b"o" * 16
 class Partition:
     """A processor with its log."""
 
-    def __init__(self, *, partition: int = 0, partitions: int = 1, bytes_max: int = 1_000_000, **ids: int) -> None:
+    def __init__(
+        self,
+        *,
+        partition: int = 0,
+        partitions: int = 1,
+        bytes_max: int = 1_000_000,
+        window_ms: int = WINDOW_MS,
+        ids_max: int = IDS_MAX,
+    ) -> None:
         self.processor = PartitionProcessor(
-            Counter, SCHEMA, partition=partition, partitions=partitions, commit_bytes_max=bytes_max, ids=IdWindow(**ids)
+            Counter,
+            SCHEMA,
+            partition=partition,
+            partitions=partitions,
+            commit_bytes_max=bytes_max,
+            ids=IdWindow(window_ms=window_ms, allowance=Allowance(ids_max)),
         )
         self.processor.begin(OWNER, INCARNATION)
         self.log: list[Commit] = []
