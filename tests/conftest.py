@@ -10,6 +10,9 @@ from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
+STARTING_PROCESSES = {"chaos", "cluster", "docs", "e2e", "pulsar"}
+"""The folders of tests that wait for other processes: on a busy machine one may come too late."""
+
 # Tests import `examples` and `tests` from the checkout, and magnetar from where it is installed. In front of sys.path
 # (where `python -m pytest` puts it) the checkout's `magnetar` folder, which lacks the rooms, would hide the wheel.
 sys.path[:] = [*(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT), str(ROOT)]
@@ -32,9 +35,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what needs a broker, keep it in one process, and leave it out if MAGNETAR_TEST_BROKER=none.
 
-    What is marked `soak` is left out unless MAGNETAR_TEST_SOAK is set.
+    What is marked `soak` is left out unless MAGNETAR_TEST_SOAK is set. What starts processes has a second try, and the
+    summary names it.
     """
     for item in items:
+        if STARTING_PROCESSES & set(item.path.relative_to(ROOT).parts):
+            item.add_marker(pytest.mark.flaky(reruns=1))
         if ROOT / "tests" / "pulsar" in item.path.parents:
             item.add_marker(pytest.mark.broker)
         if item.get_closest_marker("broker"):
@@ -46,3 +52,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if without:
         items[:] = [item for item in items if item not in without]
         config.hook.pytest_deselected(items=without)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say why a first try failed: otherwise only that there was a second one is told."""
+    for report in terminalreporter.getreports("rerun"):
+        terminalreporter.write_sep("_", f"first try of {report.nodeid}")
+        terminalreporter.write_line(report.longreprtext)
