@@ -1,24 +1,26 @@
-"""The test kit's front door: `from magnetar.testing import given, project`.
+"""The test kit's front door: `from magnetar.testing import given, project, replay`.
 
-`Embedded` is what `with accounts.embedded() as running` gives, for the annotation of a fixture. It is imported when it
-is used: tests of a brain need not wait for it.
+`Embedded` is what `with accounts.embedded() as running` gives, for the annotation of a fixture. It and `replay` are
+imported when they are used: tests of a brain need not wait for them.
 """
 
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
 from magnetar.aggregates import given
 from magnetar.projections.kit import project
 
 if TYPE_CHECKING:
     from magnetar.pipelines.embedded import Embedded
+    from magnetar.pipelines.recordings import replay
 
-__all__ = ["Embedded", "given", "project"]
+__all__ = ["Embedded", "given", "project", "replay"]
+
+_LATER: Final = {"Embedded": "magnetar.pipelines.embedded", "replay": "magnetar.pipelines.recordings"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import `Embedded`. Raises AttributeError for any other name."""
-    if name != "Embedded":
+    """Import `Embedded` or `replay`. Raises AttributeError for any other name."""
+    if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from magnetar.pipelines.embedded import Embedded
-
-    return Embedded
+    return getattr(import_module(_LATER[name]), name)

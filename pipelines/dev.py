@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import typer
 
 from .clock import Clock, SystemClock
+from .comparing import Comparing
 from .pipeline import Pipeline
 from .reload import Check, Reloader, source_files
 from .settings import EMBEDDED, Settings, open_log
@@ -84,6 +85,7 @@ def _run_parts(
     arguments = ["--data", str(settings.data)]
     supervisor = supervise(target, clock, arguments=arguments, say=display.say if display.is_live else None)
     reloader = Reloader(source_files(target), cli_arguments("check-again", target, *arguments), clock)
+    comparing = Comparing(cli_arguments("diff", target, *arguments))
     display.say(
         f"magnetar dev: pipeline {pipeline.name} with {', '.join(pipeline.aggregates)} on {pipeline.partitions} "
         f"partitions, data in {settings.data.resolve()}\nCtrl-C stops it; nothing is lost."
@@ -98,9 +100,14 @@ def _run_parts(
                 display.say(f"magnetar dev: the {' and the '.join(waiting)} cannot run so, and waits until you save.")
             if reload and (why_not := reloader.step()) is not None:
                 display.say(_reload(supervisor, why_not))
+                if not why_not:
+                    comparing.begin()
+            if (said := comparing.step()) is not None:
+                display.say(said)
             display.show(supervisor.parts)
             stopped.wait(0.2)
     finally:
+        comparing.close()
         reloader.close()
         supervisor.stop()
 

@@ -10,18 +10,13 @@ from functools import partial
 from typing import Any, Final
 
 import structlog
-from magnetar.projections import Fold, Sql
+from magnetar.projections import Sql
 from magnetar.projections.columns import quoted
 from magnetar.projections.engine_reader import QueryLimits
-from magnetar.projections.fold_table import FoldTable
 from magnetar.projections.freshness import MIRROR, freshness_view
 from magnetar.projections.generations import Generations, GenerationTable, Kind, Step
 from magnetar.projections.http_front import HttpFront
-from magnetar.projections.incremental_table import IncrementalTable
 from magnetar.projections.leased_table import ADMIN_DEFINITIONS, LeasedTable, Table
-from magnetar.projections.mirror import Mirror
-from magnetar.projections.projected_table import Source as AggregateSource
-from magnetar.projections.rows_table import RowsTable
 from magnetar.projections.sql_views import create_view
 from magnetar.projections.store import Store, embedded_dsn
 from magnetar.projections.views import RESERVED, views
@@ -38,7 +33,8 @@ from .rebuild import Filler, Furthest, catch_up, is_near
 from .rebuild_room import check_room
 from .runtime import closed_if_it_fails, collect_rarely, provision, wait_for_log
 from .settings import Settings, open_log
-from .targets import Target, projection_of, targets_of
+from .table_kinds import TableKinds
+from .targets import Target, targets_of
 from .wishes import Wish
 
 IDLE_SECONDS: Final = 0.05
@@ -80,6 +76,7 @@ class Projector:
         self._folder = settings.data.absolute() / "blocks"
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
+        self._kinds = TableKinds(pipeline, log, store, self._folder)
         self._steps = GenerationTable(store)
         self._targets = targets_of(pipeline)
         self._known: dict[str, Generations] = {}
@@ -142,37 +139,7 @@ class Projector:
             self._tables.pop(table, self._make(table)).drop()
 
     def _make(self, table: Table) -> LeasedTable:
-        if table.projection == MIRROR:
-            return self._mirror(table)
-        projection = projection_of(self._pipeline, table.projection)
-        kind: Any = RowsTable  # each takes projections of its kind, and nothing else differs
-        if issubclass(projection, Fold | Sql):
-            kind = FoldTable if issubclass(projection, Fold) else IncrementalTable
-        made: LeasedTable = kind(
-            self._store,
-            projection,
-            AggregateSource(
-                self._pipeline.schemas[table.aggregate], self._pipeline.partitions, self._schema_text(table.aggregate)
-            ),
-            generation=table.generation,
-            folder=self._folder,
-            failpoint=self._failpoint_of(table),
-        )
-        return made
-
-    def _mirror(self, table: Table) -> Mirror:
-        return Mirror(
-            self._store,
-            self._pipeline.schemas[table.aggregate],
-            partitions=self._pipeline.partitions,
-            generation=table.generation,
-            schema_text=self._schema_text(table.aggregate),
-            folder=self._folder,
-            failpoint=self._failpoint_of(table),
-        )
-
-    def _schema_text(self, aggregate: str) -> Callable[[int], str]:
-        return partial(self._source.log.schema, self._pipeline.topic(aggregate, TopicKind.EVENTS))
+        return self._kinds.make(table, failpoint=self._failpoint_of(table))
 
     def _failpoint_of(self, table: Table) -> Callable[[str], None]:
         return self._filling_failpoint if self._is_filling(table) else self._failpoint
@@ -201,14 +168,14 @@ class Projector:
                 self._tables[table].show()
         outgrown = [table.aggregate for table in shown if table not in self._tables]
         old = {event for aggregate in outgrown for event in self._pipeline.schemas[aggregate].events}
-        made = views([self._mirror(table).tables for table in shown])
+        made = views([self._kinds.mirror(table).tables for table in shown])
         for name, statement in made.items():
             if name not in old:
                 self._store.command(statement)
         self._store.command(freshness_view(self._pipeline.name, kept(self._pipeline), self._pipeline.partitions))
         if outgrown:
             return
-        names = {name for table in shown for name in self._mirror(table).tables.shown_names}
+        names = {name for table in shown for name in self._kinds.mirror(table).tables.shown_names}
         taken = {*made, *names, *RESERVED}
         for target in self._targets.values():
             if target.projection != MIRROR:

@@ -73,7 +73,12 @@ class Endpoint(NamedTuple):
 
 
 def query(folder: Path, sql: str, fmt: QueryFormat) -> bytes:
-    """Answer a query over a data folder.
+    """Answer a query over a data folder. Raises what `answer` raises."""
+    return answer(folder, sql, fmt.clickhouse_format)
+
+
+def answer(folder: Path, sql: str, clickhouse_format: str) -> bytes:
+    """Answer a query over a data folder, in one of ClickHouse's formats.
 
     Raises QueryRefused, with ClickHouse's own words, for a query that is wrong or would change something, and
     DataFolderError if there is nothing to query.
@@ -89,7 +94,7 @@ def query(folder: Path, sql: str, fmt: QueryFormat) -> bytes:
     deadline = time.monotonic() + STARTING_SECONDS
     while True:
         try:
-            return _answer(folder, sql, fmt.clickhouse_format)
+            return _answer(folder, sql, clickhouse_format)
         except DataFolderError:  # it is open elsewhere: in a process that starts, or for another query
             if time.monotonic() > deadline:
                 raise

@@ -112,13 +112,16 @@ class RangeLoop:
         *,
         nonce: str,
         range_commits_max: int = RANGE_COMMITS_MAX,
+        until: int | None = None,
         failpoint: Callable[[str], None] | None = None,
     ) -> None:
         """1. Takes the lease. 2. Stops older inserts. 3. Only then reads how far the table is, and 4. replays the last
-        range. Raises LeaseLost if another owner has come in between."""
+        range. With `until`, no commit with a higher number is inserted. Raises LeaseLost if another owner has come in
+        between."""
         self._store = store
         self._partition = partition
         self._range_commits_max = range_commits_max
+        self._until = until
         self._failpoint = failpoint or (lambda _: None)
         self._logger = structlog.get_logger("magnetar.projector").bind(partition=partition)
         self._lease = store.take_lease(partition, nonce)
@@ -140,6 +143,11 @@ class RangeLoop:
         """The number of the last commit in the table, 0 if there is none."""
         return self._rule.expected - 1
 
+    @property
+    def place(self) -> MessageId | None:
+        """The last message that was read: it may be one that does not count."""
+        return self._after
+
     def step(self, *, timeout_seconds: float = 0.0) -> int:
         """Insert the next range; returns how many commits it has, 0 if nothing came in time. Raises LeaseLost.
 
@@ -147,7 +155,10 @@ class RangeLoop:
         who asks for what he has written (projections/freshness.py) need not wait for somebody else to write.
         """
         after, owner, first = self._after, self._rule.owner, self._rule.expected
-        schema, payloads = self._collect(self._range_commits_max, timeout_seconds)
+        room = self._range_commits_max
+        if self._until is not None and (room := min(room, self._until - self.number)) <= 0:
+            return 0
+        schema, payloads = self._collect(room, timeout_seconds)
         if payloads:
             found = Range(first, first + len(payloads) - 1, after, owner)
             self._store.write_pending(self._partition, self._lease, found)

@@ -15,6 +15,7 @@ from magnetar.schemas import MagnetarError, SettingsError
 from . import (
     checkpoint,
     copying,
+    diffing,
     explaining,
     helm,
     interrupts,
@@ -51,6 +52,7 @@ for command in (
     looking.status,
     looking.history,
     parked.parked,
+    diffing.diff,
     rebuilding.rebuild,
     checkpoint.checkpoint,
     copying.copy,

@@ -30,6 +30,8 @@ def test_what_is_saved_runs(shop: Shell) -> None:
     save(shop, lambda text: text.replace("return Bought(sku, pieces)", "return Bought(sku, pieces * 10)"))
     shop.eventually(lambda: "magnetar dev: reloaded" in log(shop), "it is reloaded")
     assert "accepted: Bought(sku='tea', pieces=20)  (version 2" in buy(shop, 2)
+    shop.eventually(lambda: "something else of what is recorded" in log(shop), "what that does to history is said")
+    assert "Bought(sku='tea', pieces=10)" in log(shop)
 
 
 def test_what_does_not_import_is_named_and_the_old_parts_go_on(shop: Shell) -> None:

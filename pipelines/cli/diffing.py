@@ -1,0 +1,183 @@
+"""`diff`: what a change of the code does to history."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+from magnetar.schemas import SettingsError
+
+from . import completing
+from .shared import AsJson, Data, Target, opened, print_json, print_table
+
+if TYPE_CHECKING:
+    from ..diffing import Difference, TableDifference, Wanted
+    from ..log import Log
+    from ..pipeline import Pipeline
+    from ..replaying import Replayed
+
+EXIT_DIFFERENT: Final = 1
+
+
+def diff(
+    target: Target,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...",
+            help="These only: an aggregate, or a projection that is a table.",
+            show_default=False,
+            autocompletion=completing.tables,
+        ),
+    ] = None,
+    changed: Annotated[
+        bool, typer.Option("--changed", help="Of the projections, those whose declaration has changed.")
+    ] = False,
+    sample: Annotated[
+        int | None,
+        typer.Option(min=1, help="The first so many commits of each aggregate only.", show_default=False),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=0, help="So many examples of each kind.")] = 3,
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            "--record", help="Write the history to this file for tests, and compare nothing.", show_default=False
+        ),
+    ] = None,
+    data: Data = None,
+    json: AsJson = False,
+) -> None:
+    """Replay what is recorded under the code as it is now, and say what comes out otherwise. Changes nothing.
+
+    Which commands would be decided differently, which events do not fold any more, and which rows of which tables would
+    be others. A command is decided on the events that were recorded before it. Exit code 0: all the same; 1: something
+    differs. Works whether the pipeline runs or not.
+
+    **Examples:**
+
+    `magnetar diff shop.pipeline`
+
+    `magnetar diff shop.pipeline Order BestSellers --limit 10`
+
+    `magnetar diff shop.pipeline --sample 10000 --json`
+
+    `magnetar diff shop.pipeline --record tests/history.jsonl --sample 500`
+    """
+    import msgspec
+
+    from ..clock import SystemClock
+    from ..diffing import Wanted
+    from ..diffing import diff as compared
+
+    if limit > 1000:
+        raise SettingsError(f"{limit} examples are too many to look at.", cure="Take 1000 at most.")
+    wanted = Wanted(names=names or (), only_changed=changed, sample=sample, examples=limit)
+    pipeline, settings, log = opened(target, data)
+    try:
+        if record is not None:
+            _record(pipeline, log, wanted, record)
+            return
+        found = compared(pipeline, log, settings.data, SystemClock(), wanted)
+    finally:
+        log.close()
+    if json:
+        print_json({**msgspec.to_builtins(found), "same": found.is_same})
+    else:
+        say(found, target)
+    if not found.is_same:
+        raise typer.Exit(EXIT_DIFFERENT)
+
+
+def _record(pipeline: Pipeline, log: Log, wanted: Wanted, file: Path) -> None:
+    from ..diffing import aggregates_of, commits_max_of
+    from ..recordings import record
+
+    aggregates, commits_max = aggregates_of(pipeline, wanted), commits_max_of(pipeline, wanted)
+    count = record(pipeline, log, file, aggregates=aggregates, commits_max=commits_max)
+    typer.echo(f"{file}: {count:,} commits, with the fields of their commands and events.")
+
+
+def say(found: Difference, target: str) -> None:
+    """Print it for people."""
+    if found.sample is not None:
+        typer.echo(f"A sample: of each aggregate, the first {found.sample:,} commits.\n")
+    for aggregate in found.aggregates:
+        _say_aggregate(aggregate)
+    for table in found.tables:
+        _say_table(table)
+    if found.is_same:
+        typer.echo("Nothing differs.")
+    elif (swap := _swap(found.tables, target)) is not None:
+        typer.echo(f"{swap}\nfills new tables beside those that are shown, and shows them; --rollback goes back.")
+
+
+def _say_aggregate(found: Replayed) -> None:
+    left_out = "".join(f"; {count:,} not asked: {why}" for why, count in found.not_asked.items())
+    typer.echo(f"{found.aggregate}: {found.asked:,} commands decided once more, of {found.commits:,} commits{left_out}")
+    if found.otherwise:
+        counts = [(each.recorded, each.now, each.commands) for each in found.otherwise]
+        print_table(("recorded", "now", "commands"), counts)
+        typer.echo()
+        print_table(("id", "version", "command", "recorded", "now"), _decided(found))
+    if found.not_folding:
+        rows = [(each.event or "?", each.error, each.aggregates, _where(each.examples)) for each in found.not_folding]
+        print_table(("event that does not fold", "error", "aggregates", "for example"), rows)
+    typer.echo()
+
+
+def _decided(found: Replayed) -> Iterator[tuple[object, ...]]:
+    for kind in found.otherwise:
+        for each in kind.examples:
+            yield each.aggregate_id, each.version, each.command, each.recorded, each.now
+
+
+def _where(examples: Sequence[Any]) -> str:
+    return ", ".join(f"{each.aggregate_id} at {each.version}" for each in examples)
+
+
+def _say_table(found: TableDifference) -> None:
+    if found.left_out:
+        typer.echo(f"{found.projection}: not compared: {found.left_out}.\n")
+        return
+    if found.is_new:
+        typer.echo(f"{found.projection}: has no table yet; it would have {found.after:,} rows.\n")
+        return
+    columns = [f"column {name} is new" for name in found.columns_added]
+    columns += [f"column {name} is gone" for name in found.columns_removed]
+    late = [f"{found.not_compared:,} changed meanwhile and were not compared"] if found.not_compared else []
+    inexact = [] if found.is_exact else ["it is written to meanwhile: the newest events may make the difference"]
+    counts = f"{found.added:,} added, {found.removed:,} removed, {found.changed:,} changed"
+    typer.echo(
+        "; ".join([f"{found.projection}: {found.before:,} → {found.after:,}: {counts}", *columns, *late, *inexact])
+    )
+    for refused in found.refused:
+        typer.echo(f"  {refused.what}")
+    if found.examples:
+        print_table(("", "shown now", "by this code"), [_side_by_side(each) for each in found.examples])
+    if not found.is_same and not found.has_changed:
+        typer.echo(f"Its declaration is the same: raise `revision` of {found.projection}, so that this is noticed.")
+    typer.echo()
+
+
+def _side_by_side(example: dict[str, Any]) -> tuple[str, str, str]:
+    before, after = example["before"], example["after"]
+    if len(before) == len(after) == 1:
+        names = [name for name in {**before[0], **after[0]} if before[0].get(name) != after[0].get(name)]
+        before, after = ([{name: row[0][name] for name in names if name in row[0]}] for row in (before, after))
+    identity = " ".join(value for name, value in example["identity"].items() if name != "_aggregate")
+    return identity, _rows(before), _rows(after)
+
+
+def _rows(rows: Sequence[dict[str, Any]]) -> str:
+    return "\n".join(", ".join(f"{name} {value!r}" for name, value in row.items()) for row in rows) or "—"
+
+
+def _swap(tables: Sequence[TableDifference], target: str) -> str | None:
+    """The command that shows what this code makes."""
+    differing = [table for table in tables if not table.is_same and not table.is_new and not table.refused]
+    if not differing:
+        return None
+    is_known = all(table.has_changed for table in differing)
+    return f"magnetar rebuild {target} " + ("--changed" if is_known else " ".join(t.projection for t in differing))

@@ -1,0 +1,74 @@
+"""What a save does to history: `magnetar diff` behind `magnetar dev`, of a sample first and then of all."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from typing import Final
+
+SAMPLE_COMMITS: Final = 2_000
+"""So many of each aggregate are replayed at once: less than a second of Python."""
+
+_SAME, _DIFFERENT = 0, 1
+
+
+class Comparing:
+    """One comparison at a time, as a process of its own: the next save ends it, and begins another one."""
+
+    def __init__(self, diff: Sequence[str]) -> None:
+        """`diff` is the command and its arguments."""
+        self._diff = list(diff)
+        self._waiting: list[list[str]] = []
+        self._process: subprocess.Popen[str] | None = None
+        self._printed = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open until `close`; a pipe could fill up
+
+    def begin(self) -> None:
+        """Compare what is saved now."""
+        self._end()
+        self._waiting = [[*self._diff, "--sample", str(SAMPLE_COMMITS)], self._diff]
+        self._start()
+
+    def step(self) -> str | None:
+        """What there is to say, if anything; call it a few times a second.
+
+        Of the sample, only differences: the answer for all comes right behind it.
+        """
+        if self._process is None or (code := self._process.poll()) is None:
+            return None
+        self._printed.seek(0)
+        said, is_last = self._printed.read().strip(), not self._waiting
+        self._end()
+        self._start()
+        if code == _DIFFERENT:
+            of = "what" if is_last else "a sample of what"
+            return f"magnetar dev: this save makes something else of {of} is recorded.\n{said}"
+        if code == _SAME and is_last:
+            return "magnetar dev: this save makes the same of what is recorded."
+        return None
+
+    def close(self) -> None:
+        """End it."""
+        self._waiting = []
+        self._end()
+        self._printed.close()
+
+    def _start(self) -> None:
+        if not self._waiting:
+            return
+        self._printed.seek(0)
+        self._printed.truncate()
+        self._process = subprocess.Popen(
+            self._waiting.pop(0),
+            stdin=subprocess.DEVNULL,
+            stdout=self._printed,
+            stderr=subprocess.DEVNULL,
+            process_group=0,  # Ctrl-C is not for it
+            text=True,
+        )
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None

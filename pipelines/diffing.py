@@ -1,0 +1,198 @@
+"""What a change of the code does to history: commands decided otherwise, events that do not fold, rows that differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from magnetar.projections import Sql
+from magnetar.projections.freshness import MIRROR
+from magnetar.projections.row_difference import RowDifference, Side, compare
+from magnetar.projections.snapshot import counted, filled_query, identity_of
+from magnetar.projections.store import Store
+
+from .clock import Clock
+from .live_tables import LiveTables, Snapshot
+from .log import Log
+from .pipeline import Pipeline
+from .replaying import EXAMPLES, Replayed, replay
+from .scratch import Filled, Scratch, scratch_folder
+from .targets import Target, projection_of, target_of, targets_of
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """An event that a projection raised on: what of its partition stands behind it was not compared."""
+
+    what: str
+    aggregate: str
+    partition: int
+
+
+class TableDifference(msgspec.Struct):
+    """How the rows of a projection's table differ from those that the code as it is now makes of the same events."""
+
+    projection: str
+    has_changed: bool
+    """Whether `magnetar rebuild --changed` takes it."""
+    is_new: bool = False
+    """Whether there is no table of it yet."""
+    columns_added: list[str] = []
+    columns_removed: list[str] = []
+    before: int = 0
+    after: int = 0
+    added: int = 0
+    removed: int = 0
+    changed: int = 0
+    not_compared: int = 0
+    """How many have changed in the live table meanwhile."""
+    is_exact: bool = True
+    """Whether both sides are as of the same commit: of an Sql that is written to all the time, they need not be."""
+    examples: list[dict[str, Any]] = []
+    refused: list[Refused] = []
+    left_out: str = ""
+    """Why it was not compared, if it was not."""
+
+    @property
+    def is_same(self) -> bool:
+        """Whether nothing differs."""
+        return not (
+            self.is_new
+            or self.columns_added
+            or self.columns_removed
+            or self.added
+            or self.removed
+            or self.changed
+            or self.refused
+        )
+
+
+class Difference(msgspec.Struct):
+    """All of it."""
+
+    pipeline: str
+    aggregates: list[Replayed]
+    tables: list[TableDifference]
+    sample: int | None = None
+    """How many commits of each aggregate were replayed at most; None for all."""
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the code as it is now makes the same of what is recorded."""
+        return all(each.is_same for each in self.aggregates) and all(each.is_same for each in self.tables)
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be compared."""
+
+    names: Sequence[str] = ()
+    """Aggregates, whose commands are decided once more, and projections; none of them is all."""
+    only_changed: bool = False
+    """Of the projections, those whose declaration has changed."""
+    sample: int | None = None
+    """The first so many commits of each aggregate, spread over its partitions; None for all."""
+    examples: int = EXAMPLES
+
+
+def diff(pipeline: Pipeline, log: Log, data: Path, clock: Clock, wanted: Wanted) -> Difference:
+    """Replay what is recorded under the code as it is now. Nothing is written to the log or to the tables.
+
+    1. Decides the commands of each aggregate once more. 2. Copies the rows that are shown. 3. Fills tables of the same
+    projections from the log, up to the same commits, in an engine in a temporary folder; this process opens it. 4. Has
+    that compare the rows.
+    """
+    tables = [target for target in _targets(pipeline, wanted) if target.projection != MIRROR]
+    commits_max = commits_max_of(pipeline, wanted)
+    replayed = [
+        replay(pipeline, log, name, commits_max=commits_max, examples=wanted.examples)
+        for name in aggregates_of(pipeline, wanted)
+    ]
+    found = _tables(pipeline, log, data, clock, wanted, tables, commits_max) if tables else []
+    return Difference(pipeline.name, replayed, found, wanted.sample)
+
+
+def _targets(pipeline: Pipeline, wanted: Wanted) -> list[Target]:
+    return [target_of(pipeline, name) for name in wanted.names] or list(targets_of(pipeline).values())
+
+
+def aggregates_of(pipeline: Pipeline, wanted: Wanted) -> list[str]:
+    """Those whose commands are meant. Raises SettingsError for a name that means nothing here."""
+    return [target.name for target in _targets(pipeline, wanted) if target.projection == MIRROR]
+
+
+def commits_max_of(pipeline: Pipeline, wanted: Wanted) -> int | None:
+    """How many commits of each partition are meant."""
+    return None if wanted.sample is None else -(-wanted.sample // pipeline.partitions)
+
+
+def _tables(
+    pipeline: Pipeline,
+    log: Log,
+    data: Path,
+    clock: Clock,
+    wanted: Wanted,
+    targets: Sequence[Target],
+    commits_max: int | None,
+) -> list[TableDifference]:
+    with scratch_folder() as folder:
+        # All of them before the scratch engine is opened: where nobody runs, this process opens the data folder's.
+        live = LiveTables(pipeline, data, commits_max=commits_max)
+        taken = [
+            (target, live.snapshot(target, folder / f"{target.name}.native"))
+            for target in targets
+            if commits_max is None or not issubclass(projection_of(pipeline, target.projection), Sql)
+        ]
+        scratch = Scratch(pipeline, log, clock, folder)
+        try:
+            found = [
+                _difference(scratch, target, projection_of(pipeline, target.projection), snapshot, wanted.examples)
+                for target, snapshot in taken
+                if snapshot.has_changed or not wanted.only_changed
+            ]
+        finally:
+            scratch.close()
+    sampled = [target for target in targets if target not in [each for each, _ in taken]]
+    return found + [TableDifference(target.name, False, left_out=_SUMS) for target in sampled]
+
+
+_SUMS = "an incremental Sql sums the whole log up: it is compared without --sample only"
+
+
+def _difference(
+    scratch: Scratch, target: Target, projection: type[Any], snapshot: Snapshot, examples: int
+) -> TableDifference:
+    filled = scratch.fill(projection, target.aggregates, snapshot.until)
+    found = TableDifference(target.name, snapshot.has_changed, is_exact=snapshot.is_exact)
+    found.refused = [
+        Refused(error.what, aggregate, partition) for (aggregate, partition), error in filled.refused.items()
+    ]
+    after = _side(scratch.store, projection, filled)
+    if snapshot.side is None:
+        found.is_new = True
+        ((found.after,),) = scratch.store.query(counted(after.query))
+        found.added = found.after
+        return found
+    before = snapshot.side
+    found.columns_added = [name for name in after.columns if name not in before.columns]
+    found.columns_removed = [name for name in before.columns if name not in after.columns]
+    if filled.refused:
+        return found
+    is_sum = issubclass(projection, Sql)
+    rows = compare(scratch.store, before, after, identity_of(projection), are_floats_summed=is_sum, examples=examples)
+    return _with_rows(found, rows)
+
+
+def _with_rows(found: TableDifference, rows: RowDifference) -> TableDifference:
+    found.before, found.after = rows.before, rows.after
+    found.added, found.removed, found.changed = rows.added, rows.removed, rows.changed
+    found.not_compared = rows.late
+    found.examples = [each._asdict() for each in rows.examples]
+    return found
+
+
+def _side(store: Store, projection: type[Any], filled: Filled) -> Side:
+    """The rows of the new code's table, and the projection's own columns as it has them."""
+    own, query = set(projection.__struct_fields__), filled_query(projection, filled.name)
+    columns = {row[0]: row[1] for row in store.query(f"DESCRIBE TABLE ({query})") if row[0] in own}
+    return Side(query, columns)

@@ -1,0 +1,113 @@
+"""Scratch tables: projections under some code, filled from the log, in an engine of their own that is thrown away."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from magnetar.projections.columns import quoted
+from magnetar.projections.declarations import view_name
+from magnetar.projections.leased_table import ADMIN_DEFINITIONS, LeasedTable, Table
+from magnetar.projections.range_loop import RangeLoop
+from magnetar.projections.snapshot import Until
+from magnetar.projections.store import Store, embedded_dsn
+from magnetar.schemas import LogUnavailable, MagnetarError, PartitionRefused, wire_name
+
+from .clock import Clock
+from .feeding import THREADS, Source
+from .log import Log
+from .pipeline import Pipeline
+from .rebuild import RANGE_COMMITS_MAX
+from .table_kinds import TableKinds
+
+_NONCE: Final = "scratch"
+_GAP_SECONDS: Final = 10.0
+
+
+class Filled:
+    """A scratch table, with what of the log could not be taken in."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        """As SQL has it."""
+        self.refused: dict[tuple[str, int], PartitionRefused] = {}
+        """By aggregate and partition, why its rows are not whole: the projection raised."""
+
+
+class Scratch:
+    """An engine in a temporary folder. This process must have no other one open meanwhile."""
+
+    def __init__(self, pipeline: Pipeline, log: Log, clock: Clock, folder: Path) -> None:
+        self._pipeline = pipeline
+        self._source = Source(pipeline, log, clock, threading.Lock())
+        self.folder = folder
+        self.store = Store(embedded_dsn(folder))
+        (folder / "blocks").mkdir()
+        self._kinds = TableKinds(pipeline, log, self.store, folder / "blocks")
+        for statement in (*ADMIN_DEFINITIONS, f"CREATE DATABASE IF NOT EXISTS {quoted(pipeline.name)}"):
+            self.store.command(statement)
+
+    def fill(self, projection: type[Any], aggregates: tuple[str, ...], until: Until, *, generation: int = 1) -> Filled:
+        """Make the table of a projection, and fill it from the log up to there, by the range loop.
+
+        Raises what the log or ClickHouse raises; what the projection itself raises is in the answer.
+        """
+        tables = [Table(wire_name(projection), aggregate, generation) for aggregate in aggregates]
+        made = [self._kinds.make(table, projection=projection) for table in tables]
+        for each in made:
+            each.prepare()
+        view = view_name(projection)
+        filled = Filled(f"{quoted(self._pipeline.name)}.{quoted(f'{view}__g{generation}')}")
+        parts = [(each, partition) for each in made for partition in range(self._pipeline.partitions)]
+        with ThreadPoolExecutor(THREADS, thread_name_prefix="magnetar-scratch") as threads:
+            for error in threads.map(lambda part: self._fill_part(part[0], part[1], until, filled), parts):
+                if error is not None:
+                    raise error
+        return filled
+
+    def _fill_part(self, table: LeasedTable, partition: int, until: Until, filled: Filled) -> MagnetarError | None:
+        aggregate = table.table.aggregate
+        goal = until.get((aggregate, partition), 0)
+        if not goal:
+            return None
+        try:
+            loop = RangeLoop(
+                table,
+                partition,
+                lambda after: self._source.open(aggregate, partition, after),
+                nonce=_NONCE,
+                range_commits_max=min(RANGE_COMMITS_MAX, table.range_commits_max),
+                until=goal,
+            )
+            try:
+                while loop.number < goal:
+                    place = loop.place
+                    if not loop.step(timeout_seconds=_GAP_SECONDS) and loop.place == place:
+                        raise LogUnavailable(
+                            f"The tables have commit {goal} of {aggregate} partition {partition}, and the log gives "
+                            f"none behind {loop.number}.",
+                            cure="Was the log put back to an older copy than the tables? Restore both from one copy.",
+                        )
+            finally:
+                loop.close()
+        except PartitionRefused as error:
+            filled.refused[aggregate, partition] = error
+        except MagnetarError as error:
+            return error
+        return None
+
+    def close(self) -> None:
+        """Close the engine."""
+        self.store.close()
+
+
+@contextmanager
+def scratch_folder() -> Generator[Path]:
+    """A folder for it, which is removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="magnetar-scratch-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)

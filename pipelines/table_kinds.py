@@ -1,0 +1,70 @@
+"""From what is to be kept to the table that keeps it: the one place that knows all kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from magnetar.projections import Fold, Sql
+from magnetar.projections.fold_table import FoldTable
+from magnetar.projections.freshness import MIRROR
+from magnetar.projections.incremental_table import IncrementalTable
+from magnetar.projections.leased_table import LeasedTable, Table
+from magnetar.projections.mirror import Mirror
+from magnetar.projections.projected_table import Source
+from magnetar.projections.rows_table import RowsTable
+from magnetar.projections.store import Store
+from magnetar.schemas import TopicKind
+
+from .log import Log
+from .pipeline import Pipeline
+from .targets import projection_of
+
+
+class TableKinds:
+    """Makes the tables of a pipeline in a store; `folder` takes the blocks that are inserted."""
+
+    def __init__(self, pipeline: Pipeline, log: Log, store: Store, folder: Path) -> None:
+        self._pipeline, self._log, self._store, self._folder = pipeline, log, store, folder
+
+    def make(
+        self,
+        table: Table,
+        *,
+        projection: type[Any] | None = None,
+        failpoint: Callable[[str], None] | None = None,
+    ) -> LeasedTable:
+        """The table of a mirror, or of a projection: that of its name, or another class in its place."""
+        if table.projection == MIRROR:
+            return self.mirror(table, failpoint=failpoint)
+        projection = projection or projection_of(self._pipeline, table.projection)
+        kind: Any = RowsTable  # each takes projections of its kind, and nothing else differs
+        if issubclass(projection, Fold | Sql):
+            kind = FoldTable if issubclass(projection, Fold) else IncrementalTable
+        schema, text = self._pipeline.schemas[table.aggregate], self._schema_text(table.aggregate)
+        made: LeasedTable = kind(
+            self._store,
+            projection,
+            Source(schema, self._pipeline.partitions, text),
+            generation=table.generation,
+            folder=self._folder,
+            failpoint=failpoint,
+        )
+        return made
+
+    def mirror(self, table: Table, *, failpoint: Callable[[str], None] | None = None) -> Mirror:
+        """The mirror of an aggregate."""
+        return Mirror(
+            self._store,
+            self._pipeline.schemas[table.aggregate],
+            partitions=self._pipeline.partitions,
+            generation=table.generation,
+            schema_text=self._schema_text(table.aggregate),
+            folder=self._folder,
+            failpoint=failpoint,
+        )
+
+    def _schema_text(self, aggregate: str) -> Callable[[int], str]:
+        return partial(self._log.schema, self._pipeline.topic(aggregate, TopicKind.EVENTS))
