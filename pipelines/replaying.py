@@ -114,7 +114,7 @@ class _Recording:
 
     def read(self, commits_max: int | None) -> Iterator[Recorded]:
         for message, number in islice(log_of(self._log, self._topic, self._partition), commits_max):
-            position = Position.of(self._pipeline.name, self._aggregate, self._partition, number)
+            position = str(Position.of(self._pipeline.name, self._aggregate, self._partition, number))
             try:
                 commit = self._commits.of(message.schema).decode(message.payload)
             except (PartitionRefused, Undecodable) as error:
