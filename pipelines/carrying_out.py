@@ -11,7 +11,7 @@ import structlog
 from magnetar.projections.progress import Ask
 from magnetar.projections.query import Endpoint, ask_endpoint, read_endpoint
 from magnetar.projections.supervised import is_supervised
-from magnetar.schemas import DataFolderError, MagnetarError, QueryRefused, StoreUnavailable
+from magnetar.schemas import DataFolderError, MagnetarError, QueryRefused, SettingsError, StoreUnavailable
 
 from .clock import Clock
 from .control import send_wish
@@ -98,7 +98,9 @@ class CarryingOut:
         """Through the one that runs; returns whether it is done."""
         try:
             if not self._is_written:
-                send_wish(endpoint, self._pipeline.name, self._wish, self._names)
+                other = send_wish(endpoint, self._pipeline, self._wish, self._names)
+                if other:
+                    return self._is_to_be_loaded(other)
                 self._is_written = True
             done = self._look(asking(endpoint))
         except httpx.TransportError:  # its process is gone, or as good as gone
@@ -109,6 +111,16 @@ class CarryingOut:
             return False
         self._answered_at, self._had_answer = self._clock.monotonic(), True
         return done
+
+    def _is_to_be_loaded(self, other: Sequence[str]) -> bool:
+        """Wait for the projector that runs to load the code that is here: `magnetar dev` does so behind each save."""
+        if self._clock.monotonic() - self._answered_at > GIVE_UP_SECONDS:
+            raise SettingsError(
+                f"The projector that runs has other code of {', '.join(other)} than the module that was read here.",
+                cure="Start it with the same code first. `magnetar dev` does so behind each save, unless the module "
+                "cannot be used: it says so then.",
+            )
+        return False
 
     def _inside(self, stopped: Callable[[], bool]) -> bool:
         """In this process, which feeds the live tables and answers queries meanwhile; returns whether it is done."""

@@ -249,6 +249,13 @@ class Projector:
         until = self._clock.monotonic() + FED_SECONDS_MAX
         while self._unfed(table) and self._is_going_to_be_fed(table) and self._clock.monotonic() < until:
             self._clock.sleep(IDLE_SECONDS)
+        if not self._is_going_to_be_fed(table):
+            raise StoreUnavailable(
+                f"Generation {table.generation} of {table.target} was filled by other code, and is not fed by this "
+                "one, so that it is not up to date.",
+                cure="Run the code that filled it, and repeat this: it catches up first. Or rebuild: new tables are "
+                "filled then.",
+            )
         if unfed := self._unfed(table):
             raise StoreUnavailable(
                 f"Generation {table.generation} of {table.target} is not fed on {unfed} of "

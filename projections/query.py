@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 import httpx
 from magnetar.schemas import DataFolderError, QueryRefused, StoreUnavailable
 
+from .statement import is_passing
 from .store import Store, embedded_dsn
 from .supervised import is_supervised
 
@@ -97,6 +98,9 @@ def answer(folder: Path, sql: str, clickhouse_format: str) -> bytes:
             return _answer(folder, sql, clickhouse_format)
         except DataFolderError:  # it is open elsewhere: in a process that starts, or for another query
             if time.monotonic() > deadline:
+                raise
+        except QueryRefused as error:
+            if not is_passing(error.what) or time.monotonic() > deadline:
                 raise
         except _NotYet as error:
             if time.monotonic() > deadline:

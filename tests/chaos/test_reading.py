@@ -87,7 +87,7 @@ class Trouble:
         endpoint = read_endpoint(projector.data)
         if endpoint is not None:
             with contextlib.suppress(MagnetarError, httpx.HTTPError):
-                send_wish(endpoint, flights.name, Wish.REBUILD, ["Flight"])
+                send_wish(endpoint, flights, Wish.REBUILD, ["Flight"])
 
 
 def typed(client: SyncClient, data: Path, receipt: Receipt[object]) -> int:

@@ -2,14 +2,17 @@
 
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
 import pytest
+from magnetar.pipelines import Pipeline
 from magnetar.pipelines.control import take_wish
 from magnetar.pipelines.wishes import Wish
+from magnetar.projections import Fold
+from magnetar.projections.fingerprint import fingerprint_of
 from magnetar.schemas import SettingsError
 
-from tests.unit.pipelines.counting_rig import tallies
+from tests.unit.pipelines.counting_rig import Added, Tally, tallies
 
 
 class Recording:
@@ -23,13 +26,33 @@ class Recording:
 
 
 def asked(**changes: Any) -> bytes:
-    return json.dumps({"wish": "rebuild", "pipeline": "tallies", "names": ["Tally"], **changes}).encode()
+    return json.dumps(
+        {"wish": "rebuild", "pipeline": "tallies", "names": ["Tally"], "fingerprints": {}, **changes}
+    ).encode()
 
 
 def test_a_wish_reaches_the_projector() -> None:
     projector = Recording()
-    assert json.loads(take_wish(projector, tallies, asked())) == {}
+    assert json.loads(take_wish(projector, tallies, asked())) == {"other_code": []}
     assert projector.wished == [(Wish.REBUILD, ["Tally"])]
+
+
+class Last(Fold):
+    total: int = 0
+
+    def apply(self, event: Added) -> Self:
+        return self.replace(total=event.total)
+
+
+def test_a_projector_with_other_code_of_the_projection_says_so_and_does_nothing() -> None:
+    projector, folding = Recording(), Pipeline("tallies", aggregates=[Tally], projections=[Last])
+    names, same = ["Tally", "Last"], {"Last": fingerprint_of(Last)}
+    for fingerprints in ({}, {"Last": "another"}):
+        answer = take_wish(projector, folding, asked(names=names, fingerprints=fingerprints))
+        assert json.loads(answer) == {"other_code": ["Last"]}
+    assert projector.wished == []
+    assert json.loads(take_wish(projector, folding, asked(names=names, fingerprints=same))) == {"other_code": []}
+    assert projector.wished == [(Wish.REBUILD, names)]
 
 
 @pytest.mark.parametrize(
@@ -39,6 +62,7 @@ def test_a_wish_reaches_the_projector() -> None:
         (b"[]", "That is no wish"),
         (asked(wish="destroy"), "That is no wish"),
         (asked(names=7), "That is no wish"),
+        (asked(fingerprints=None), "That is no wish"),
         (asked(pipeline="shop"), "runs on this data folder is 'tallies', not 'shop'"),
         (asked(names=["Order"]), "Order"),
     ],

@@ -211,7 +211,7 @@ log.close()
 def test_what_has_outgrown_its_tables_is_shown_from_new_ones(tmp_path: Path) -> None:
     printed = run(OUTGROWN, tmp_path)
     assert "default of its new field currency. Run `magnetar rebuild`" in printed
-    assert "Generation 1 of Shop is not fed on 2 of 2 partitions" in printed
+    assert "Generation 1 of Shop was filled by other code" in printed
 
 
 class Shown:
