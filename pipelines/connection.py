@@ -44,11 +44,12 @@ WRITING_SHARE: Final = 0.5
 partition is locked, and by which process."""
 
 COMING_SECONDS: Final = 30.0
-"""How long a pipeline's topics are waited for at most while a `magnetar dev` lives, which makes them when it starts: in
-a second or two, on a machine that has time."""
+"""How long a pipeline's topics are waited for while a `magnetar dev` lives, which makes them when it starts, where the
+call has no time of its own: in a second or two, on a machine that has time."""
 
 CALLED_SECONDS: Final = 1.5
-"""How long they are waited for anyhow: a `magnetar dev` that was called just before has not said yet that it lives."""
+"""How long they are waited for where none lives: a `magnetar dev` that was called just before has not said yet that it
+does."""
 
 _LOOK_SECONDS: Final = 0.05
 _BACKLOG_SECONDS: Final = 1.0
@@ -236,8 +237,8 @@ class Connection:
             except (LogUnavailable, SettingsError):
                 if self._is_coming is None:
                     raise
-                patience = COMING_SECONDS if self._is_coming() else CALLED_SECONDS
-                if self._clock.monotonic() - began > min(patience, timeout_seconds):
+                patience = timeout_seconds if self._is_coming() else min(timeout_seconds, CALLED_SECONDS)
+                if self._clock.monotonic() - began > patience:
                     raise
             self._clock.sleep(_LOOK_SECONDS)
 

@@ -96,6 +96,12 @@ def translated(doing: str, *, but: type[Exception] | tuple[type[Exception], ...]
             f"Pulsar refused {doing}: the topic does not take this schema.",
             cure="Register it first: provisioning says why it is not compatible.",
         ) from error
+    except pulsar.TopicNotFound as error:
+        raise LogUnavailable(
+            f"Pulsar refused {doing}: there is no such topic.",
+            cure="The first worker makes a pipeline's topics when it starts, or `magnetar provision MODULE`: try again "
+            "then. If they are there, check MAGNETAR_TENANT.",
+        ) from error
     except pulsar.Timeout as error:
         raise LogUnavailable(f"Pulsar did not answer in time while {doing}.", cure="Does the broker run?") from error
     except pulsar.PulsarException as error:

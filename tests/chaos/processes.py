@@ -108,7 +108,7 @@ class Part:
             elif self._process.stdin is not None:
                 self._process.stdin.close()
             try:
-                self._process.wait(30)
+                self._process.wait(120)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()

@@ -50,7 +50,7 @@ class Asking:
     def send(self, rows: Iterable[Row]) -> None:
         """Send them all."""
         for partition, entries in self.entries(rows).items():
-            self.publisher.publish(partition, entries, timeout_seconds=60)
+            self.publisher.publish(partition, entries, timeout_seconds=240)
 
     def hear(self) -> list[bytes]:
         """All the answers so far."""

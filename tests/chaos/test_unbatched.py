@@ -62,7 +62,7 @@ class Takeovers:
         now_ms = SystemClock().now_ms()
         envelopes = [CommandEnvelope("p", uuid7(now_ms, random.getrandbits(74)), now_ms * 1000) for _ in range(count)]
         entries = [Entry("p", self._codec.encode(each, Pay(20))) for each in envelopes]
-        self._publisher.publish(0, entries, timeout_seconds=60)
+        self._publisher.publish(0, entries, timeout_seconds=240)
 
     def join(self, round_number: int) -> Worker:
         """A worker on a thread, whose name stands before those of all others: the broker makes it the active one."""
@@ -81,7 +81,7 @@ class Takeovers:
         end, found, last = self.log.end(topic, 0), list[Verdict](), None
         reader = self.log.reader(topic, 0, after=None)
         while end is not None and (last is None or last < end):
-            for message in reader.read(messages_max=10_000, timeout_seconds=30):
+            for message in reader.read(messages_max=10_000, timeout_seconds=240):
                 found.append(rule.judge(*read_head(message.payload)[:2]))
                 last = message.id
         reader.close()

@@ -27,7 +27,7 @@ WIDER = (
     '{"type": "record", "name": "R", "fields": [{"name": "x", "type": "long"}, '
     '{"name": "y", "type": ["null", "long"], "default": null}]}'
 )
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 120.0
 PARTITIONS = 4
 
 

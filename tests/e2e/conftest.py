@@ -18,6 +18,8 @@ import pytest
 from tests.e2e.readme import write_shop
 
 MAGNETAR = Path(sys.executable).with_name("magnetar")
+DEADLINE_SECONDS = 240.0
+"""How long anything may take: far more than it needs, since the machine may be busy."""
 
 
 class Shell:
@@ -31,7 +33,7 @@ class Shell:
         self.within: list[str] = []
         """What stands before every command."""
 
-    def run(self, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, timeout: float = DEADLINE_SECONDS) -> subprocess.CompletedProcess[str]:
         """Run `magnetar …` to its end."""
         return subprocess.run(
             [*self.within, MAGNETAR, *arguments],
@@ -57,7 +59,7 @@ class Shell:
         self.started.append(process)
         return process
 
-    def eventually(self, holds: Callable[[], bool], what: str, timeout: float = 60) -> None:
+    def eventually(self, holds: Callable[[], bool], what: str, timeout: float = DEADLINE_SECONDS) -> None:
         """Wait until something holds; fail with the processes' output if it does not."""
         deadline = time.monotonic() + timeout
         while not holds():
@@ -89,7 +91,7 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
 def start_dev(shell: Shell, target: str = "shop") -> None:
     """`magnetar dev`, until it is up."""
     shell.start("dev", target)
-    shell.eventually(lambda: "Ctrl-C stops it" in (shell.folder / "dev.log").read_text(), "magnetar dev is up", 180)
+    shell.eventually(lambda: "Ctrl-C stops it" in (shell.folder / "dev.log").read_text(), "magnetar dev is up")
 
 
 @pytest.fixture
@@ -110,7 +112,7 @@ class Terminal:
             os.execve(MAGNETAR, ["magnetar", *arguments], {**shell.environment, "TERM": "xterm"})
         self.shown = ""
 
-    def read_until(self, words: str, timeout: float = 60) -> None:
+    def read_until(self, words: str, timeout: float = DEADLINE_SECONDS) -> None:
         """Wait until the words are on the screen."""
         deadline = time.monotonic() + timeout
         while words not in self.shown:

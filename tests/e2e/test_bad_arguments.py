@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import MAGNETAR, Shell, start_dev
+from tests.e2e.conftest import DEADLINE_SECONDS, MAGNETAR, Shell, start_dev
 from tests.e2e.readme import write_shop
 
 pytestmark = pytest.mark.xdist_group("bad_arguments")  # the tests share one `magnetar dev`
@@ -114,7 +114,7 @@ def told(shell: Shell, code: str) -> list[str]:
         env=shell.environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=DEADLINE_SECONDS,
         check=False,
     )
     assert ran.returncode == 0, ran.stderr

@@ -36,7 +36,7 @@ def test_a_full_disk_refuses_what_it_cannot_keep_and_goes_on_when_there_is_room(
     assert refused.stderr.count("\n") == 1
     assert "Restore" not in (small.folder / "dev.log").read_text()
     small.make_room()
-    shipped = small.run("ask", "shop", "Order", "1", "Ship", "--json", timeout=90)
+    shipped = small.run("ask", "shop", "Order", "1", "Ship", "--json")
     assert json.loads(shipped.stdout)["values"] == [{"type": "Shipped", "pieces": stored + 1}], shipped.stderr
     commits = f'"count()"\n{stored + 2}\n'
     small.eventually(

@@ -16,7 +16,7 @@ from magnetar.pipelines.log import Entry
 from magnetar.pipelines.logs.sqlite import SqliteLog
 from magnetar.schemas import Topic, TopicKind, partition_of
 
-from tests.e2e.conftest import MAGNETAR, Shell, Terminal, start_dev
+from tests.e2e.conftest import DEADLINE_SECONDS, MAGNETAR, Shell, Terminal, start_dev
 from tests.e2e.test_cli import parts_of
 
 BUY = '{"sku": "tea", "pieces": 1}'
@@ -35,7 +35,7 @@ def test_messages_that_are_no_commands_are_parked_and_hold_nothing_up(shop: Shel
         (home, Entry("2", sent)),
         ((home + 1) % 16, Entry("1", sent)),
     ):
-        publisher.publish(partition, [entry], timeout_seconds=10)
+        publisher.publish(partition, [entry], timeout_seconds=DEADLINE_SECONDS)
     log.close()
     start_dev(shop)
     asked = shop.run("ask", "shop", "Order", "1", "Ship", "--json")
@@ -53,7 +53,7 @@ def sent_elsewhere(shell: Shell, topic: Topic, partition: int) -> bytes:
     for command in (["provision", "shop"], ["send", "shop", "Order", "1", "Buy", BUY]):
         assert shell.run(*command, "--data", "other").returncode == 0
     log = SqliteLog(shell.folder / "other", SystemClock())
-    (sent,) = log.reader(topic, partition, after=None).read(messages_max=1, timeout_seconds=10)
+    (sent,) = log.reader(topic, partition, after=None).read(messages_max=1, timeout_seconds=DEADLINE_SECONDS)
     log.close()
     return sent.payload
 
@@ -123,7 +123,7 @@ def test_ctrl_c_at_any_moment_ends_a_command_without_a_word(shop: Shell, command
         is_imported(process.pid)
         time.sleep(milliseconds / 1000)
         process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=60)[1]
+        said = process.communicate(timeout=DEADLINE_SECONDS)[1]
         assert process.returncode in (0, 130, -signal.SIGINT, 3), said
         assert [line for line in said.splitlines() if not line.startswith(OTHER_LINES)] == [], said
     assert shop.run("status", "shop").returncode == 0

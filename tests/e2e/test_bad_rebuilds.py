@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Shell, start_dev
+from tests.e2e.conftest import DEADLINE_SECONDS, Shell, start_dev
 from tests.e2e.disks import SMALL, Disk
 from tests.e2e.readme import write_shop
 
@@ -49,7 +49,7 @@ def test_a_rebuild_without_room_is_refused_by_the_one_that_runs_and_done_when_th
     assert (refused.returncode, "MB are free: nothing was begun. Make room" in refused.stderr) == (3, True), refused
     assert small.run("rebuild", "shop", "--status").stdout.count("shown") == 1
     small.make_room()
-    done = small.run("rebuild", "shop", timeout=120)
+    done = small.run("rebuild", "shop")
     assert (done.returncode, "generation 2 is shown, with 40 commits" in done.stdout) == (0, True), done
     assert mirrored() == '"count()"\n40\n'
 
@@ -131,7 +131,7 @@ def test_a_disk_that_becomes_full_in_a_rebuild_leaves_what_is_shown_and_the_next
     def run(script: str) -> list[str]:
         code = f"import sys; sys.path.append({str(ROOT)!r})\n{STAGE}{script}"
         command = [*small.within, sys.executable, "-P", "-c", code, str(left)]
-        ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
+        ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=DEADLINE_SECONDS)
         assert ran.returncode == 0, ran.stdout + ran.stderr
         return [line for line in ran.stdout.splitlines() if " [" not in line]
 

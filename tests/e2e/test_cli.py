@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Shell, start_dev
+from tests.e2e.conftest import DEADLINE_SECONDS, Shell, start_dev
 
 
 def parts_of(pid: int) -> dict[str, int]:
@@ -82,7 +82,7 @@ def test_parts_that_are_killed_come_back_and_nothing_is_lost(shop: Shell) -> Non
         assert shop.run("ask", "shop", "Order", "7", "Buy", '{"sku": "tea", "pieces": 1}').returncode == 0
         parts = parts_of(shop.started[0].pid)
         os.kill(parts["worker" if n % 2 == 0 else "projector"], signal.SIGKILL)
-    assert shop.run("ask", "shop", "Order", "7", "Ship", "--json", timeout=90).returncode == 0
+    assert shop.run("ask", "shop", "Order", "7", "Ship", "--json").returncode == 0
     sql = "SELECT pieces FROM shop.Shipped"
     shop.eventually(
         lambda: shop.run("query", sql, "--format", "csv").stdout == '"pieces"\n3\n', "3 pieces were shipped"
@@ -115,6 +115,6 @@ def test_ctrl_c_stops_all_parts(shop: Shell) -> None:
     start_dev(shop)
     parts = parts_of(shop.started[0].pid)
     shop.started[0].send_signal(signal.SIGINT)
-    assert shop.started[0].wait(20) == 0
+    assert shop.started[0].wait(DEADLINE_SECONDS) == 0
     assert not any(is_alive(pid) for pid in parts.values())
     assert "magnetar dev: stopped" in (shop.folder / "dev.log").read_text()

@@ -10,7 +10,7 @@ import pytest
 from magnetar.pipelines.cli import talking
 from magnetar.projections.freshness import WAIT_SECONDS
 
-from tests.e2e.conftest import MAGNETAR, Shell, start_dev
+from tests.e2e.conftest import DEADLINE_SECONDS, MAGNETAR, Shell, start_dev
 
 COMMANDS = (
     "new", "dev", "run", "send", "ask", "query", "topology", "status", "history", "parked", "transitions", "explain"
@@ -58,7 +58,7 @@ heavy = sorted({{name.split(".")[0] for name in sys.modules}} & set({HEAVY}))
 assert not heavy, heavy
 assert "magnetar.pipelines.client" not in sys.modules
 """
-    subprocess.run([sys.executable, "-P", "-c", program], check=True, timeout=60, capture_output=True)
+    subprocess.run([sys.executable, "-P", "-c", program], check=True, timeout=DEADLINE_SECONDS, capture_output=True)
 
 
 def test_a_narrow_terminal_gets_narrow_help(shell: Shell) -> None:
@@ -168,7 +168,7 @@ def test_ctrl_c_while_a_command_waits_ends_it_without_a_word(shop: Shell) -> Non
     asking = shop.start("ask", "shop", "Order", "1", "Ship")
     shop.eventually(lambda: '"undecided":1' in shop.run("status", "shop", "--json").stdout, "it is asked")
     asking.send_signal(signal.SIGINT)
-    assert asking.wait(60) == 130
+    assert asking.wait(DEADLINE_SECONDS) == 130
     told = (shop.folder / "ask.log").read_text()  # that nobody decides, if that had been said before
     assert told == "" or (told.startswith("magnetar: no worker takes commands") and told.count("\n") == 1)
 

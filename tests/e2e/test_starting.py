@@ -41,7 +41,7 @@ def log(shell: Shell) -> str:
 def test_a_command_waits_for_a_dev_that_is_just_starting(shop: Shell) -> None:
     shop.start("dev", "shop")
     shop.eventually((shop.folder / ".magnetar" / "dev.lock").exists, "it has the folder")
-    asked = shop.run("ask", *BUY, "--timeout", "50")
+    asked = shop.run("ask", *BUY, "--timeout", "120")
     assert (asked.returncode, asked.stderr) == (0, "")
     assert asked.stdout.startswith("accepted: Bought(")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import ROOT, Block, files, parts
-from tests.e2e.conftest import Shell
+from tests.e2e.conftest import DEADLINE_SECONDS, Shell
 
 PAGE = ROOT / "docs" / "testing.md"
 
@@ -26,7 +26,9 @@ def test_evidence_from_another_run_makes_the_same_table(library: Shell) -> None:
     file = library.folder / "evidence.jsonl"
     environment = {**library.environment, "MAGNETAR_EVIDENCE": str(file)}
     command = [str(Path(sys.executable).with_name("pytest")), "-q", "-p", "no:cacheprovider"]
-    subprocess.run(command, cwd=library.folder, env=environment, check=True, capture_output=True, timeout=60)
+    subprocess.run(
+        command, cwd=library.folder, env=environment, check=True, capture_output=True, timeout=DEADLINE_SECONDS
+    )
     ran = library.run("transitions", "library", "Book", "--evidence", "evidence.jsonl", "--json")
     answer = json.loads(ran.stdout)
     assert answer["untested"] == [{"state": "Gone", "command": "TakeBack"}]

@@ -25,7 +25,7 @@ from tests.unit.pipelines.purses import Paid, Pay, Purse
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTITIONS = 8
-LONG = 120.0
+LONG = 240.0
 
 MODULE = """
 import sys

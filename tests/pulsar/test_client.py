@@ -18,7 +18,7 @@ from magnetar.schemas import OutcomeUnknown, SettingsError
 from tests.pulsar_rig import Existing
 from tests.unit.pipelines.purses import Broke, Door, Knock, Paid, Pay, Purse, new_id
 
-LONG = 120.0
+LONG = 240.0
 
 
 @contextmanager

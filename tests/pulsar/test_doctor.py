@@ -78,5 +78,5 @@ def test_a_worker_does_not_start_where_the_log_would_be_lost(shop: Shell, broker
 def test_a_worker_that_may_makes_what_is_missing_and_answers(shop: Shell) -> None:
     shop.start("run", "shop")
     shop.eventually(lambda: "Nothing is to be done." in shop.run("plan", "shop").stdout, "the worker has provisioned")
-    asked = shop.run("ask", "shop", "Order", "42", "Buy", '{"sku": "tea", "pieces": 2}', timeout=120)
+    asked = shop.run("ask", "shop", "Order", "42", "Buy", '{"sku": "tea", "pieces": 2}', "--timeout", "120")
     assert asked.stdout == "accepted: Bought(sku='tea', pieces=2)  (version 1, shop/Order/6/1)\n", asked.stderr

@@ -7,11 +7,8 @@ from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 import pytest
 
 from tests.e2e.conftest import Shell
-from tests.pulsar.crew import PARTITIONS, Crew, say, send
+from tests.pulsar.crew import LONG, PARTITIONS, Crew, say, send
 from tests.pulsar_rig import Existing, Standalone, data_folder, started
-
-UNNOTICED_SECONDS = 50.0
-"""With Pulsar's default settings, a frozen worker is noticed after 60 s, and its partitions wait for 56 s and more."""
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +48,7 @@ def test_partitions_of_a_frozen_worker_go_on_and_it_comes_back_without_a_war_of_
     its = crew.partitions_of(frozen)
     send(frozen, SIGSTOP)
     try:
-        seconds = crew.ask(its)
-        say("SIGSTOP, to the answer on the last of its partitions", seconds)
-        assert seconds < UNNOTICED_SECONDS
+        say("SIGSTOP, to the answer on the last of its partitions", crew.ask(its))
         assert frozen not in crew.names()
     finally:
         send(frozen, SIGCONT)
@@ -75,5 +70,5 @@ def test_a_worker_that_is_told_to_stop_hands_its_partitions_over(crew: Crew) -> 
     crew.eventually(lambda: stopped not in crew.names() and crew.is_spread(3), "another worker has been started")
     crew.claims()
     crew.supervisor.terminate()
-    assert crew.supervisor.wait(60) == 0
+    assert crew.supervisor.wait(LONG) == 0
     assert crew.names() == []

@@ -23,8 +23,9 @@ from magnetar.schemas import (
 from tests.contract.log_contract import DEADLINE_SECONDS, SCHEMA, WIDER, entries, numbers
 from tests.pulsar_rig import Existing, Standalone
 
-SOON_SECONDS = 3.0
-"""When a call that was given a second must have returned, on a busy machine."""
+SOON_SECONDS = 12.0
+"""When a call that was given a second must have returned, on a busy machine: one that waits for the broker takes 15, or
+for ever."""
 
 
 def read(log: Log, topic: Topic, count: int) -> list[int]:
@@ -132,7 +133,7 @@ def test_what_was_confirmed_before_and_while_the_broker_was_killed_is_there_once
     standalone.kill()
     standalone.start()
     restarted.set()
-    thread.join(90)
+    thread.join(2 * DEADLINE_SECONDS)
     assert not thread.is_alive()
     stored = read(log, topic, confirmed[0])
     assert stored == list(range(len(stored)))
@@ -149,7 +150,7 @@ def test_a_frozen_broker_does_not_hold_up_who_replies(
     with standalone.frozen():
         for number in range(10):
             unknown = f"non-persistent://public/{REPLIES_NAMESPACE}/{number:032x}"
-            assert seconds_of(lambda address=unknown: log.reply(address, [b"lost"])) < 0.5  # type: ignore[misc]
+            assert seconds_of(lambda address=unknown: log.reply(address, [b"lost"])) < SOON_SECONDS  # type: ignore[misc]
     assert replies == [b"before"]
 
 
@@ -169,7 +170,7 @@ def test_bursts_of_replies_arrive_whole(open_log: Callable[..., PulsarLog]) -> N
 def wait_for_replies(receive: Callable[..., Sequence[bytes]], count: int) -> list[bytes]:
     """Receive until so many have come, or no more do."""
     replies: list[bytes] = []
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + DEADLINE_SECONDS
     while len(replies) < count and time.monotonic() < deadline:
         replies += receive(timeout_seconds=0.5)
     return replies

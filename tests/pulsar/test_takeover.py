@@ -45,7 +45,7 @@ class Takeovers:
     def stream(self, owner: bytes, number: int, log: PulsarLog) -> Callable[[], None]:
         """Claim nothing: the caller has. Append one after the other, unbatched, until fenced."""
         appender = log.fence(self.topic, 0, schema=SCHEMA, name="streamer")
-        appender.append([message(0, owner)], timeout_seconds=30)
+        appender.append([message(0, owner)], timeout_seconds=120)
         started = threading.Event()
 
         def run() -> None:
@@ -54,15 +54,15 @@ class Takeovers:
                 while True:
                     chunk = [message(next_number + i, owner) for i in range(1000)]
                     started.set()
-                    appender.append(chunk, timeout_seconds=30)
+                    appender.append(chunk, timeout_seconds=120)
                     next_number += 1000
             except MagnetarError:
                 return
 
         thread = threading.Thread(target=run, daemon=True)
         thread.start()
-        started.wait(10)
-        return lambda: thread.join(30)
+        assert started.wait(120)
+        return lambda: thread.join(120)
 
     def end_as_reported(self) -> MessageId:
         """The last message that the broker knows of, asked right after the fence: what a naive worker reads up to."""
@@ -107,7 +107,7 @@ def test_nothing_of_the_old_owner_counts_after_the_claim_and_the_end_after_the_f
             threading.Event().wait(0.1)
             appender = takeovers.logs[1].fence(takeovers.topic, 0, schema=SCHEMA, name="taker")
             reported = takeovers.end_as_reported()
-            appender.append([message(0, new)], timeout_seconds=30)
+            appender.append([message(0, new)], timeout_seconds=120)
             join()
             counted, before_end, after_claim, claimed = 0, 0, 0, False
             for id, number, owner in takeovers.more_messages(new):
