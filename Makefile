@@ -81,7 +81,7 @@ surface: $(ENVIRONMENT) ## write the public names to tests/project/surface.txt, 
 
 .PHONY: lock
 lock: $(ENVIRONMENT) ## lock what pyproject.toml asks for; UPGRADE=1 takes the newest versions
-	.venv/bin/pip-compile --quiet $(if $(UPGRADE),--upgrade) --extra embedded --extra dev --generate-hashes --allow-unsafe \
+	.venv/bin/pip-compile --quiet $(if $(UPGRADE),--upgrade) --extra embedded --extra tracing --extra dev --generate-hashes --allow-unsafe \
 		--strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header \
 		--output-file requirements-dev.lock pyproject.toml
 

@@ -34,6 +34,7 @@ from .provisioning import check_partitions
 from .receipt import Receipt
 from .replies import Ask, Replies
 from .settings import EMBEDDED, Settings, load_settings, open_log
+from .tracing import tracing
 
 ASKS_MAX: Final = 10_000
 """Asks under way at once; more of them wait for their turn. Replies to more than 20,000 could be lost: that is what an
@@ -103,6 +104,7 @@ class Connection:
         self._preparing: dict[tuple[type[Any], bool], Future[None]] = {}
         self._outbox = Outbox(clock)
         self._replies = Replies(log)
+        self._tracing = tracing()
         self._turns: deque[tuple[Ask, int, Parcel]] = deque()
         self._under_way = 0
 
@@ -139,6 +141,14 @@ class Connection:
         self, aggregate: type[Any], id: str, command: Command, details: Details, timeout_seconds: float
     ) -> tuple[str, Future[None]]:
         """Put a command on its way; returns its id, and a future that ends when it is durable, or with the error."""
+        if self._tracing is None:
+            return self._send(aggregate, id, command, details, timeout_seconds)
+        go = lambda traced: self._send(aggregate, id, command, traced, timeout_seconds)  # noqa: E731
+        return self._tracing.follow("send", self._pipeline.name, aggregate, command, details, go)
+
+    def _send(
+        self, aggregate: type[Any], id: str, command: Command, details: Details, timeout_seconds: float
+    ) -> tuple[str, Future[None]]:
         self._check_usable()
         _check_timeout(timeout_seconds)
         route = self._route(aggregate, timeout_seconds)
@@ -156,6 +166,14 @@ class Connection:
 
         Whoever waits no longer cancels the future: what was not written yet is not written then.
         """
+        if self._tracing is None:
+            return self._ask(aggregate, id, command, details, timeout_seconds)
+        go = lambda traced: self._ask(aggregate, id, command, traced, timeout_seconds)  # noqa: E731
+        return self._tracing.follow("ask", self._pipeline.name, aggregate, command, details, go)
+
+    def _ask(
+        self, aggregate: type[Any], id: str, command: Command, details: Details, timeout_seconds: float
+    ) -> tuple[str, Future[Receipt[Any]]]:
         self._check_usable()
         _check_timeout(timeout_seconds)
         route = self._route(aggregate, timeout_seconds)

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from functools import partial
 from typing import Final, NamedTuple
 
 import structlog
@@ -25,7 +26,8 @@ from magnetar.schemas import (
 from .clock import Clock
 from .log import Log, Reader, Run
 from .pipeline import Pipeline
-from .projector_metrics import TableMetrics
+from .tracing import tracing
+from .watching import WatchedTable
 
 RETRY_SECONDS: Final = 5.0
 """How long a partition that was lost is left alone at least, and twice that at most."""
@@ -49,15 +51,19 @@ class _InTurn:
     every row, and spend more time on waiting for it than on reading.
     """
 
-    def __init__(self, reader: Reader, turn: threading.Lock) -> None:
+    def __init__(self, reader: Reader, turn: threading.Lock, seen: Callable[[Run], None]) -> None:
         self._reader = reader
         self._turn = turn
+        self._seen = seen
         self.close = reader.close
 
     def read_run(self, *, messages_max: int, timeout_seconds: float) -> Run | None:
         """The next messages, when it is this reader's turn; who may have to wait for them keeps nobody else waiting."""
         with nullcontext() if timeout_seconds else self._turn:
-            return self._reader.read_run(messages_max=messages_max, timeout_seconds=timeout_seconds)
+            run = self._reader.read_run(messages_max=messages_max, timeout_seconds=timeout_seconds)
+        if run is not None:
+            self._seen(run)
+        return run
 
 
 class Source(NamedTuple):
@@ -69,10 +75,16 @@ class Source(NamedTuple):
     reading: threading.Lock
     failpoint: Callable[[str], None] | None = None
 
-    def open(self, aggregate: str, partition: int, after: MessageId | None) -> Feed:
-        """Read a partition of the aggregate's event topic behind a message."""
+    def open(
+        self,
+        aggregate: str,
+        partition: int,
+        after: MessageId | None,
+        seen: Callable[[Run], None] = lambda _: None,
+    ) -> Feed:
+        """Read a partition of the aggregate's event topic behind a message; `seen` is shown what is read."""
         topic = self.pipeline.topic(aggregate, TopicKind.EVENTS)
-        return _InTurn(self.log.reader(topic, partition, after=after), self.reading)
+        return _InTurn(self.log.reader(topic, partition, after=after), self.reading, seen)
 
     def is_used(self, aggregate: str, partition: int) -> bool:
         """Whether the partition ever had a message."""
@@ -82,11 +94,16 @@ class Source(NamedTuple):
 class Feeding:
     """The loops of some tables. A partition that is lost is taken back later. One thread at a time calls it."""
 
-    def __init__(self, source: Source, *, range_commits_max: int = RANGE_COMMITS_MAX, name: str) -> None:
+    def __init__(
+        self, source: Source, *, range_commits_max: int = RANGE_COMMITS_MAX, name: str, is_shown: bool = True
+    ) -> None:
+        """`is_shown` says whether somebody looks at the tables, so that it matters how old what they lack is."""
         self._source = source
+        self._is_shown = is_shown
         self._range_commits_max = range_commits_max
         self._stores: dict[Table, LeasedTable] = {}
-        self._metrics: dict[Table, TableMetrics] = {}
+        self._watched: dict[Table, WatchedTable] = {}
+        self._tracing = tracing()
         self._loops: dict[Part, RangeLoop | None] = {}
         self._open_at: dict[Part, float] = {}
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix=f"magnetar-{name}")
@@ -100,7 +117,10 @@ class Feeding:
     def add(self, store: LeasedTable) -> None:
         """Feed this table as well; `open` takes its leases."""
         self._stores[store.table] = store
-        self._metrics[store.table] = self._metrics_of(store.table)
+        if store.table not in self._watched:
+            self._watched[store.table] = WatchedTable(
+                self._source.pipeline.name, store.table, self._source.clock, self._tracing, is_shown=self._is_shown
+            )
 
     def open(self) -> None:
         """Take the lease of every partition, and replay the range that each was at."""
@@ -123,7 +143,7 @@ class Feeding:
         self._loops[part] = RangeLoop(
             self._stores[table],
             partition,
-            lambda after: source.open(table.aggregate, partition, after),
+            lambda after: source.open(table.aggregate, partition, after, partial(self._watched[table].read, partition)),
             nonce=random.SystemRandom().randbytes(16).hex(),
             range_commits_max=min(self._range_commits_max, self._stores[table].range_commits_max),
             failpoint=source.failpoint,
@@ -143,9 +163,6 @@ class Feeding:
         """The same for one table."""
         return sum(self._threads.map(self._step_one, [part for part in self._loops if part.table == table]))
 
-    def _metrics_of(self, table: Table) -> TableMetrics:
-        return TableMetrics(self._source.pipeline.name, table.projection, table.aggregate)
-
     def _step_one(self, part: Part) -> int:
         loop, begun_at = self._loops[part], self._source.clock.monotonic()
         try:
@@ -155,16 +172,17 @@ class Feeding:
         except (LeaseLost, StoreUnavailable, QueryRefused, LogUnavailable, PartitionRefused) as error:
             self._lose(part, error)
             return 0
+        self._watched[part.table].settled(part.partition)
         if count:
             seconds = self._source.clock.monotonic() - begun_at
-            self._metrics[part.table].inserted(part.partition, loop.number, count, seconds)
+            self._watched[part.table].inserted(part.partition, loop.number, count, seconds)
             self._logger.debug("fed", **self._named(part), number=loop.number)
         return count
 
     def _lose(
         self, part: Part, error: LeaseLost | StoreUnavailable | QueryRefused | LogUnavailable | PartitionRefused
     ) -> None:
-        self._metrics[part.table].lost(error)
+        self._watched[part.table].lost(part.partition, error, to_another=isinstance(error, LeaseLost))
         self._logger.warning("partition lost", **self._named(part), what=error.what, cure=error.cure)
         if (loop := self._loops[part]) is not None:
             loop.close()
@@ -189,6 +207,8 @@ class Feeding:
 
     def move(self, table: Table, to: Feeding) -> None:
         """Let another feeding go on with the table, with the leases that it has."""
+        to._watched[table] = self._watched.pop(table)
+        to._watched[table].is_shown = to._is_shown
         for part in [part for part in self._loops if part.table == table]:
             to._loops[part] = self._loops.pop(part)
             to._open_at[part] = self._open_at.pop(part, 0.0)

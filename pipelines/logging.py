@@ -29,6 +29,7 @@ def configure_logging(level: str = "info", *, role: str | None = None) -> None:
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            _with_trace,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             renderer,
@@ -39,3 +40,15 @@ def configure_logging(level: str = "info", *, role: str | None = None) -> None:
     )
     if role is not None:
         structlog.contextvars.bind_contextvars(process=role)
+
+
+def _with_trace(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Name the span that a line is logged in, if OpenTelemetry is in use here."""
+    trace = sys.modules.get("opentelemetry.trace")
+    if (
+        trace is not None
+        and "trace_id" not in event
+        and (found := trace.get_current_span().get_span_context()).is_valid
+    ):
+        event["trace_id"], event["span_id"] = f"{found.trace_id:032x}", f"{found.span_id:016x}"
+    return event

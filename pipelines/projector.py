@@ -29,7 +29,9 @@ from .health import Health, answering
 from .kept import kept
 from .log import Log
 from .pipeline import Pipeline
-from .rebuild import Filler, Furthest, catch_up, is_near
+from .process_metrics import watch_disk
+from .projector_metrics import hide_rebuild, show_rebuild
+from .rebuild import SWAP_COMMITS_MAX, Filler, Furthest, catch_up, commits_behind
 from .rebuild_room import check_room
 from .runtime import closed_if_it_fails, collect_rarely, provision, wait_for_log
 from .settings import Settings, open_log
@@ -293,6 +295,7 @@ class Projector:
                     for feeding in (filling, self._live):
                         feeding.drop(table)
                 self._drop_tables(target, generation)
+                hide_rebuild(self._pipeline.name, target.name)
                 self._logger.info("generation dropped", target=target.name, generation=generation)
             for generation in set(known.fed) - set(before.fed):
                 self._prepare_tables(target, generation, is_newest=True)
@@ -307,12 +310,20 @@ class Projector:
         if not self._is_filling(tables[0]):
             if self._catch_up(shown, self._live):
                 self._swap(target, generation)
-        elif all(is_near(shown[table], self._filler.feeding, table) for table in tables):
+        elif self._commits_left(target, shown) <= SWAP_COMMITS_MAX:
             with self._filler.paused() as filling:
                 if self._catch_up(shown, filling):
                     for table in tables:
                         filling.move(table, self._live)
                     self._swap(target, generation)
+
+    def _commits_left(self, target: Target, shown: Mapping[Table, Furthest]) -> int:
+        """How many commits the generation that is being filled lacks."""
+        filling = self._filler.feeding
+        left = sum(commits_behind(goal, filling, table) for table, goal in shown.items())
+        commits = sum(number for table in shown for number in filling.numbers(table).values())
+        show_rebuild(self._pipeline.name, target.name, commits, left)
+        return left
 
     def _goal(self, table: Table) -> Furthest:
         """How far a table has to be to be shown: as far as what is shown now, which other code may have left behind,
@@ -333,6 +344,7 @@ class Projector:
         if known.shown != generation:  # it was given up in this moment: the wish is looked at next
             return
         self._known[target.name] = known
+        hide_rebuild(self._pipeline.name, target.name)
         self._failpoint("swap_recorded")
         self._tables[tables[0]].show(self._failpoint)
         self._failpoint("after_swap")
@@ -374,6 +386,7 @@ def run_projector(
     clock = SystemClock()
     health = Health(clock)
     stopped = health.beating(stopped)
+    watch_disk(pipeline.name, settings.data)
 
     def start() -> Log:
         with closed_if_it_fails(open_log(settings, clock)) as log:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
+
+from .clock import Clock
 
 _LABELS: Final = ("context", "projection", "aggregate")
 _SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -22,18 +25,56 @@ TABLE_NUMBER: Final = Gauge(
     "The number of the last commit in the partition's newest generation that is fed.",
     (*_LABELS, "partition"),
 )
+TABLE_LAG: Final = Gauge(
+    "magnetar_table_lag_seconds",
+    "How old the oldest command is whose commit was read for the table and is not in it yet; 0 if none.",
+    (*_LABELS, "partition"),
+)
 LOST: Final = Counter(
     "magnetar_table_partitions_lost_total", "Partitions that could not be fed on, by error.", (*_LABELS, "error")
+)
+
+
+REBUILD: Final = Gauge(
+    "magnetar_rebuild_commits", "Commits in a generation that is being filled; gone when it is shown.",
+    ("context", "target"),
+)  # fmt: skip
+REBUILD_LEFT: Final = Gauge(
+    "magnetar_rebuild_commits_left", "Commits that a generation lacks before it can be shown.", ("context", "target")
 )
 
 
 class TableMetrics:
     """The samples of one table in this process."""
 
-    def __init__(self, context: str, projection: str, aggregate: str) -> None:
+    def __init__(self, context: str, projection: str, aggregate: str, clock: Clock) -> None:
         self._labels = (context, projection, aggregate)
+        self._clock = clock
         self._fed, self._range = FED.labels(*self._labels), RANGE.labels(*self._labels)
         self._insert = INSERT.labels(*self._labels)
+        self._in_hand: dict[int, int | None] = {}
+        """By partition, the time of the oldest command that was read and is not in the table, in microseconds."""
+
+    def took_in_hand(self, partition: int, at_us: int) -> None:
+        """A range has been read; its oldest command ages until `settled`, however long that takes."""
+        if partition not in self._in_hand:
+            TABLE_LAG.labels(*self._labels, partition).set_function(partial(self._lag_seconds, partition))
+        if self._in_hand.get(partition) is None:
+            self._in_hand[partition] = at_us
+
+    def _lag_seconds(self, partition: int) -> float:
+        at_us = self._in_hand.get(partition)
+        return 0.0 if at_us is None else max(0.0, self._clock.now_ms() / 1000 - at_us / 1e6)
+
+    def settled(self, partition: int) -> None:
+        """All that was read is in the table."""
+        if partition in self._in_hand:
+            self._in_hand[partition] = None
+
+    def gone(self, partition: int) -> None:
+        """Somebody else feeds the partition."""
+        if self._in_hand.pop(partition, self) is not self:
+            TABLE_LAG.remove(*self._labels, partition)
 
     def inserted(self, partition: int, number: int, count: int, seconds: float) -> None:
         """A range is in the table, up to the commit with this number."""
@@ -45,3 +86,15 @@ class TableMetrics:
     def lost(self, error: Exception) -> None:
         """A partition cannot be fed on."""
         LOST.labels(*self._labels, type(error).__name__).inc()
+
+
+def show_rebuild(context: str, target: str, commits: int, left: int) -> None:
+    """How far a generation is that is being filled."""
+    REBUILD.labels(context, target).set(commits)
+    REBUILD_LEFT.labels(context, target).set(left)
+
+
+def hide_rebuild(context: str, target: str) -> None:
+    """It is shown, or was given up."""
+    for gauge in (REBUILD, REBUILD_LEFT):
+        gauge.remove(context, target)

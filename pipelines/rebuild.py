@@ -31,7 +31,7 @@ class Filler:
     """Fills tables on a thread of its own, at its own pace, so that those that are shown stay as fresh as they are."""
 
     def __init__(self, source: Source) -> None:
-        self.feeding = Feeding(source, range_commits_max=RANGE_COMMITS_MAX, name="rebuild")
+        self.feeding = Feeding(source, range_commits_max=RANGE_COMMITS_MAX, name="rebuild", is_shown=False)
         self._clock: Clock = source.clock
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -87,9 +87,9 @@ class Furthest:
         return found
 
 
-def is_near(shown: Furthest, feeding: Feeding, table: Table) -> bool:
-    """Whether the table is behind the shown one by so little that it may be swapped in soon."""
-    return sum(behind(shown.last_numbers(), feeding.numbers(table)).values()) <= SWAP_COMMITS_MAX
+def commits_behind(shown: Furthest, feeding: Feeding, table: Table) -> int:
+    """How many commits of the shown table this one lacks."""
+    return sum(behind(shown.last_numbers(), feeding.numbers(table)).values())
 
 
 def catch_up(shown: Furthest, feeding: Feeding, table: Table, *, partitions: int) -> bool:

@@ -22,6 +22,7 @@ from .log import Log
 from .patience import patiently
 from .pipeline import Pipeline
 from .preflight import Severity, examine, refuse_dangers
+from .process_metrics import examined, watch_disk
 from .provisioning import wanted_topics
 from .settings import EMBEDDED, Settings, open_log
 from .worker import Worker
@@ -39,6 +40,7 @@ def provision(pipeline: Pipeline, log: Log, *, kinds: Collection[TopicKind] = tu
 def preflight(pipeline: Pipeline, log: Log) -> None:
     """Say what is not as it should be; raise LogUnsafe if that would lose the log, or stop the pipeline."""
     findings = examine(pipeline, log)
+    examined(pipeline.name, findings)
     logger = structlog.get_logger("magnetar.preflight").bind(context=pipeline.name)
     for finding in findings:
         if finding.severity is Severity.WARNING:
@@ -73,6 +75,7 @@ def run_worker(
     clock: Clock = SystemClock()
     health = Health(clock)
     stopped = health.beating(stopped)
+    watch_disk(pipeline.name, settings.data)
 
     def start() -> tuple[Log, list[Worker]]:
         with closed_if_it_fails(open_log(settings, clock)) as log:

@@ -44,6 +44,7 @@ from .history import COPIED, COPYING, Codecs, Marks, find
 from .log import Appender, Batch, Entry, Log, Message
 from .reply import Reply
 from .spill import SqliteSpill
+from .tracing import Times, trace_id_of, tracing
 from .worker_metrics import WorkerMetrics
 
 FAILPOINTS: Final = (
@@ -164,7 +165,9 @@ class Worker:
         """How often in a row each partition was lost."""
         self.refused: dict[int, MagnetarError] = {}
         self.decided = 0
-        self._metrics = WorkerMetrics(schema.context, schema.aggregate)
+        self._metrics = WorkerMetrics(schema.context, schema.aggregate, clock)
+        self._tracing = tracing()
+        self._where = {"magnetar.context": schema.context, "magnetar.aggregate": schema.aggregate}
         self._logger = structlog.get_logger("magnetar.worker").bind(
             context=schema.context, aggregate=schema.aggregate, worker=name
         )
@@ -196,7 +199,9 @@ class Worker:
         self._failpoint("after_receive")
         if not batch.messages:  # the log has closed our part in the partition
             self._forget(batch.partition)
+            self._metrics.gone(batch.partition, len(self._owned))
             return True
+        self._metrics.took_in_hand(batch.partition, batch.messages[0].published_at_ms)
         try:
             owned = self._owned.get(batch.partition) or self._take(batch.partition)
             for messages in self._nothing_lacking(owned, batch):
@@ -368,10 +373,9 @@ class Worker:
         ]
         self._failpoint("after_decide")
         decided_at = self._clock.monotonic()
-        self._append(owned, partition, decisions, first)
-        self._measure(
-            owned, partition, messages, decisions, decided_at - begun_at, self._clock.monotonic() - decided_at
-        )
+        self._append(owned, decisions, first)
+        self._say(partition, messages, decisions, decided_at - begun_at, self._clock.monotonic() - decided_at)
+        self._metrics.reached(partition, owned.processor.next_number - 1)
         self._failpoint("before_reply")
         self._reply(owned, partition, decisions)
         self._failpoint("before_acknowledge")
@@ -384,35 +388,40 @@ class Worker:
             self._metrics.checkpoint(partition, self._clock.now_ms() / 1000)
         owned.processor.settle()
 
-    def _measure(
+    def _say(
         self,
-        owned: _Owned,
         partition: int,
         messages: Sequence[Message],
         decisions: Sequence[Decision],
         decide_seconds: float,
         flush_seconds: float,
     ) -> None:
-        age_seconds = (self._clock.now_ms() - messages[0].published_at_ms) / 1000
+        """What became of a chunk, in figures, traces and, of what was parked, in the log."""
         self._metrics.decided(decisions, decide_seconds, flush_seconds)
-        self._metrics.reached(partition, owned.processor.next_number - 1, age_seconds)
+        if self._tracing is not None:
+            times = Times.until(self._clock.now_ms(), decide_seconds, flush_seconds)
+            self._tracing.decided({**self._where, "magnetar.partition": partition}, messages, decisions, times)
+        for message, decision in zip(messages, decisions, strict=True):
+            if decision.outcome == "parked":
+                self._say_parked(partition, message, decision)
 
-    def _append(self, owned: _Owned, partition: int, decisions: Sequence[Decision], first: int) -> None:
+    def _say_parked(self, partition: int, message: Message, decision: Decision) -> None:
+        self._logger.warning(
+            "command parked",
+            partition=partition,
+            number=decision.number,
+            command_id=decision.command_id,
+            reason=decision.reason,
+            **({} if (trace_id := trace_id_of(message.payload)) is None else {"trace_id": trace_id}),
+            **({} if decision.raised is None else {"exception": traceback_of(decision.raised)}),
+        )
+
+    def _append(self, owned: _Owned, decisions: Sequence[Decision], first: int) -> None:
         entries = [Entry(d.key, d.commit) for d in decisions if d.commit is not None]
         if entries:
             last = owned.appender.append(entries, timeout_seconds=self._options.append_timeout_seconds)
             owned.marks.add(Mark(last, owned.owner, first + len(entries)))
         self._failpoint("after_send")
-        for decision in decisions:
-            if decision.outcome == "parked":
-                self._logger.warning(
-                    "command parked",
-                    partition=partition,
-                    number=decision.number,
-                    command_id=decision.command_id,
-                    reason=decision.reason,
-                    **({} if decision.raised is None else {"exception": traceback_of(decision.raised)}),
-                )
 
     def _reply(self, owned: _Owned, partition: int, decisions: Sequence[Decision]) -> None:
         """Answer those who wait: new commits from memory, older ones read again from the log."""

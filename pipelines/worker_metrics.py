@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from magnetar.aggregates import Decision
 from prometheus_client import Counter, Gauge, Histogram
+
+from .clock import Clock
 
 _LABELS: Final = ("context", "aggregate")
 _SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -32,7 +35,7 @@ FLUSH: Final = Histogram(
 )
 AGE: Final = Gauge(
     "magnetar_command_age_seconds",
-    "How old the oldest command of the partition's last chunk was when its commit was stored.",
+    "How old the oldest command is that the partition's owner has in hand and has no stored commit of; 0 if none.",
     (*_LABELS, "partition"),
 )
 NUMBER: Final = Gauge(
@@ -57,8 +60,11 @@ CHECKPOINT: Final = Gauge(
 class WorkerMetrics:
     """The samples of one aggregate in this process."""
 
-    def __init__(self, context: str, aggregate: str) -> None:
+    def __init__(self, context: str, aggregate: str, clock: Clock) -> None:
         self._labels = (context, aggregate)
+        self._clock = clock
+        self._in_hand: dict[int, int | None] = {}
+        """By partition, when the oldest command in hand was published, in milliseconds since 1970."""
         self._events = EVENTS.labels(*self._labels)
         self._chunk = CHUNK.labels(*self._labels)
         self._decide = DECIDE.labels(*self._labels)
@@ -78,10 +84,20 @@ class WorkerMetrics:
         for reason, count in Tally(decision.reason for decision in decisions if decision.reason).items():
             PARKED.labels(*self._labels, reason).inc(count)
 
-    def reached(self, partition: int, number: int, age_seconds: float) -> None:
-        """Where a partition is after a chunk."""
+    def took_in_hand(self, partition: int, published_at_ms: int) -> None:
+        """A chunk has come; its oldest command ages until `reached`, however long that takes."""
+        if partition not in self._in_hand:
+            AGE.labels(*self._labels, partition).set_function(partial(self._age_seconds, partition))
+        self._in_hand[partition] = published_at_ms
+
+    def _age_seconds(self, partition: int) -> float:
+        at_ms = self._in_hand.get(partition)
+        return 0.0 if at_ms is None else max(0.0, (self._clock.now_ms() - at_ms) / 1000)
+
+    def reached(self, partition: int, number: int) -> None:
+        """Where a partition is after a chunk, whose commits are stored."""
+        self._in_hand[partition] = None
         NUMBER.labels(*self._labels, partition).set(number)
-        AGE.labels(*self._labels, partition).set(max(0.0, age_seconds))
 
     def checkpoint(self, partition: int, at_seconds: float) -> None:
         """A round of a partition's checkpoint is whole."""
@@ -95,14 +111,16 @@ class WorkerMetrics:
     def lost(self, partition: int, owned: int, reason: str) -> None:
         """A partition is another worker's, who says where it is."""
         LOST.labels(*self._labels, reason).inc()
-        self._gone(partition, owned)
+        self.gone(partition, owned)
 
     def refused(self, partition: int, owned: int, refused: int) -> None:
         """A partition cannot be folded here."""
         self._refused.set(refused)
-        self._gone(partition, owned)
+        self.gone(partition, owned)
 
-    def _gone(self, partition: int, owned: int) -> None:
+    def gone(self, partition: int, owned: int) -> None:
+        """A partition was given up: whoever takes it says where it is."""
         self._owned.set(owned)
+        self._in_hand.pop(partition, None)
         for gauge in (AGE, NUMBER, CHECKPOINT):
             gauge.remove(*self._labels, partition)

@@ -500,23 +500,37 @@ def read_command_id(payload: bytes) -> str:
         raise Undecodable("The bytes are not a commit.") from error
 
 
+def read_time(payload: bytes) -> tuple[int, dict[str, str]]:
+    """The time of a commit's command, in microseconds since 1970, and its metadata. Raises Undecodable."""
+    try:
+        return _read_to_metadata(payload)[:2]
+    except (IndexError, UnicodeDecodeError) as error:
+        raise Undecodable("The bytes are not a commit.") from error
+
+
 def read_outcome(payload: bytes) -> tuple[str, dict[str, str]]:
     """A commit's outcome and its metadata, without decoding the users' records in it. Raises Undecodable."""
     try:
-        _, _, at = read_head(payload)
-        _, at = read_bytes(payload, at)
-        _, at = read_long(payload, at)
-        _, at = read_bytes(payload, at)
-        for _ in range(3):
-            _, at = read_optional_string(payload, at)
-        _, at = read_long(payload, at)
-        metadata, at = read_map(payload, at)
+        _, metadata, at = _read_to_metadata(payload)
         _, at = _read_source(payload, at)
         _, at = read_optional_string(payload, at)
         _, at = read_optional_long(payload, at)
         return OUTCOMES[read_long(payload, at)[0]], metadata
     except (IndexError, UnicodeDecodeError) as error:
         raise Undecodable("The bytes are not a commit.") from error
+
+
+def _read_to_metadata(payload: bytes) -> tuple[int, dict[str, str], int]:
+    """The command's time, the metadata, and the offset behind them."""
+    _, _, at = read_head(payload)
+    _, at = read_bytes(payload, at)
+    _, at = read_long(payload, at)
+    _, at = read_bytes(payload, at)
+    for _ in range(3):
+        _, at = read_optional_string(payload, at)
+    at_us, at = read_long(payload, at)
+    metadata, at = read_map(payload, at)
+    return at_us, metadata, at
 
 
 def _read_source(payload: bytes, at: int) -> tuple[Source, int]:

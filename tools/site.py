@@ -19,7 +19,7 @@ DOCS = ROOT / "docs"
 SOURCES = ROOT / "build" / "docs"
 PACKAGE = ROOT / "build" / "package" / "magnetar"
 ROOMS = ("schemas", "aggregates", "projections", "pipelines")
-METRICS = ("magnetar.pipelines.worker_metrics", "magnetar.pipelines.projector_metrics")
+METRICS = tuple(f"magnetar.pipelines.{part}_metrics" for part in ("worker", "projector", "process"))
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)(?P<to>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
 LANGUAGES = {".py": "python", ".json": "json", ".toml": "toml", ".java": "java", "": "text", ".yml": "yaml"}
 
@@ -71,10 +71,10 @@ def command_line() -> str:
     if "\n## `magnetar dev`\n" not in made.stdout:
         raise ValueError(f"this is not the help of all commands:\n{made.stdout}")
     text = made.stdout.replace("# `magnetar`", "# The command line", 1)
-    for command in app.registered_commands:
-        if command.hidden:  # Typer writes it down all the same
-            text = re.sub(rf"^\* `{command.name}`: .*\n", "", text, flags=re.MULTILINE)
-            text = re.sub(rf"^## `magnetar {command.name}`\n(.|\n)*?(?=^## |\Z)", "", text, flags=re.MULTILINE)
+    for registered in app.registered_commands:
+        if registered.hidden:  # Typer writes it down all the same
+            text = re.sub(rf"^\* `{registered.name}`: .*\n", "", text, flags=re.MULTILINE)
+            text = re.sub(rf"^## `magnetar {registered.name}`\n(.|\n)*?(?=^## |\Z)", "", text, flags=re.MULTILINE)
     return text
 
 

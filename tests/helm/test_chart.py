@@ -8,7 +8,7 @@ import helm_python
 import kubernetes_validate
 import pytest
 import yaml
-from magnetar.pipelines import projector_metrics, worker_metrics
+from magnetar.pipelines import process_metrics, projector_metrics, worker_metrics
 from prometheus_client import Counter, Gauge, Histogram
 
 from tests.helm.conftest import Chart, Objects, Values, minimal
@@ -235,7 +235,7 @@ def test_values_that_cannot_be_are_refused_by_name(chart: Chart, changes: Values
 
 def test_alerts_and_dashboard_speak_of_metrics_that_there_are(chart: Chart) -> None:
     kinds = (Counter, Gauge, Histogram)
-    modules = (worker_metrics, projector_metrics)
+    modules = (worker_metrics, projector_metrics, process_metrics)
     metrics = {m._name: m for module in modules for m in vars(module).values() if isinstance(m, kinds)}
     objects = chart.render(minimal(**EVERYTHING))
     said = (

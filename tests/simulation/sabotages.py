@@ -26,12 +26,13 @@ def acknowledge_before_append(patch: pytest.MonkeyPatch) -> None:
     carry_through = Worker._carry_through
 
     def carry(self: Any, owned: Any, partition: int, messages: Any) -> None:
-        self.messages = messages
+        self.carried = partition, messages
         carry_through(self, owned, partition, messages)
 
-    def acknowledge_first(self: Any, owned: Any, partition: int, decisions: Any, first: int) -> None:
-        self._consumer.acknowledge(partition, self.messages[-1].id)
-        append(self, owned, partition, decisions, first)
+    def acknowledge_first(self: Any, owned: Any, decisions: Any, first: int) -> None:
+        partition, messages = self.carried
+        self._consumer.acknowledge(partition, messages[-1].id)
+        append(self, owned, decisions, first)
 
     patch.setattr(Worker, "_carry_through", carry)
     patch.setattr(Worker, "_append", acknowledge_first)
@@ -71,12 +72,17 @@ def claim_not_read(patch: pytest.MonkeyPatch) -> None:
 
 def reply_before_append(patch: pytest.MonkeyPatch) -> None:
     """Clients are told of commits that are not stored yet."""
-    append, reply = Worker._append, Worker._reply
+    append, carry_through, reply = Worker._append, Worker._carry_through, Worker._reply
 
-    def reply_first(self: Any, owned: Any, partition: int, decisions: Any, first: int) -> None:
-        reply(self, owned, partition, decisions)
-        append(self, owned, partition, decisions, first)
+    def carry(self: Any, owned: Any, partition: int, messages: Any) -> None:
+        self.carried = partition
+        carry_through(self, owned, partition, messages)
 
+    def reply_first(self: Any, owned: Any, decisions: Any, first: int) -> None:
+        reply(self, owned, self.carried, decisions)
+        append(self, owned, decisions, first)
+
+    patch.setattr(Worker, "_carry_through", carry)
     patch.setattr(Worker, "_append", reply_first)
     patch.setattr(Worker, "_reply", lambda *_: None)
 
@@ -204,9 +210,9 @@ def checkpoint_before_append(patch: pytest.MonkeyPatch) -> None:
     """Checkpoints are written with states whose commits are not stored."""
     append = Worker._append
 
-    def write_first(self: Any, owned: Any, partition: int, decisions: Any, first: int) -> None:
+    def write_first(self: Any, owned: Any, decisions: Any, first: int) -> None:
         owned.checkpoints.write(owned.processor, owned.marks)
-        append(self, owned, partition, decisions, first)
+        append(self, owned, decisions, first)
 
     patch.setattr(Worker, "_append", write_first)
 

@@ -1,6 +1,8 @@
 """What a projector counts, as a scrape shows it."""
 
-from magnetar.pipelines.projector_metrics import TableMetrics
+import pytest
+from magnetar.pipelines.clock import SystemClock
+from magnetar.pipelines.projector_metrics import TableMetrics, hide_rebuild, show_rebuild
 from magnetar.schemas import StoreUnavailable
 from prometheus_client import REGISTRY
 
@@ -10,7 +12,7 @@ def sample(name: str, **labels: str) -> float | None:
 
 
 def test_ranges_and_losses_are_counted_by_table() -> None:
-    metrics = TableMetrics("c", "board", "Order")
+    metrics = TableMetrics("c", "board", "Order", SystemClock())
     metrics.inserted(2, 40, 40, 0.2)
     metrics.inserted(2, 41, 1, 0.1)
     metrics.lost(StoreUnavailable("gone"))
@@ -18,3 +20,34 @@ def test_ranges_and_losses_are_counted_by_table() -> None:
     assert sample("magnetar_range_commits_count") == 2
     assert sample("magnetar_table_number", partition="2") == 41
     assert sample("magnetar_table_partitions_lost_total", error="StoreUnavailable") == 1
+
+
+class ClockByHand(SystemClock):
+    """A clock that is set by the test."""
+
+    now = 1_700_000_000_000
+
+    def now_ms(self) -> int:
+        return self.now
+
+
+def test_what_was_read_grows_older_until_it_is_in_the_table() -> None:
+    clock = ClockByHand()
+    metrics = TableMetrics("c", "board", "Lagging", clock)
+    lag = lambda: sample("magnetar_table_lag_seconds", aggregate="Lagging", partition="2")  # noqa: E731
+    metrics.took_in_hand(2, clock.now * 1000 - 500_000)
+    assert lag() == 0.5
+    clock.now += 60_000
+    metrics.took_in_hand(2, clock.now * 1000)  # read again, after a failure: the older one is still not there
+    assert lag() == pytest.approx(60.5)
+    metrics.settled(2)
+    assert lag() == 0
+    metrics.gone(2)
+    assert lag() is None
+
+
+def test_a_rebuild_is_seen_while_it_lasts() -> None:
+    show_rebuild("c", "Board", 40, 60)
+    assert REGISTRY.get_sample_value("magnetar_rebuild_commits_left", {"context": "c", "target": "Board"}) == 60
+    hide_rebuild("c", "Board")
+    assert REGISTRY.get_sample_value("magnetar_rebuild_commits", {"context": "c", "target": "Board"}) is None

@@ -9,7 +9,7 @@ from typing import Any, Self
 import pytest
 from magnetar.aggregates import Aggregate
 from magnetar.pipelines import Pipeline
-from magnetar.pipelines.rebuild import SWAP_COMMITS_MAX, catch_up, is_near
+from magnetar.pipelines.rebuild import SWAP_COMMITS_MAX, catch_up, commits_behind
 from magnetar.pipelines.wishes import Wish
 from magnetar.projections.freshness import MIRROR
 from magnetar.projections.generations import Generations
@@ -83,13 +83,13 @@ projector.wish(Wish.DROP_OLD, ["Tally"])
 projector.step()
 names = [name for (name,) in store.query("SELECT name FROM system.tables WHERE name LIKE 'tally%' ORDER BY name")]
 assert names == ["tally__commits", "tally__commits__g3", "tally__events", "tally__events__g3"], names
-is_near, module.is_near = module.is_near, lambda *_: False
+commits_behind, module.commits_behind = module.commits_behind, lambda *_: 1_000_000
 projector.wish(Wish.REBUILD, ["Tally"])     # given up
 rig.send(7)
 for _ in range(5):
     projector.step()
 projector.wish(Wish.CANCEL, ["Tally"])
-module.is_near = is_near
+module.commits_behind = commits_behind
 carry_out()
 assert known()[:2] == ((3,), 3), known()
 assert not store.query("SELECT name FROM system.tables WHERE name LIKE '%__g4'")
@@ -261,7 +261,7 @@ def test_a_generation_that_is_far_behind_is_not_waited_for_by_the_one_that_is_sh
     shown: Any = Shown({0: SWAP_COMMITS_MAX, 1: 1})
     for number, near in ((1, True), (0, False)):
         feeding: Any = Wanted({0: number})
-        assert is_near(shown, feeding, Table(MIRROR, "Tally", 2)) is near
+        assert (commits_behind(shown, feeding, Table(MIRROR, "Tally", 2)) <= SWAP_COMMITS_MAX) is near
 
 
 def test_a_wish_is_carried_out_wherever_it_is_possible_and_refused_where_it_is_nowhere() -> None:
