@@ -15,6 +15,7 @@ from typing import Any, Final
 from magnetar.projections.supervised import is_supervised
 from magnetar.schemas import (
     Command,
+    DataFolderError,
     LogUnavailable,
     MagnetarError,
     MessageRefused,
@@ -60,13 +61,32 @@ _CHUNK_MAX: Final = 5000
 
 
 def connect(pipeline: Pipeline, settings: Settings | None = None, clock: Clock | None = None) -> Connection:
-    """Open the log that the settings name, for one pipeline."""
+    """Open the log that the settings name, for one pipeline. Makes nothing: a data folder has to be there.
+
+    Raises DataFolderError, LogUnavailable or AccessDenied, and SettingsError for a pipeline that the log does not fit.
+    """
     settings, clock = settings or settings_of(pipeline), clock or SystemClock()
-    log = open_log(settings, clock)
+    log = _opened_log(settings, clock)
     if settings.broker == EMBEDDED:  # on Pulsar, a client's role need not have the right to look
         check_partitions(pipeline, log)
     is_coming = partial(is_supervised, settings.data) if settings.broker == EMBEDDED else None
     return Connection(pipeline, log, clock=clock, is_coming=is_coming)
+
+
+def _opened_log(settings: Settings, clock: Clock) -> Log:
+    """The log; a `magnetar dev` that was called just before may be making its folder."""
+    if settings.broker != EMBEDDED:
+        return open_log(settings, clock)
+    from .logs.sqlite_files import is_data_folder
+
+    deadline = clock.monotonic() + CALLED_SECONDS
+    while True:
+        try:
+            return open_log(settings, clock, make=False)
+        except DataFolderError:
+            if is_data_folder(settings.data) or clock.monotonic() > deadline:
+                raise
+        clock.sleep(_LOOK_SECONDS)
 
 
 def settings_of(pipeline: Pipeline) -> Settings:

@@ -80,12 +80,15 @@ def load_settings(*, data: Path | None = None, broker: str | None = None) -> Set
     return settings
 
 
-def open_log(settings: Settings, clock: Clock) -> Log:
-    """Open the log that the settings name. Raises DataFolderError, LogUnavailable or AccessDenied."""
+def open_log(settings: Settings, clock: Clock, *, make: bool = True) -> Log:
+    """Open the log that the settings name; make the embedded one's folder if it is not there and `make` says so.
+
+    Raises DataFolderError, LogUnavailable or AccessDenied.
+    """
     if settings.broker == EMBEDDED:
         from .logs.sqlite import SqliteLog
 
-        return SqliteLog(settings.data, clock)
+        return SqliteLog(settings.data, clock, make=make)
     from .logs.pulsar import PulsarLog
     from .logs.pulsar_access import Access, Token
 

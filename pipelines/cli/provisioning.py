@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
@@ -29,7 +29,7 @@ def plan(target: Target, data: Data = None, json: AsJson = False) -> None:
     from ..provisioning import Sign, plan
     from ..trial import try_tables
 
-    with _opened(target, data) as (pipeline, log, settings):
+    with _opened(target, data, if_missing="empty") as (pipeline, log, settings):
         try_tables(pipeline)
         steps = plan(pipeline, log, settings)
     _print_steps(steps, json)
@@ -44,7 +44,7 @@ def provision(target: Target, data: Data = None, json: AsJson = False) -> None:
     """
     from ..provisioning import apply, plan
 
-    with _opened(target, data) as (pipeline, log, settings):
+    with _opened(target, data, if_missing="make") as (pipeline, log, settings):
         steps = plan(pipeline, log, settings)
         if json:
             apply(steps)
@@ -63,7 +63,7 @@ def doctor(target: Target, data: Data = None, json: AsJson = False) -> None:
     """
     from ..preflight import Severity, examine
 
-    with _opened(target, data) as (pipeline, log, settings):
+    with _opened(target, data, if_missing="refuse") as (pipeline, log, settings):
         findings = [*examine(pipeline, log), *_engine_findings(settings)]
     if json:
         print_json([finding.as_json() for finding in findings])
@@ -74,17 +74,24 @@ def doctor(target: Target, data: Data = None, json: AsJson = False) -> None:
 
 
 @contextmanager
-def _opened(target: str, data: Path | None) -> Generator[tuple[Pipeline, Log, Settings]]:
+def _opened(
+    target: str, data: Path | None, *, if_missing: Literal["make", "refuse", "empty"]
+) -> Generator[tuple[Pipeline, Log, Settings]]:
+    """With `empty`, an embedded log that is not there counts as an empty one, and is not made."""
+    import tempfile
+
     from ..clock import SystemClock
     from ..loading import load_pipeline
-    from ..settings import load_settings, open_log
+    from ..settings import EMBEDDED, load_settings, open_log
 
     pipeline, settings = load_pipeline(target), load_settings(data=data)
-    log = open_log(settings, SystemClock())
-    try:
+    with ExitStack() as closing:
+        if if_missing == "empty" and settings.broker == EMBEDDED and not settings.data.exists():
+            nothing = closing.enter_context(tempfile.TemporaryDirectory(prefix="magnetar-"))
+            settings, if_missing = settings.model_copy(update={"data": Path(nothing)}), "make"
+        log = open_log(settings, SystemClock(), make=if_missing == "make")
+        closing.callback(log.close)
         yield pipeline, log, settings
-    finally:
-        log.close()
 
 
 def _engine_findings(settings: Settings) -> list[Finding]:

@@ -89,7 +89,10 @@ def _wish(*, status: bool, dry_run: bool, rollback: bool, drop_old: bool, cancel
     from ..wishes import Wish
 
     if status + dry_run + rollback + drop_old + cancel > 1:
-        raise SettingsError("These options do not go together.", cure="Give one of them, or none to rebuild.")
+        raise SettingsError(
+            "--status, --dry-run, --rollback, --drop-old and --cancel do not go together.",
+            cure="Give one of them, or none to rebuild.",
+        )
     if status or dry_run:
         return None
     return Wish.ROLLBACK if rollback else Wish.DROP_OLD if drop_old else Wish.CANCEL if cancel else Wish.REBUILD

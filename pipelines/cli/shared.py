@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from magnetar.schemas import DataFolderError, Fault, MagnetarError
+from magnetar.schemas import Fault, MagnetarError
 
 from . import completing
 
@@ -60,14 +60,10 @@ def opened(target: str, data: Path | None) -> tuple[Pipeline, Settings, Log]:
     from ..clock import SystemClock
     from ..loading import load_pipeline
     from ..provisioning import check_partitions
-    from ..settings import EMBEDDED, load_settings, open_log
+    from ..settings import load_settings, open_log
 
     pipeline, settings = load_pipeline(target), load_settings(data=data)
-    if settings.broker == EMBEDDED and not settings.data.exists():
-        raise DataFolderError(
-            f"There is no data folder {settings.data}.", cure="Run the pipeline first, or name its folder with --data."
-        )
-    log = open_log(settings, SystemClock())
+    log = open_log(settings, SystemClock(), make=False)
     check_partitions(pipeline, log)
     return pipeline, settings, log
 

@@ -26,7 +26,7 @@ from ..log import Backlog, Entry, Message, Ownership, Run, TopicDescription
 from ..preflight import Finding
 from ..provisioning import Roles, Step, WantedTopic
 from .sqlite_consumer import SqliteConsumer, backlog
-from .sqlite_files import Folder, canonical, connect, polling, read_messages, read_run, rows_of, transaction
+from .sqlite_files import RESTORE, Folder, canonical, connect, polling, read_messages, read_run, rows_of, transaction
 from .sqlite_inbox import SqliteInbox, deliver
 from .sqlite_owner import last_owner, write_owner
 from .sqlite_plan import findings, steps
@@ -52,9 +52,12 @@ _INSERT = "INSERT INTO messages (key, payload, published_at_ms, schema) VALUES (
 class SqliteLog:
     """The log in a folder. Safe to share between threads; appenders, consumers and readers are for one thread each."""
 
-    def __init__(self, folder: Path, clock: Clock, *, message_bytes_max: int = MESSAGE_BYTES_MAX) -> None:
+    def __init__(
+        self, folder: Path, clock: Clock, *, make: bool = True, message_bytes_max: int = MESSAGE_BYTES_MAX
+    ) -> None:
+        """Without `make`, a folder that is not there is refused with DataFolderError."""
         self.message_bytes_max = message_bytes_max
-        self._folder = Folder(folder)
+        self._folder = Folder(folder, make=make)
         self._clock = clock
         self._lock = threading.Lock()
         self._opened: weakref.WeakSet[Closing] = weakref.WeakSet()
@@ -79,7 +82,9 @@ class SqliteLog:
         """The schema's text under this number."""
         schemas = self._folder.schemas(topic)
         if not 1 <= number <= len(schemas):
-            raise LogUnavailable(f"{topic} has no schema number {number}.", cure="The data folder is not complete.")
+            raise LogUnavailable(
+                f"{topic} has no schema number {number}.", cure=f"The data folder is not complete. {RESTORE}"
+            )
         return schemas[number - 1]
 
     def publisher(self, topic: Topic, *, schema: str) -> SqlitePublisher:
@@ -150,7 +155,10 @@ class SqliteLog:
         schemas = self._folder.schemas(topic)
         text = canonical(schema)
         if text not in schemas:
-            raise SettingsError(f"The schema for {topic} is not registered.", cure="Provision the topic first.")
+            raise SettingsError(
+                f"The log does not know this code's schema of {topic} yet: nothing was sent.",
+                cure="Run `magnetar dev` or `magnetar provision` with the pipeline's module, which registers it.",
+            )
         return schemas.index(text) + 1
 
     def now_ms(self) -> int:

@@ -32,7 +32,8 @@ _OTHERS: Final = ("dev.lock",)
 """What may stand in a new data folder before the marker does."""
 
 _CHOOSE_ANOTHER: Final = "Choose another folder with --data or MAGNETAR_DATA."
-_RESTORE: Final = "Restore the whole folder from a copy, or begin with an empty one."
+_RUN_FIRST: Final = "Run the pipeline first, with `magnetar dev`, or name its folder with --data or MAGNETAR_DATA."
+RESTORE: Final = "Restore the whole folder from a copy, or begin with an empty one."
 
 _POLL_SECONDS: Final = (0.001, 0.001, 0.002, 0.002, 0.004)
 """Pauses between looks at a file: short when something was just there, at most 4 ms when nothing comes. A worker's look
@@ -70,20 +71,21 @@ _READ_RUN: Final = "SELECT offset, payload, schema FROM messages WHERE offset > 
 
 
 class Folder:
-    """A data folder: made if it is missing, refused if it is not ours to use."""
+    """A data folder: made if it is missing and `make` says so, refused if it is not ours to use."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, make: bool = True) -> None:
         self.path = path.absolute()
         self.replies = self.path / "replies"
         with _os_errors(self.path):
-            self._open()
+            self._open(make=make)
         self._described: dict[Topic, dict[str, Any]] = {}
 
-    def _open(self) -> None:
+    def _open(self, *, make: bool) -> None:
         marker = self.path / _MARKER
         if not marker.exists():
-            self.path.mkdir(parents=True, exist_ok=True)
-            names = [each.name for each in self.path.iterdir()]
+            if make:
+                self.path.mkdir(parents=True, exist_ok=True)
+            names = [each.name for each in self.path.iterdir()] if self.path.exists() else []
             foreign = [name for name in names if name not in _OTHERS and not name.startswith(_making(marker))]
             if "log" in foreign and not marker.exists():
                 raise _incomplete(marker)
@@ -92,11 +94,13 @@ class Folder:
                     f"{self.path} is not empty, and not a data folder of Magnetar: it holds {min(foreign)!r}.",
                     cure=_CHOOSE_ANOTHER,
                 )
+            if not make and not marker.exists():
+                raise DataFolderError(f"There is no data folder {self.path}.", cure=_RUN_FIRST)
             _write_atomically(marker, json.dumps({"format": FORMAT}))
         try:
             found = json.loads(marker.read_text())["format"]
         except (ValueError, KeyError, TypeError) as error:
-            raise DataFolderError(f"{marker} cannot be read: {error}.", cure=_RESTORE) from error
+            raise DataFolderError(f"{marker} cannot be read: {error}.", cure=RESTORE) from error
         if found != FORMAT:
             raise DataFolderError(
                 f"The data folder {self.path} has format {found}; this Magnetar reads format {FORMAT}.",
@@ -137,7 +141,7 @@ class Folder:
             try:
                 known = json.loads(file.read_text())
             except ValueError as error:
-                raise DataFolderError(f"{file} cannot be read: {error}.", cure=_RESTORE) from error
+                raise DataFolderError(f"{file} cannot be read: {error}.", cure=RESTORE) from error
             except FileNotFoundError:
                 if file.parent.exists():
                     raise _incomplete(file) from None
@@ -152,7 +156,8 @@ class Folder:
         """Create a topic as a whole, or add a schema to it."""
         with _os_errors(self.path), self._locked():
             if not self.topic(topic).exists():
-                self._check_never_used(topic)
+                for path in self.missing(topic, partitions):
+                    raise _incomplete(path)
                 self._create(topic, partitions)
             self._described.pop(topic, None)
             known = self._read(topic)
@@ -171,19 +176,25 @@ class Folder:
                 f"{topic} has {known['partitions']} partitions in {self.path}, and the pipeline declares {partitions}.",
                 cure="The number is fixed, because it decides where each aggregate lives: set it back.",
             )
-        for name in (*range(partitions), "consumers"):
-            path = self.topic(topic) / f"{name}.sqlite"
-            if not path.exists():
-                raise _incomplete(path)
+        for path in self.missing(topic, partitions):
+            raise _incomplete(path)
 
-    def _check_never_used(self, topic: Topic) -> None:
-        """Raise DataFolderError if events are to be made anew of commands that were decided: the events are lost."""
+    def missing(self, topic: Topic, partitions: int) -> list[Path]:
+        """What of a topic was there once and is not any more, the topic itself if it has events of decided commands."""
+        folder = self.topic(topic)
+        if not folder.exists():
+            return [folder] if topic.kind is TopicKind.EVENTS and self._has_decided(topic) else []
+        files = [folder / name for name in ("topic.json", "consumers.sqlite")]
+        files += [folder / f"{partition}.sqlite" for partition in range(partitions)]
+        return [file for file in files if not file.exists()]
+
+    def _has_decided(self, topic: Topic) -> bool:
+        """Whether commands of the topic's aggregate were decided, whose events would be made anew otherwise."""
         decided = self.topic(Topic(topic.context, topic.aggregate, TopicKind.COMMANDS)) / "consumers.sqlite"
-        if topic.kind is not TopicKind.EVENTS or not decided.exists():
-            return
+        if not decided.exists():
+            return False
         with closing(connect(decided)) as connection:
-            if rows_of(connection, decided, "SELECT partition FROM acknowledged LIMIT 1"):
-                raise _incomplete(self.topic(topic))
+            return bool(rows_of(connection, decided, "SELECT partition FROM acknowledged LIMIT 1"))
 
     def _create(self, topic: Topic, partitions: int) -> None:
         """Make the topic's folder under another name, and move it into place complete."""
@@ -216,6 +227,11 @@ class Folder:
                         raise _locked_by(_holder_of(marker, "FLOCK"), marker, "creating a topic") from None
                     time.sleep(0.01)
             yield
+
+
+def is_data_folder(path: Path) -> bool:
+    """Whether a data folder is there, whatever is wrong with it."""
+    return (path / _MARKER).exists()
 
 
 def canonical(schema: str) -> str:
@@ -365,7 +381,7 @@ def failure(error: sqlite3.Error, path: Path) -> MagnetarError:
 
 def _incomplete(missing: Path) -> DataFolderError:
     return DataFolderError(
-        f"The data folder is not complete: {missing} is missing, with what stood in it.", cure=_RESTORE
+        f"The data folder is not complete: {missing} is missing, with what stood in it.", cure=RESTORE
     )
 
 

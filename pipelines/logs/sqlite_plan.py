@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from magnetar.schemas import LogUnavailable
+from magnetar.schemas import DataFolderError, LogUnavailable, Topic, TopicKind
 from magnetar.schemas.evolution import evolution
 
 from ..preflight import Finding, Severity
 from ..provisioning import Sign, Step, WantedTopic
-from .sqlite_files import Folder
+from .sqlite_files import RESTORE, Folder
 
 FREE_BYTES_MIN: Final = 1024**3
 """Below this, a folder is called nearly full: a day's commits may not fit."""
@@ -20,10 +20,20 @@ FREE_BYTES_MIN: Final = 1024**3
 _NETWORK: Final = ("nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "ceph", "glusterfs")
 """File systems whose locks or shared memory SQLite cannot rely on (sqlite.org/wal.html, Advantages, 2)."""
 
+_LOST: Final = {
+    TopicKind.COMMANDS: "commands that were sent and not decided yet are lost",
+    TopicKind.EVENTS: "what was decided there is lost",
+    TopicKind.CHECKPOINTS: "a start takes longer",
+}
+
 
 def steps(folder: Folder, topics: Sequence[WantedTopic]) -> Iterator[Step]:
     """The steps from what is in the folder to what is needed."""
     for wanted in topics:
+        if missing := folder.missing(wanted.topic, _partitions(folder, wanted)):
+            for path in missing:
+                yield Step(Sign.REFUSED, f"file {path}", f"it is missing, with what stood in it. {RESTORE}")
+            continue
         try:
             partitions = folder.describe(wanted.topic).partitions
             schemas = folder.schemas(wanted.topic)
@@ -46,6 +56,14 @@ def steps(folder: Folder, topics: Sequence[WantedTopic]) -> Iterator[Step]:
             yield Step(Sign.CREATE, f"schema of {wanted.topic}", what, _do(folder, wanted))
 
 
+def _partitions(folder: Folder, wanted: WantedTopic) -> int:
+    """How many the topic has; as many as are wanted, if that cannot be known."""
+    try:
+        return folder.describe(wanted.topic).partitions
+    except (LogUnavailable, DataFolderError):
+        return wanted.partitions
+
+
 def _do(folder: Folder, wanted: WantedTopic) -> Callable[[], None]:
     return lambda: folder.provision(wanted.topic, partitions=wanted.partitions, schema=wanted.schema)
 
@@ -65,7 +83,15 @@ def findings(folder: Folder, topics: Sequence[WantedTopic]) -> Iterator[Finding]
             Severity.WARNING, "free space", subject, f"{free / 2**20:,.0f} MiB", "1 GiB or more",
             "commands are refused once the disk is full", "make room, or MAGNETAR_DATA: another folder",
         )  # fmt: skip
+    for wanted in topics:
+        for path in folder.missing(wanted.topic, _partitions(folder, wanted)):
+            yield Finding(
+                Severity.DANGEROUS, "file", str(path), "missing", "there",
+                f"{_LOST[wanted.topic.kind]}, and no worker starts", _mend(wanted.topic, path),
+            )  # fmt: skip
     for step in steps(folder, topics):
+        if step.subject.startswith("file "):
+            continue
         check = step.subject.split()[0]
         if step.sign is Sign.REFUSED:
             yield Finding(
@@ -77,6 +103,12 @@ def findings(folder: Folder, topics: Sequence[WantedTopic]) -> Iterator[Finding]
                 Severity.WARNING, check, step.subject, "missing", f"there ({step.detail})", "nothing can be decided",
                 "magnetar provision MODULE",
             )  # fmt: skip
+
+
+def _mend(topic: Topic, path: Path) -> str:
+    if topic.kind is TopicKind.CHECKPOINTS:
+        return f"remove {path.parent}: it is made again from the events"
+    return RESTORE[:1].lower() + RESTORE[1:]
 
 
 def _file_system(path: Path) -> str:

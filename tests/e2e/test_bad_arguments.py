@@ -248,4 +248,20 @@ def test_a_folder_of_the_data_is_all_that_a_refusal_may_leave(shop: Shell, tmp_p
     refusal(shop, "history", "shop", "Order", "1", code=3)
     refusal(shop, "status", "shop", code=3)
     refusal(shop, "query", "SELECT 1", code=3)
+    refusal(shop, "doctor", "shop", code=3)
+    assert shop.run("plan", "shop").stdout.endswith("3 steps.\n")
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "__pycache__") == before
+
+
+@pytest.mark.parametrize("is_there", [False, True], ids=["missing", "empty"])
+def test_a_mistyped_folder_is_not_made_and_nothing_is_sent(running: Shell, is_there: bool) -> None:
+    mistyped = running.folder / ".magnetra"
+    if is_there:
+        mistyped.mkdir()
+    for command in ("send", "ask"):
+        said = refusal(running, command, "shop", "Order", "1", "Buy", BUY, "--data", ".magnetra", code=3)
+        assert f"There is no data folder {mistyped}. Run the pipeline first" in said
+        assert "or name its folder with --data" in said
+    assert (list(mistyped.iterdir()) == []) if is_there else not mistyped.exists()
+    if is_there:
+        mistyped.rmdir()

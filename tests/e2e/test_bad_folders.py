@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,6 +71,40 @@ def test_what_is_missing_is_named_and_not_begun_anew(copy: Shell, missing: str) 
 
 
 @pytest.mark.parametrize(
+    ("missing", "lost", "mend"),
+    [
+        ("log/shop/order-events", "what was decided there is lost", "restore the whole folder from a copy"),
+        ("log/shop/order-events/topic.json", "what was decided there is lost", "restore the whole folder from a copy"),
+        ("log/shop/order-events/6.sqlite", "what was decided there is lost", "restore the whole folder from a copy"),
+        ("log/shop/order-commands/0.sqlite", "not decided yet are lost", "restore the whole folder from a copy"),
+        ("log/shop/order-checkpoints/6.sqlite", "a start takes longer", "remove {folder}: it is made again"),
+    ],
+    ids=["events", "topic", "partition", "commands", "checkpoints"],
+)
+def test_the_doctor_says_what_is_missing_what_is_lost_and_what_mends_it(
+    copy: Shell, missing: str, lost: str, mend: str
+) -> None:
+    path = copy.folder / ".magnetar" / missing
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    ran = copy.run("doctor", "shop")
+    assert ran.returncode == 3
+    assert f"dangerous  {path}: file is missing, must be there" in ran.stdout
+    assert lost in ran.stdout
+    assert f"mend: {mend.format(folder=path.parent)}" in ran.stdout
+    refused = copy.run("provision", "shop")
+    assert (refused.returncode, f"! file {path}: it is missing" in refused.stderr) == (2, True), refused.stderr
+    assert not path.exists()
+
+
+def test_without_its_checkpoints_a_folder_can_be_used(copy: Shell) -> None:
+    """What the doctor says of them."""
+    shutil.rmtree(copy.folder / ".magnetar" / "log" / "shop" / "order-checkpoints")
+    start_dev(copy)
+    assert copy.run("ask", "shop", "Order", "1", "Ship").returncode == 0
+    assert version(copy) == 4
+
+
+@pytest.mark.parametrize(
     "broken", ["magnetar.json", "log/shop/order-events/topic.json", "log/shop/order-events/6.sqlite"]
 )
 def test_what_is_broken_is_named(copy: Shell, broken: str) -> None:
@@ -109,6 +144,20 @@ def test_a_copy_in_another_place_goes_on_from_what_it_has(copy: Shell) -> None:
     start_dev(copy)
     shipped = copy.run("ask", "shop", "Order", "1", "Ship", "--json")
     assert json.loads(shipped.stdout)["values"] == [{"type": "Shipped", "pieces": 3}], shipped.stderr
+    copy.eventually(lambda: are_mirrored(copy, 4), "the tables go on from there")
+    assert version(copy) == 4
+
+
+def test_a_backup_that_was_made_with_cp_brings_everything_back(copy: Shell, tmp_path: Path) -> None:
+    """As docs/command-line.md says. What was lost stands at another path than what the links were made in."""
+    backup = tmp_path / "backup"
+    subprocess.run(["cp", "-a", copy.folder / ".magnetar", backup], check=True)
+    assert any(path.is_symlink() for path in backup.rglob("*"))
+    shutil.rmtree(copy.folder / ".magnetar")
+    subprocess.run(["cp", "-a", backup, copy.folder / ".magnetar"], check=True)
+    assert are_mirrored(copy, 3)
+    start_dev(copy)
+    assert copy.run("ask", "shop", "Order", "1", "Buy", BUY).returncode == 0
     copy.eventually(lambda: are_mirrored(copy, 4), "the tables go on from there")
     assert version(copy) == 4
 

@@ -67,7 +67,7 @@ def test_the_history_is_the_same_while_it_runs_and_afterwards(shop: Shell) -> No
 
 def test_the_status_says_what_waits_and_what_does_not(shop: Shell) -> None:
     ran = shop.run("status", "shop")
-    assert (ran.returncode, "There is no data folder .magnetar" in ran.stderr) == (3, True)
+    assert (ran.returncode, f"There is no data folder {shop.folder}/.magnetar. " in ran.stderr) == (3, True)
     assert not (shop.folder / ".magnetar").exists()
     start_dev(shop)
     assert buy(shop, "42", 2) == 0
