@@ -294,6 +294,7 @@ class Projector:
                 for table in target.tables(generation):
                     for feeding in (filling, self._live):
                         feeding.drop(table)
+                self._failpoint("drop_recorded")
                 self._drop_tables(target, generation)
                 hide_rebuild(self._pipeline.name, target.name)
                 self._logger.info("generation dropped", target=target.name, generation=generation)

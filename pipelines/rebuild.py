@@ -13,8 +13,9 @@ from magnetar.projections.leased_table import LeasedTable, Table
 from .clock import Clock
 from .feeding import Feeding, Source
 
-FAILPOINTS: Final = ("before_swap", "swap_recorded", "between_views", "after_swap")
-"""Where tests may crash a projector that swaps, besides those of the range loop, which begin with `filling_` there."""
+FAILPOINTS: Final = ("before_swap", "swap_recorded", "between_views", "after_swap", "drop_recorded", "between_drops")
+"""Where tests may crash a projector that swaps or drops, besides those of the range loop, which begin with `filling_`
+there."""
 
 RANGE_COMMITS_MAX: Final = 100_000
 """Commits in one range of a rebuild: fewer inserts, and so fewer parts to merge, than in ranges of live writes."""

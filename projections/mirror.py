@@ -62,7 +62,9 @@ class Mirror(LeasedTable):
 
     def drop(self) -> None:
         """Remove the tables. Repeatable; no other generation ever gets their number."""
-        for statement in self.tables.drops():
+        for nth, statement in enumerate(self.tables.drops()):
+            if nth:
+                self._failpoint("between_drops")
             self._store.command(statement)
 
     def check(self, partition: int, first: int, last: int, _: int, /) -> None:

@@ -1,5 +1,6 @@
 """Generations of tables, filled and swapped by a projector over a real log and a real engine."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -19,10 +20,15 @@ from magnetar.schemas import Command, Event, Immutable, Rejection, SettingsError
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def run(script: str, folder: Path) -> str:
-    """A script in a process of its own, since an engine is one per process; returns what it printed."""
-    command = [sys.executable, "-c", f"import sys; sys.path.append({str(ROOT)!r})\n{script}", str(folder)]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
+def started(script: str, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """A script in a process of its own, since an engine is one per process, until it has ended."""
+    command = [sys.executable, "-c", f"import sys; sys.path.append({str(ROOT)!r})\n{script}", str(folder), *more]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
+
+
+def run(script: str, folder: Path, *more: str) -> str:
+    """The same, which has to come to its end; returns what it printed."""
+    ran = started(script, folder, *more)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout
 
@@ -102,6 +108,79 @@ rig.close()
 
 def test_a_generation_is_filled_swapped_fed_on_rolled_back_and_dropped(tmp_path: Path) -> None:
     run(REBUILD, tmp_path)
+
+
+KILLED_WHILE_DROPPING = """
+import os, signal
+from pathlib import Path
+from magnetar.pipelines.projector import Projector
+from magnetar.pipelines.rebuild_status import generations_of
+from magnetar.pipelines.settings import Settings
+from magnetar.pipelines.wishes import Wish
+from magnetar.projections.store import Store, embedded_dsn
+from tests.unit.pipelines.counting_rig import Rig, tallies
+
+folder, failpoint, step = Path(sys.argv[1]) / "data", sys.argv[2], sys.argv[3]
+rig, store = Rig(folder), Store(embedded_dsn(folder))
+
+def killed(name):
+    if name == failpoint:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def projector():
+    return Projector(tallies, rig.log, store, Settings(data=folder), clock=rig.clock, failpoint=killed)
+
+def known():
+    return generations_of(store.rows, tallies, "Tally")
+
+def rebuild(running):
+    running.wish(Wish.REBUILD, ["Tally"])
+    while known().wanted is not None or running.step():
+        running.step()
+
+def tables(generation):
+    return len(store.query(f"SELECT name FROM system.tables WHERE name LIKE '%__g{generation}'"))
+
+def events():
+    return store.query("SELECT count() FROM tallies.tally__events")[0][0]
+
+if step == "drop":
+    rig.send(1, 2, 3)
+    running = projector()
+    running.prepare()
+    running.open()
+    while running.step():
+        pass
+    rebuild(running)
+    assert (known().shown, tables(1), tables(2), events()) == (2, 2, 2, 3)
+    running.wish(Wish.DROP_OLD, ["Tally"])
+    running.step()
+    raise AssertionError("it goes on")
+
+failpoint = None
+assert (known().fed, known().before, tables(1)) == ((2,), None, 1 if sys.argv[2] == "between_drops" else 2)
+drop, Projector._drop_tables = Projector._drop_tables, lambda *_: None
+projector().prepare()                       # without the protection, they stay for ever
+assert tables(1) > 0
+Projector._drop_tables = drop
+running = projector()
+running.prepare()
+assert (tables(1), tables(2), events()) == (0, 2, 3)
+running.open()
+rig.send(4)
+rebuild(running)
+assert (known()[:3], tables(2), tables(3), events()) == (((2, 3), 3, 2), 2, 2, 4), known()
+running.close()
+store.close()
+rig.close()
+"""
+
+
+@pytest.mark.parametrize("failpoint", ["drop_recorded", "between_drops"])
+def test_a_kill_while_old_tables_are_dropped_loses_nothing_and_leaves_nothing(tmp_path: Path, failpoint: str) -> None:
+    killed = started(KILLED_WHILE_DROPPING, tmp_path, failpoint, "drop")
+    assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr
+    run(KILLED_WHILE_DROPPING, tmp_path, failpoint, "again")
 
 
 class Sell(Command):
