@@ -261,7 +261,10 @@ class Client:
             async with asyncio.timeout(timeout_seconds):
                 await asyncio.wrap_future(preparing)
         except TimeoutError:
-            raise LogUnavailable(f"The log did not answer within {timeout_seconds:g} s: nothing was sent.") from None
+            raise LogUnavailable(
+                f"The log did not answer within {timeout_seconds:g} s: nothing was sent.",
+                cure="See whether the broker runs, and try again.",
+            ) from None
 
 
 def _run(work: Callable[[], None], done: Future[None]) -> None:

@@ -86,5 +86,8 @@ def send_wish(endpoint: Endpoint, pipeline: Pipeline, wish: Wish, names: Sequenc
         leaf = getattr(leaves, str(said["error"]), MagnetarError)
         raise leaf(str(said["what"]), cure=str(said["cure"]))
     if not response.is_success:
-        raise MagnetarError(f"The running projector did not take the wish: {response.text.strip()}")
+        raise MagnetarError(
+            f"The projector that runs did not take the wish: {response.text.strip()}",
+            cure="Nothing was changed. Is it of another version than this command? Otherwise please report it.",
+        )
     return [str(name) for name in response.json()["other_code"]]

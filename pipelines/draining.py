@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from magnetar.schemas import LogUnavailable, MessageId, SettingsError, TopicKind, Undecodable
+from magnetar.schemas import MessageId, SettingsError, TopicKind, Undecodable
 from magnetar.schemas.command_message import read_envelope
 from magnetar.schemas.commit import CommitCodec, read_command_id
 
 from .clock import Clock
-from .history import Codecs, log_of
+from .history import Codecs, cut_short, log_of
 from .log import Log
 from .parked import ParkedCommands
 from .pipeline import Pipeline
@@ -71,4 +71,4 @@ def _commands_behind(pipeline: Pipeline, log: Log, aggregate: str, partition: in
                 return found
     finally:
         reader.close()
-    raise LogUnavailable(f"{topic} partition {partition} stopped giving messages before its end.")
+    raise cut_short(topic, partition)

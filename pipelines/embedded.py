@@ -126,7 +126,10 @@ class _Deciding:
             for error in worker.refused.values():
                 raise error
         if not arrived:
-            raise LogUnavailable(f"The worker did not come to rest within {timeout_seconds:g} s.")
+            raise LogUnavailable(
+                f"The worker had not decided all commands within {timeout_seconds:g} s.",
+                cure="Does an `execute` or `apply` take that long, or wait for something?",
+            )
 
     def _run(self) -> None:
         try:
@@ -172,5 +175,8 @@ class _Tables:
         while self._projector.step():
             pass
         if self._projector.lost:
-            raise StoreUnavailable(f"ClickHouse did not take in all partitions: {self._projector.lost}.")
+            raise StoreUnavailable(
+                f"ClickHouse did not take in all partitions: {self._projector.lost}.",
+                cure="What is said there has to be mended; the log has everything.",
+            )
         return self._store.rows(sql, parameters, formats)

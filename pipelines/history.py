@@ -18,6 +18,14 @@ WITHOUT: Final = -1
 _GAP_SECONDS: Final = 10.0
 
 
+def cut_short(topic: Topic, partition: int) -> LogUnavailable:
+    """What is raised where a log stops giving what it has."""
+    return LogUnavailable(
+        f"{topic} partition {partition} stopped giving messages before its end.",
+        cure="See whether the broker runs, and try again: nothing was changed.",
+    )
+
+
 class Marks:
     """Places along a partition's log, so that one commit can be read again without reading all before it."""
 
@@ -112,7 +120,7 @@ def log_of(log: Log, topic: Topic, partition: int, start: Mark = START) -> Itera
         while True:
             messages = reader.read(messages_max=1000, timeout_seconds=_GAP_SECONDS)
             if not messages:
-                raise LogUnavailable(f"{topic} partition {partition} stopped giving messages before its end.")
+                raise cut_short(topic, partition)
             yield from counting([message for message in messages if message.id <= end], rule)
             if messages[-1].id >= end:
                 return

@@ -98,7 +98,7 @@ class ParkedCommands:
                 return each
         raise SettingsError(
             f"No parked command {name} is open: it was settled, or never parked.",
-            cure="The list shows what is open.",
+            cure="`magnetar parked MODULE` lists what is open.",
         )
 
     def _read(

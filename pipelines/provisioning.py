@@ -118,7 +118,9 @@ def apply(steps: Sequence[Step], *, done: Callable[[Step], object] = lambda _: N
     """
     refused = [str(step) for step in steps if step.sign is Sign.REFUSED]
     if refused:
-        raise SettingsError("This cannot be provisioned:\n" + "\n".join(refused), cure="Nothing was changed.")
+        raise SettingsError(
+            "This cannot be provisioned:\n" + "\n".join(refused), cure="Nothing was changed. Mend these first."
+        )
     for step in steps:
         if step.do is not None:
             step.do()

@@ -101,7 +101,9 @@ class Generations(NamedTuple):
     def drop_old(self) -> list[Step]:
         """Drop what is neither shown nor being filled. Raises SettingsError if there is nothing."""
         if not (steps := self._drop_idle()):
-            raise SettingsError(f"Generation {self.shown} is shown, and no older one is kept.", cure="All is done.")
+            raise SettingsError(
+                f"Generation {self.shown} is shown, and no older one is kept.", cure="There is nothing to do."
+            )
         return steps
 
     def cancel(self) -> list[Step]:

@@ -128,7 +128,10 @@ def _answer(folder: Path, sql: str, clickhouse_format: str) -> bytes:
         except httpx.ConnectError:
             pass  # its process is gone without having tidied up
         except httpx.TransportError as error:
-            raise StoreUnavailable(f"ClickHouse's process ended while it answered: {error}.") from error
+            raise StoreUnavailable(
+                f"ClickHouse's process ended while it answered: {error}.",
+                cure="Ask again: a query changes nothing. If it ends each time, look at what `magnetar dev` prints.",
+            ) from error
     if is_supervised(folder):  # its projector is started again: were the engine open here, it could not
         raise _NotYet
     store = Store(embedded_dsn(folder))

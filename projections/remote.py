@@ -55,4 +55,7 @@ def _is_gone(error: ClickHouseError) -> bool:
 
 
 def _unavailable(error: Exception) -> StoreUnavailable:
-    return StoreUnavailable(f"ClickHouse does not answer: {first_line(error)}")
+    return StoreUnavailable(
+        f"ClickHouse does not answer: {first_line(error)}",
+        cure="Try again; if it stays away, see whether the pipeline's projector runs.",
+    )

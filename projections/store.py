@@ -60,7 +60,10 @@ class Store:
         try:
             self._handle().command(sql, parameters=dict(parameters or {}))
         except (ClickHouseError, RuntimeError) as error:
-            raise StoreUnavailable(f"ClickHouse refused a statement: {first_line(error)}") from error
+            raise StoreUnavailable(
+                f"ClickHouse refused a statement: {first_line(error)}",
+                cure="The log has everything. Mend what ClickHouse says; a projector tries again by itself.",
+            ) from error
 
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Sequence[Sequence[Any]]:
         """The rows of a query. Raises QueryRefused with ClickHouse's own words."""

@@ -304,7 +304,10 @@ def _parsed(text: str) -> _Node:
         names: dict[str, _Node] = {}
         _collect(schema, "", names)
     except (avro.errors.AvroException, ValueError, KeyError, TypeError) as error:
-        raise SettingsError(f"This is no Avro schema: {error}. It begins: {text[:100]!r}.") from error
+        raise SettingsError(
+            f"This is no Avro schema: {error}. It begins: {text[:100]!r}.",
+            cure="Did somebody else register it? Find out who, and take the right to do so away.",
+        ) from error
     return _Node(schema, names, "")
 
 

@@ -39,7 +39,10 @@ class SqliteInbox:
     def receive(self, *, timeout_seconds: float) -> Sequence[bytes]:
         """Take out what is there. Raises DataFolderError or LogUnavailable if the file is gone or cannot be read."""
         if not self._path.exists():
-            raise DataFolderError(f"The inbox {self._path} is gone.", cure="Is the data folder still there?")
+            raise DataFolderError(
+                f"The inbox {self._path}, to which answers come, is gone.",
+                cure="Was the data folder removed? Put it back, or run the pipeline, and open another client.",
+            )
         try:
             for _ in polling(self._clock, timeout_seconds):
                 rows = self._connection.execute("SELECT id, payload FROM replies ORDER BY id LIMIT 10000").fetchall()
