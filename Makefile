@@ -54,6 +54,11 @@ chaos: $(ENVIRONMENT) ## kill and freeze: January, 100 random kills, rebuilds; o
 test-cluster: $(ENVIRONMENT) ## kill a bookie and a broker of a small Pulsar cluster on loopback; takes 5 GB of memory
 	MAGNETAR_TEST_SOAK=1 .venv/bin/pytest -s tests/cluster
 
+.PHONY: test-k8s
+test-k8s: $(ENVIRONMENT) ## install the chart on a real API server; builds it first, once: twelve minutes of processor time
+	.venv/bin/python -m tests.kubernetes.control_plane
+	.venv/bin/pytest tests/kubernetes
+
 .PHONY: docs
 docs: $(ENVIRONMENT) ## build the docs' site, build/site/index.html; any warning is an error
 	@tools/check docs

@@ -14,12 +14,13 @@ import structlog
 from magnetar.pipelines.runtime import collect_rarely
 from magnetar.pipelines.settings import EMBEDDED, Settings
 
-from . import ask, mirror, processes, recovery, scale, worker
+from . import ask, mirror, observability, processes, recovery, scale, worker
 from .broker import BROKERS, running
 from .measured import Measured
 
 SCALE_LEAST: Final = 0.8
 RECOVERY_SECONDS_MAX: Final = 10.0
+OBSERVABILITY_MOST: Final = 0.05
 MEMORY_AGGREGATES_MIN: Final = 100_000
 """With fewer aggregates, the process itself is more than they are."""
 
@@ -155,6 +156,19 @@ def ask_rows(broker: Broker, _: int) -> Iterator[Row]:
     )
 
 
+def observability_rows(broker: Broker, commands: int) -> Iterator[Row]:
+    """What figures and traces add to a command's processor time."""
+    for cost in observability.run(broker.settings, commands // 4):
+        is_base = cost.name.startswith("nothing")
+        yield Row(
+            f"observed: {cost.name}",
+            f"{cost.cpu_us:.1f} µs each",
+            "the base" if is_base else f"{cost.share:+.1%} (the least of {observability.ROUNDS} runs of each)",
+            "" if is_base else f"{OBSERVABILITY_MOST:.0%}",
+            cost.share < OBSERVABILITY_MOST,
+        )
+
+
 BENCHMARKS: Final[dict[str, Callable[[Broker, int], Iterator[Row]]]] = {
     "worker": worker_rows,
     "processes": processes_rows,
@@ -162,8 +176,9 @@ BENCHMARKS: Final[dict[str, Callable[[Broker, int], Iterator[Row]]]] = {
     "recovery": recovery_rows,
     "scale": scale_rows,
     "ask": ask_rows,
+    "observability": observability_rows,
 }
-EMBEDDED_ALONE: Final = {"recovery", "scale"}
+EMBEDDED_ALONE: Final = {"recovery", "scale", "observability"}
 """Of these, there are figures on the embedded log alone."""
 
 

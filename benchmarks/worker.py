@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from magnetar.pipelines.clock import SystemClock
 from magnetar.pipelines.log import Entry, Log
@@ -29,13 +29,14 @@ COMMANDS = Topic("boxes", "Box", TopicKind.COMMANDS)
 EVENTS = Topic("boxes", "Box", TopicKind.EVENTS)
 
 
-def fill(log: Log, commands: int) -> None:
-    """Publish a backlog, spread over ten thousand aggregates."""
+def fill(log: Log, commands: int, metadata_of: Callable[[int], dict[str, str]] | None = None) -> None:
+    """Publish a backlog, spread over ten thousand aggregates, each command with the metadata of its number."""
     codec, now_ms = CommandCodec(SCHEMA), time.time_ns() // 1_000_000
     entries: dict[int, list[Entry]] = {}
     for n in range(commands):
         id = f"box-{n % AGGREGATES}"
-        envelope = CommandEnvelope(id, uuid7(now_ms, n), now_ms * 1000)
+        metadata = {} if metadata_of is None else metadata_of(n)
+        envelope = CommandEnvelope(id, uuid7(now_ms, n), now_ms * 1000, metadata=metadata)
         entries.setdefault(partition_of(id, PARTITIONS), []).append(Entry(id, codec.encode(envelope, Put(1, NOTE))))
     publisher = log.publisher(COMMANDS, schema=SCHEMA.command_json)
     for partition, batch in entries.items():

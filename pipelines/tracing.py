@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from magnetar.aggregates import Decision
 from magnetar.schemas import Undecodable, wire_name
 from magnetar.schemas.command_message import read_envelope
 from magnetar.schemas.commit import read_head, read_time
+from magnetar.schemas.framing import write_long, write_string
 
 from .log import Message
 from .receipt import Receipt
@@ -29,7 +31,12 @@ TRACEPARENT: Final = "traceparent"
 SPANS_MAX: Final = 100
 """Spans of one range at most: a backlog of 50,000 traced commits must not become 50,000 spans at once."""
 
-_MARK: Final = TRACEPARENT.encode()
+_VALUE_LENGTH: Final = 55
+_MARK: Final = write_string(TRACEPARENT) + write_long(_VALUE_LENGTH) + b"00-"
+"""What the context begins with in the bytes of a command or a commit. To find it costs a hundredth of decoding them."""
+
+_FLAGS_AT: Final = len(_MARK) - len(b"00-") + _VALUE_LENGTH - 1
+_ODD: Final = b"13579bdf"
 _NS_PER_MS: Final = 1_000_000
 F = TypeVar("F", bound="Future[Any]")
 
@@ -42,6 +49,12 @@ def tracing() -> Tracing | None:
         return None
     provider = trace.get_tracer_provider()
     return None if isinstance(provider, trace.ProxyTracerProvider) else Tracing(provider.get_tracer("magnetar"))
+
+
+def is_recorded(payload: bytes) -> bool:
+    """Whether a message belongs to a trace that somebody records."""
+    at = payload.find(_MARK)
+    return at >= 0 and payload[at + _FLAGS_AT : at + _FLAGS_AT + 1] in _ODD
 
 
 def trace_id_of(payload: bytes) -> str | None:
@@ -108,7 +121,7 @@ class Tracing:
         from opentelemetry import trace
 
         if TRACEPARENT in metadata and not trace.get_current_span().get_span_context().is_valid:
-            return self._carrier.extract(metadata)
+            return self.carried(metadata)
         return None
 
     def _inject(self, span: Span, metadata: dict[str, str]) -> None:
@@ -121,8 +134,9 @@ class Tracing:
     ) -> None:
         """A chunk is stored: of each command in it that is traced, how long deciding and storing took."""
         for message, decision in zip(messages, decisions, strict=True):
-            if _MARK not in message.payload or (parent := self.sampled(_metadata_of(message.payload))) is None:
+            if not is_recorded(message.payload):
                 continue
+            parent = self.carried(_metadata_of(message.payload))
             attributes = {
                 **where,
                 "magnetar.command_id": decision.command_id or "",
@@ -135,11 +149,8 @@ class Tracing:
             if decision.commit is not None:
                 self.span(f"commit {aggregate}", parent, times.decided, times.stored, attributes)
 
-    def sampled(self, metadata: Mapping[str, str]) -> Context | None:
-        """The context that the metadata of a message name, if somebody records the trace."""
-        traceparent = metadata.get(TRACEPARENT)
-        if traceparent is None or traceparent[-1:] not in "13579bdf":
-            return None
+    def carried(self, metadata: Mapping[str, str]) -> Context:
+        """The context that the metadata of a message name."""
         return self._carrier.extract(metadata)
 
     def span(
@@ -167,13 +178,10 @@ class TableTraces:
         """A range has been read."""
         found = self._read.setdefault(partition, [])
         for payload in payloads:
-            if _MARK in payload and len(found) < SPANS_MAX:
-                try:
-                    number, context = read_head(payload)[0], self._tracing.sampled(read_time(payload)[1])
-                except Undecodable:
-                    continue
-                if context is not None:
-                    found.append((now_ms * _NS_PER_MS, number, context))
+            if is_recorded(payload) and len(found) < SPANS_MAX:
+                with suppress(Undecodable):  # the loop says so itself
+                    context = self._tracing.carried(read_time(payload)[1])
+                    found.append((now_ms * _NS_PER_MS, read_head(payload)[0], context))
 
     def inserted(self, partition: int, now_ms: int) -> None:
         """It is in the table."""

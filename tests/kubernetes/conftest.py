@@ -1,0 +1,72 @@
+"""These tests run where their control plane has been built: `make test-k8s` builds it."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import helm_python
+import pytest
+
+from tests.helm.conftest import chart as chart  # noqa: PLC0414 - a fixture of theirs
+from tests.kubernetes.control_plane import Api, program, running
+from tests.kubernetes.node import Node
+
+HERE = Path(__file__).parent
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """All on one control plane; none where there is none."""
+    ours = [item for item in items if HERE in item.path.parents]
+    for item in ours:
+        item.add_marker(pytest.mark.xdist_group("kubernetes"))
+    if ours and not program().exists():
+        items[:] = [item for item in items if item not in ours]
+        config.hook.pytest_deselected(items=ours)
+
+
+@pytest.fixture(scope="session")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    with running(tmp_path_factory.mktemp("plane")) as api:
+        for number in range(5):  # no provisioner runs: disks for the projectors' claims
+            disk = {"capacity": {"storage": "100Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/none"}}
+            api.post(
+                "/api/v1/persistentvolumes", {"metadata": {"name": f"disk-{number}"}, "spec": disk}
+            ).raise_for_status()
+        yield api
+        api.close()
+
+
+@pytest.fixture
+def node(api: Api) -> Iterator[Node]:
+    with Node(api) as node:
+        yield node
+    api.delete("/api/v1/nodes/paper", 0)
+
+
+@pytest.fixture
+def namespace(api: Api, request: pytest.FixtureRequest) -> str:
+    """One of this test alone, in which pods must be as restricted as can be."""
+    name: str = request.node.name.replace("_", "-")[5:60].rstrip("-")
+    api.post("/api/v1/namespaces", {"metadata": {"name": name, "labels": RESTRICTED}}).raise_for_status()
+    return name
+
+
+@pytest.fixture
+def helm(api: Api, namespace: str, node: Node) -> Iterator[Any]:
+    """Helm, in the namespace."""
+    config = helm_python.Config(kubeconfig_content=api.kubeconfig, namespace=namespace)
+    yield config
+    config.close()
+
+
+@pytest.fixture
+def pods(api: Api, namespace: str) -> Callable[[str], list[Any]]:
+    """The live pods of a component."""
+
+    def of(component: str) -> list[Any]:
+        selector = f"app.kubernetes.io/component={component}"
+        found = api.items(f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector)
+        return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
+    return of
