@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from magnetar.aggregates import Aggregate
     from magnetar.pipelines import Client, CommandParked, Found, Pipeline, Receipt, SyncClient, new_command_id
-    from magnetar.projections import Fold, Rows, Sql
+    from magnetar.projections import Fold, Rows, Sql, Window
     from magnetar.schemas import (
         Command,
         Event,
@@ -52,6 +52,7 @@ _HOME_OF = {
     "State": "schemas",
     "SyncClient": "pipelines",
     "TablesBehind": "schemas",
+    "Window": "projections",
     "new_command_id": "pipelines",
 }
 
@@ -79,6 +80,7 @@ __all__ = [
     "State",
     "SyncClient",
     "TablesBehind",
+    "Window",
     "new_command_id",
 ]
 

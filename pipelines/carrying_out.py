@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import httpx
 import structlog
@@ -46,18 +46,55 @@ def asking(endpoint: Endpoint) -> Ask:
     return ask
 
 
-class CarryingOut:
-    """A wish on its way. It is written down once; all that comes later goes on from what stands in the tables."""
+class Errand(Protocol):
+    """What is to be carried out."""
 
-    def __init__(
-        self, pipeline: Pipeline, settings: Settings, names: Sequence[str], wish: Wish, clock: Clock, show: Show
-    ) -> None:
+    def send(self, endpoint: Endpoint) -> list[str]:
+        """Have a running projector write it down, unless it has other code of the projections that are given then.
+
+        Raises what it raises, and httpx.TransportError if it is gone.
+        """
+        ...
+
+    def tell(self, projector: Projector) -> None:
+        """Have a projector of this process write it down."""
+        ...
+
+    def look(self, ask: Ask) -> bool:
+        """Whether it is done."""
+        ...
+
+
+class Regenerating:
+    """A wish for generations, as an errand."""
+
+    def __init__(self, pipeline: Pipeline, names: Sequence[str], wish: Wish, show: Show) -> None:
+        self._pipeline, self._names, self._wish, self._show = pipeline, names, wish, show
+
+    def send(self, endpoint: Endpoint) -> list[str]:
+        """See Errand."""
+        return send_wish(endpoint, self._pipeline, self._wish, self._names)
+
+    def tell(self, projector: Projector) -> None:
+        """See Errand."""
+        projector.wish(self._wish, self._names)
+
+    def look(self, ask: Ask) -> bool:
+        """See Errand."""
+        # In this order: a swap between the two questions would leave the picture from before it as the last one.
+        done = all(generations_of(ask, self._pipeline, each).wanted is None for each in self._names)
+        self._show(statuses(ask, self._pipeline, self._names))
+        return done
+
+
+class CarryingOut:
+    """An errand on its way. It is written down once; all that comes later goes on from what stands in the tables."""
+
+    def __init__(self, pipeline: Pipeline, settings: Settings, errand: Errand, clock: Clock) -> None:
         self._pipeline = pipeline
         self._settings = settings
-        self._names = names
-        self._wish = wish
+        self._errand = errand
         self._clock = clock
-        self._show = show
         self._is_written = False
         self._look_at = 0.0
         self._answered_at = clock.monotonic()
@@ -98,11 +135,11 @@ class CarryingOut:
         """Through the one that runs; returns whether it is done."""
         try:
             if not self._is_written:
-                other = send_wish(endpoint, self._pipeline, self._wish, self._names)
+                other = self._errand.send(endpoint)
                 if other:
                     return self._is_to_be_loaded(other)
                 self._is_written = True
-            done = self._look(asking(endpoint))
+            done = self._errand.look(asking(endpoint))
         except httpx.TransportError:  # its process is gone, or as good as gone
             return False
         except QueryRefused:  # it is about to stop; or it is of another version, and says so for ever
@@ -130,14 +167,14 @@ class CarryingOut:
         def first(projector: Projector) -> None:
             projectors.append(projector)
             if not self._is_written:
-                projector.wish(self._wish, self._names)
+                self._errand.tell(projector)
                 self._is_written = True
 
         def stopped_or_done() -> bool:
             nonlocal done
             if self._clock.monotonic() >= self._look_at:
                 self._look_at = self._clock.monotonic() + LOOK_SECONDS
-                done = self._look(projectors[0].ask)
+                done = self._errand.look(projectors[0].ask)
             return done or stopped()
 
         try:
@@ -155,9 +192,3 @@ class CarryingOut:
             cure="Is it frozen? End it, and run this again: it goes on where it was.",
             **error.fields,
         )
-
-    def _look(self, ask: Ask) -> bool:
-        # In this order: a swap between the two questions would leave the picture from before it as the last one.
-        done = all(generations_of(ask, self._pipeline, each).wanted is None for each in self._names)
-        self._show(statuses(ask, self._pipeline, self._names))
-        return done

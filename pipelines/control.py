@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from typing import Final, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, Literal, Protocol
 
 import httpx
 import magnetar.schemas as leaves
+import msgspec
 from magnetar.projections.fingerprint import fingerprint_of
 from magnetar.projections.freshness import MIRROR
 from magnetar.projections.query import Endpoint
@@ -21,8 +23,31 @@ WISH_SECONDS_MAX: Final = 120.0
 """So long a wish may take to be written down."""
 
 
+class KeyWish(msgspec.Struct, frozen=True):
+    """One key of a projection, and the name of what is wished of it."""
+
+    projection: str
+    aggregate: str
+    partition: int
+    id: str
+    nonce: str
+
+
+class Settling(msgspec.Struct, frozen=True):
+    """What is wished of quarantined keys."""
+
+    step: Literal["retry", "drop"]
+    keys: tuple[KeyWish, ...]
+    reason: str = ""
+    actor: str = ""
+
+
 class TakesWishes(Protocol):
     """What carries a wish out: the projector."""
+
+    def settle(self, settling: Settling) -> None:
+        """Write down what is to be done with quarantined keys."""
+        ...
 
     def wish(self, wish: Wish, names: Iterable[str]) -> None:
         """Write the wish down."""
@@ -37,23 +62,26 @@ def take_wish(projector: TakesWishes, pipeline: Pipeline, body: bytes) -> bytes:
     """
     try:
         asked = json.loads(body)
-        wish, context, names = Wish(asked["wish"]), str(asked["pipeline"]), [str(a) for a in asked["names"]]
-        theirs = dict(asked["fingerprints"])
+        context, theirs = str(asked["pipeline"]), dict(asked["fingerprints"])
+        names, carry_out = _asked_of(projector, asked)
     except (ValueError, KeyError, TypeError) as error:
-        raise SettingsError(
-            "That is no wish.", cure="Use `magnetar rebuild` of the version that runs the pipeline."
-        ) from error
-    if context != pipeline.name:
-        raise SettingsError(
-            f"The pipeline that runs on this data folder is {pipeline.name!r}, not {context!r}.",
-            cure="Name its module, or the other one's folder with --data.",
-        )
+        raise SettingsError("That is no wish.", cure="Use `magnetar` of the version that runs the pipeline.") from error
+    _check_context(context, pipeline)
     for name in names:
         target_of(pipeline, name)
     other = [name for name, ours in _fingerprints(pipeline, names).items() if theirs.get(name) != ours]
     if not other:
-        projector.wish(wish, names)
+        carry_out()
     return json.dumps({"other_code": other}).encode()
+
+
+def _asked_of(projector: TakesWishes, asked: dict[str, Any]) -> tuple[list[str], Callable[[], None]]:
+    """What the wish is about, and how it is written down. Raises ValueError, KeyError or TypeError for what is none."""
+    if "settling" in asked:
+        settling = msgspec.convert(asked["settling"], Settling)
+        return sorted({key.projection for key in settling.keys}), partial(projector.settle, settling)
+    wish, names = Wish(asked["wish"]), [str(a) for a in asked["names"]]
+    return names, partial(projector.wish, wish, names)
 
 
 def _fingerprints(pipeline: Pipeline, names: Iterable[str]) -> dict[str, str]:
@@ -65,19 +93,34 @@ def _fingerprints(pipeline: Pipeline, names: Iterable[str]) -> dict[str, str]:
     }
 
 
+def _check_context(context: str, pipeline: Pipeline) -> None:
+    if context != pipeline.name:
+        raise SettingsError(
+            f"The pipeline that runs on this data folder is {pipeline.name!r}, not {context!r}.",
+            cure="Name its module, or the other one's folder with --data.",
+        )
+
+
 def send_wish(endpoint: Endpoint, pipeline: Pipeline, wish: Wish, names: Sequence[str]) -> list[str]:
     """Ask a running projector. Returns the projections of which it runs other code; if there are any, it does nothing.
 
     Raises what it raises, and httpx.TransportError if nothing answers there.
     """
+    asked = {"wish": wish.value, "names": list(names), "fingerprints": _fingerprints(pipeline, names)}
+    return _send(endpoint, {**asked, "pipeline": pipeline.name})
+
+
+def send_settling(endpoint: Endpoint, pipeline: Pipeline, settling: Settling) -> list[str]:
+    """The same for what is quarantined."""
+    names = sorted({key.projection for key in settling.keys})
+    asked = {"settling": msgspec.to_builtins(settling), "fingerprints": _fingerprints(pipeline, names)}
+    return _send(endpoint, {**asked, "pipeline": pipeline.name})
+
+
+def _send(endpoint: Endpoint, asked: Mapping[str, object]) -> list[str]:
     response = httpx.post(
         f"{endpoint.url}control/generations",
-        json={
-            "wish": wish.value,
-            "pipeline": pipeline.name,
-            "names": list(names),
-            "fingerprints": _fingerprints(pipeline, names),
-        },
+        json=asked,
         headers={"X-ClickHouse-Key": endpoint.token},
         timeout=WISH_SECONDS_MAX,
     )

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from magnetar.projections import Sql
 from magnetar.projections.freshness import MIRROR
-from magnetar.projections.row_difference import RowDifference, Side, compare
+from magnetar.projections.row_difference import Side, compare
 from magnetar.projections.snapshot import counted, filled_query, identity_of
 from magnetar.projections.store import Store
 
@@ -18,16 +18,8 @@ from .live_tables import LiveTables, Snapshot
 from .log import Log
 from .pipeline import Pipeline
 from .replaying import EXAMPLES, Replayed, replay
-from .scratch import Filled, Scratch, scratch_folder
+from .scratch import Filled, Refused, Scratch, scratch_folder
 from .targets import Target, projection_of, target_of, targets_of
-
-
-class Refused(msgspec.Struct, frozen=True):
-    """An event that a projection raised on: what of its partition stands behind it was not compared."""
-
-    what: str
-    aggregate: str
-    partition: int
 
 
 class TableDifference(msgspec.Struct):
@@ -36,6 +28,8 @@ class TableDifference(msgspec.Struct):
     projection: str
     has_changed: bool
     """Whether `magnetar rebuild --changed` takes it."""
+    is_fork: bool = False
+    """Whether it is of two scratch tables, none of which is shown."""
     is_new: bool = False
     """Whether there is no table of it yet."""
     columns_added: list[str] = []
@@ -164,26 +158,24 @@ def _difference(
 ) -> TableDifference:
     filled = scratch.fill(projection, target.aggregates, snapshot.until)
     found = TableDifference(target.name, snapshot.has_changed, is_exact=snapshot.is_exact)
-    found.refused = [
-        Refused(error.what, aggregate, partition) for (aggregate, partition), error in filled.refused.items()
-    ]
-    after = _side(scratch.store, projection, filled)
+    found.refused = scratch.refused(projection, examples=examples)
+    after = side_of(scratch.store, projection, filled)
     if snapshot.side is None:
         found.is_new = True
         ((found.after,),) = scratch.store.query(counted(after.query))
         found.added = found.after
         return found
-    before = snapshot.side
+    return with_rows(found, scratch.store, projection, snapshot.side, after, examples=examples)
+
+
+def with_rows(
+    found: TableDifference, store: Store, projection: type[Any], before: Side, after: Side, *, examples: int
+) -> TableDifference:
+    """What is found, with what the rows of the two sides differ in."""
     found.columns_added = [name for name in after.columns if name not in before.columns]
     found.columns_removed = [name for name in before.columns if name not in after.columns]
-    if filled.refused:
-        return found
     is_sum = issubclass(projection, Sql)
-    rows = compare(scratch.store, before, after, identity_of(projection), are_floats_summed=is_sum, examples=examples)
-    return _with_rows(found, rows)
-
-
-def _with_rows(found: TableDifference, rows: RowDifference) -> TableDifference:
+    rows = compare(store, before, after, identity_of(projection), are_floats_summed=is_sum, examples=examples)
     found.before, found.after = rows.before, rows.after
     found.added, found.removed, found.changed = rows.added, rows.removed, rows.changed
     found.not_compared = rows.late
@@ -191,7 +183,7 @@ def _with_rows(found: TableDifference, rows: RowDifference) -> TableDifference:
     return found
 
 
-def _side(store: Store, projection: type[Any], filled: Filled) -> Side:
+def side_of(store: Store, projection: type[Any], filled: Filled) -> Side:
     """The rows of the new code's table, and the projection's own columns as it has them."""
     own, query = set(projection.__struct_fields__), filled_query(projection, filled.name)
     columns = {row[0]: row[1] for row in store.query(f"DESCRIBE TABLE ({query})") if row[0] in own}

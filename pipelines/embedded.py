@@ -76,7 +76,7 @@ class Embedded:
             )
         with contextlib.ExitStack() as closing:
             folder = closing.enter_context(tempfile.TemporaryDirectory(prefix="magnetar-", ignore_cleanup_errors=True))
-            self.settings = Settings(data=Path(folder) / "data", broker="embedded")
+            self.settings = Settings(data=Path(folder) / "data", broker="embedded", quarantine_keys_max=0)
             self._log = SqliteLog(self.settings.data, self._clock)
             closing.callback(self._log.close)
             provision(self._pipeline, self._log)

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 import structlog
 from magnetar.projections.leased_table import LeasedTable, Table
+from magnetar.projections.quarantining_table import QuarantiningTable
 from magnetar.projections.range_loop import RANGE_COMMITS_MAX, Feed, RangeLoop
 from magnetar.schemas import (
     LeaseLost,
@@ -162,6 +163,25 @@ class Feeding:
     def step_table(self, table: Table) -> int:
         """The same for one table."""
         return sum(self._threads.map(self._step_one, [part for part in self._loops if part.table == table]))
+
+    def settle(self) -> bool:
+        """Do what was wished with events that are quarantined; returns whether something is left to be done."""
+        is_left = False
+        for table, store in self._stores.items():
+            if not isinstance(store, QuarantiningTable):
+                continue
+            for wish in store.wishes():
+                part = Part(table, wish.partition)
+                loop = self._loops.get(part)
+                if loop is None:
+                    is_left = True
+                    continue
+                try:
+                    loop.between_ranges(partial(store.settle, wish.partition, wish=wish))
+                except (LeaseLost, StoreUnavailable, QueryRefused, PartitionRefused) as error:
+                    self._lose(part, error)
+                    is_left = True
+        return is_left
 
     def _step_one(self, part: Part) -> int:
         loop, begun_at = self._loops[part], self._source.clock.monotonic()

@@ -17,14 +17,15 @@ from magnetar.projections.freshness import MIRROR, freshness_view
 from magnetar.projections.generations import Generations, GenerationTable, Kind, Step
 from magnetar.projections.http_front import HttpFront
 from magnetar.projections.leased_table import ADMIN_DEFINITIONS, LeasedTable, Table
+from magnetar.projections.quarantine import wish_statement
 from magnetar.projections.sql_views import create_view
 from magnetar.projections.store import Store, embedded_dsn
 from magnetar.projections.views import RESERVED, views
 from magnetar.schemas import DataFolderError, StoreUnavailable, TopicKind
 
 from .clock import Clock, SystemClock
-from .control import take_wish
-from .feeding import Feeding, Source
+from .control import Settling, take_wish
+from .feeding import RETRY_SECONDS, Feeding, Source
 from .health import Health, answering
 from .kept import kept
 from .log import Log
@@ -78,7 +79,7 @@ class Projector:
         self._folder = settings.data.absolute() / "blocks"
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
-        self._kinds = TableKinds(pipeline, log, store, self._folder)
+        self._kinds = TableKinds(pipeline, log, store, self._folder, quarantine_keys_max=settings.quarantine_keys_max)
         self._steps = GenerationTable(store)
         self._targets = targets_of(pipeline)
         self._known: dict[str, Generations] = {}
@@ -87,6 +88,8 @@ class Projector:
         self._live = Feeding(self._source, name="mirror")
         self._filler = Filler(self._source._replace(failpoint=self._filling_failpoint))
         self._wished = threading.Event()
+        self._settling = threading.Event()
+        self._settle_at = 0.0
         self._is_open = threading.Event()
         self._look_at = 0.0
         self._logger = structlog.get_logger("magnetar.projector").bind(context=pipeline.name)
@@ -198,6 +201,7 @@ class Projector:
         """Take the lease of every partition, and replay the range that each was at."""
         self._live.open()
         self._is_open.set()
+        self._settling.set()
         with self._filler.paused():
             pass
 
@@ -208,6 +212,7 @@ class Projector:
     def step(self) -> int:
         """Insert the next range of each partition; returns how many commits they have together."""
         self._look_after_generations()
+        self._look_after_quarantine()
         return self._live.step()
 
     @property
@@ -245,6 +250,31 @@ class Projector:
                     self._check_is_fed(table)
             self._write(self._targets[name], steps)
         self._wished.set()
+
+    def settle(self, settling: Settling) -> None:
+        """Write down what is to be done with quarantined keys: the thread that steps does it. Any may call this."""
+        self._define()
+        for key in settling.keys:
+            self._store.command(
+                wish_statement(
+                    key.projection,
+                    f"{self._pipeline.name}/{key.aggregate}",
+                    key.partition,
+                    key.id,
+                    nonce=key.nonce,
+                    step=settling.step,
+                    reason=settling.reason,
+                    actor=settling.actor,
+                )
+            )
+        self._settling.set()
+
+    def _look_after_quarantine(self) -> None:
+        if self._settling.is_set() and self._clock.monotonic() >= self._settle_at:
+            self._settling.clear()
+            if self._live.settle():  # a partition that is lost has to be taken back first
+                self._settling.set()
+                self._settle_at = self._clock.monotonic() + RETRY_SECONDS
 
     def _check_is_fed(self, table: Table) -> None:
         """What is not fed could never be swapped in. Raises StoreUnavailable."""

@@ -8,15 +8,17 @@ from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+import msgspec
 from magnetar.projections.columns import quoted
 from magnetar.projections.declarations import view_name
 from magnetar.projections.leased_table import ADMIN_DEFINITIONS, LeasedTable, Table
+from magnetar.projections.quarantine import quarantined
 from magnetar.projections.range_loop import RangeLoop
 from magnetar.projections.snapshot import Until
 from magnetar.projections.store import Store, embedded_dsn
-from magnetar.schemas import LogUnavailable, MagnetarError, PartitionRefused, wire_name
+from magnetar.schemas import LogUnavailable, MagnetarError, wire_name
 
 from .clock import Clock
 from .feeding import THREADS, Source
@@ -27,16 +29,26 @@ from .table_kinds import TableKinds
 
 _NONCE: Final = "scratch"
 _GAP_SECONDS: Final = 10.0
+_KEYS_MAX: Final = 1_000_000
+"""So many keys may have an event that the projection raises on: it is to be seen with how many it does."""
 
 
-class Filled:
-    """A scratch table, with what of the log could not be taken in."""
+class Filled(NamedTuple):
+    """A scratch table."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        """As SQL has it."""
-        self.refused: dict[tuple[str, int], PartitionRefused] = {}
-        """By aggregate and partition, why its rows are not whole: the projection raised."""
+    name: str
+    """As SQL has it."""
+    projection: type[Any]
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """Events that a projection raised on in one way: their aggregates stay as they were before them."""
+
+    event: str
+    error: str
+    aggregates: int
+    examples: list[str]
+    """Ids of some."""
 
 
 class Scratch:
@@ -48,7 +60,7 @@ class Scratch:
         self.folder = folder
         self.store = Store(embedded_dsn(folder))
         (folder / "blocks").mkdir()
-        self._kinds = TableKinds(pipeline, log, self.store, folder / "blocks")
+        self._kinds = TableKinds(pipeline, log, self.store, folder / "blocks", quarantine_keys_max=_KEYS_MAX)
         for statement in (*ADMIN_DEFINITIONS, f"CREATE DATABASE IF NOT EXISTS {quoted(pipeline.name)}"):
             self.store.command(statement)
 
@@ -62,15 +74,15 @@ class Scratch:
         for each in made:
             each.prepare()
         view = view_name(projection)
-        filled = Filled(f"{quoted(self._pipeline.name)}.{quoted(f'{view}__g{generation}')}")
+        name = f"{quoted(self._pipeline.name)}.{quoted(f'{view}__g{generation}')}"
         parts = [(each, partition) for each in made for partition in range(self._pipeline.partitions)]
         with ThreadPoolExecutor(THREADS, thread_name_prefix="magnetar-scratch") as threads:
-            for error in threads.map(lambda part: self._fill_part(part[0], part[1], until, filled), parts):
+            for error in threads.map(lambda part: self._fill_part(part[0], part[1], until), parts):
                 if error is not None:
                     raise error
-        return filled
+        return Filled(name, projection)
 
-    def _fill_part(self, table: LeasedTable, partition: int, until: Until, filled: Filled) -> MagnetarError | None:
+    def _fill_part(self, table: LeasedTable, partition: int, until: Until) -> MagnetarError | None:
         aggregate = table.table.aggregate
         goal = until.get((aggregate, partition), 0)
         if not goal:
@@ -95,11 +107,18 @@ class Scratch:
                         )
             finally:
                 loop.close()
-        except PartitionRefused as error:
-            filled.refused[aggregate, partition] = error
         except MagnetarError as error:
             return error
         return None
+
+    def refused(self, projection: type[Any], *, examples: int, generation: int = 1) -> list[Refused]:
+        """The events that a projection raised on when its table was filled, the most frequent first."""
+        kinds: dict[tuple[str, str], list[str]] = {}
+        for key in quarantined(self.store.rows, self._pipeline.name):
+            if (key.projection, key.generation) == (wire_name(projection), generation):
+                kinds.setdefault((key.event, key.error), []).append(key.id)
+        found = [Refused(*kind, len(ids), ids[:examples]) for kind, ids in kinds.items()]
+        return sorted(found, key=lambda each: -each.aggregates)
 
     def close(self) -> None:
         """Close the engine."""

@@ -37,6 +37,9 @@ class Settings(BaseSettings):
     """How long a query through the endpoint may take."""
     query_memory_bytes_max: int = Field(default=0, ge=0)
     """How much memory a query through the endpoint may take; 0 is an eighth of the machine's."""
+    quarantine_keys_max: int = Field(default=100, ge=0)
+    """So many keys of a projection's table are kept back when it raises on an event, while the others go on; one more
+    stops the partition, and with 0 the first one does."""
     health_port: int | None = None
     """The port on which `run` answers /healthz, /readyz and /metrics; 0 is one that the system chooses, none is not at
     all."""

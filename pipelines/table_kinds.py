@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from magnetar.projections import Fold, Sql
-from magnetar.projections.fold_table import FoldTable
 from magnetar.projections.freshness import MIRROR
 from magnetar.projections.incremental_table import IncrementalTable
+from magnetar.projections.keyed_fold_table import fold_table_of
 from magnetar.projections.leased_table import LeasedTable, Table
 from magnetar.projections.mirror import Mirror
 from magnetar.projections.projected_table import Source
+from magnetar.projections.quarantine import KEYS_MAX
 from magnetar.projections.rows_table import RowsTable
 from magnetar.projections.store import Store
 from magnetar.schemas import TopicKind
@@ -24,10 +25,14 @@ from .targets import projection_of
 
 
 class TableKinds:
-    """Makes the tables of a pipeline in a store; `folder` takes the blocks that are inserted."""
+    """Makes the tables of a pipeline in a store."""
 
-    def __init__(self, pipeline: Pipeline, log: Log, store: Store, folder: Path) -> None:
+    def __init__(
+        self, pipeline: Pipeline, log: Log, store: Store, folder: Path, *, quarantine_keys_max: int = KEYS_MAX
+    ) -> None:
+        """`folder` takes the blocks that are inserted."""
         self._pipeline, self._log, self._store, self._folder = pipeline, log, store, folder
+        self._quarantine_keys_max = quarantine_keys_max
 
     def make(
         self,
@@ -42,12 +47,12 @@ class TableKinds:
         projection = projection or projection_of(self._pipeline, table.projection)
         kind: Any = RowsTable  # each takes projections of its kind, and nothing else differs
         if issubclass(projection, Fold | Sql):
-            kind = FoldTable if issubclass(projection, Fold) else IncrementalTable
+            kind = IncrementalTable if issubclass(projection, Sql) else fold_table_of(projection)
         schema, text = self._pipeline.schemas[table.aggregate], self._schema_text(table.aggregate)
         made: LeasedTable = kind(
             self._store,
             projection,
-            Source(schema, self._pipeline.partitions, text),
+            Source(schema, self._pipeline.partitions, text, self._quarantine_keys_max),
             generation=table.generation,
             folder=self._folder,
             failpoint=failpoint,

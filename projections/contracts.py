@@ -14,6 +14,8 @@ from magnetar.schemas.derivation import Json, RecordCodec
 from magnetar.schemas.derive import record_of
 from magnetar.schemas.signatures import members_of, method_hints, method_of, parameters_of, shown, taken
 
+from .windows import Keyed, read_keyed
+
 _ROWS_FORM: Final = "(cls, event: …) -> Iterator[Self] or (cls, event: …, meta: Meta) -> Iterator[Self]"
 _FOLD_FORM: Final = "(self, event: …) -> Self | None or (self, event: …, meta: Meta) -> Self | None"
 _TAKEN: Final = frozenset({"apply", "project", "replace", "revision"})
@@ -28,11 +30,15 @@ class Contract(NamedTuple):
     takes_meta: bool
     record: Json
     """Its fields, as an Avro record."""
+    keyed: Keyed | None = None
+    """What the rows of a fold are told apart by, if not by the aggregate's id alone."""
 
     def fingerprint(self, revision: int) -> str:
         """What differs as soon as a table that was filled under another declaration is of no use any more."""
         names = sorted(wire_name(event) for event in self.events)
-        said = json.dumps([self.kind, _shape(self.record), names, revision])
+        said = json.dumps(
+            [self.kind, _shape(self.record), names, revision, *([repr(self.keyed)] if self.keyed else [])]
+        )
         return sha256(said.encode()).hexdigest()[:16]
 
 
@@ -89,6 +95,8 @@ def read_fold(cls: type[Any]) -> None:
             cure="Give it one: it is what the first event finds.",
             field=f"{cls.__qualname__}.{lacking[0]}",
         )
+    contract = _CONTRACTS[cls]
+    _CONTRACTS[cls] = contract._replace(keyed=read_keyed(cls, contract.events))
 
 
 def _has_default(cls: type[Any], field: str) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 from magnetar.schemas import Immutable, wire_name
 from magnetar.schemas.names import kebab
 
 from .contracts import read_fold, read_rows
+from .windows import Window
 
 
 class Row(Immutable):
@@ -52,6 +54,12 @@ class Rows(Row):
 class Fold(Row):
     """A table with one row for each aggregate: what its events have made of the seed, the class with its defaults.
 
+    With `window = Window(timedelta(hours=1))` there is a row for each aggregate and window of time, which `_window` of
+    the view tells; `_late` counts the events that came when it was over. With `by = ("origin",)`, fields of the events
+    that are the fold's own as well, there is a row for each of their values instead of each aggregate. Such rows come
+    from all partitions, and the view merges them: `merges = {"flights": sum, "longest": max}` says how for each other
+    field, with sum, min or max.
+
     A subclass has `apply(self, event[, meta]) -> Self | None`, which gives the row after an event; None deletes it, and
     the next event finds the seed. The annotation of `event` says which events it takes, all of one aggregate. It is
     pure: no clock, no random source, no I/O. `meta.version` is the event's own.
@@ -60,6 +68,9 @@ class Fold(Row):
     """
 
     revision: ClassVar[int] = 1
+    window: ClassVar[Window | None] = None
+    by: ClassVar[tuple[str, ...]] = ()
+    merges: ClassVar[Mapping[str, Callable[..., Any]]] = {}
 
     @classmethod
     def __declared__(cls) -> None:

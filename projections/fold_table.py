@@ -13,7 +13,9 @@ from magnetar.schemas.framing import write_bytes
 
 from .columns import literal
 from .container import container
-from .projected_table import Made, ProjectedTable, meta_of
+from .projected_table import ProjectedTable, meta_of
+from .quarantine import Holding
+from .quarantining_table import Made
 
 STATES_MAX: Final = 120_000
 """How many states of one table are kept in memory, over all partitions. Those of the others are read back from the
@@ -65,6 +67,7 @@ class FoldTable(ProjectedTable):
     counting: ClassVar[str] = "uniqExactIf(_id, {})"
     engine: ClassVar[str] = "ReplacingMergeTree(_number, _is_deleted)"
     order: ClassVar[str] = "_id"
+    key_column: ClassVar[str] = "_id"
     hidden: ClassVar[dict[str, str]] = {"_is_deleted": "UInt8", "_state": "String CODEC(ZSTD)"}
     block_fields: ClassVar[list[Json]] = [
         {"name": "_is_deleted", "type": "boolean"},
@@ -87,24 +90,55 @@ class FoldTable(ProjectedTable):
         states_max = max(1, STATES_MAX // self._source.partitions)
         self._states[partition] = States(states_max, is_whole=not self._last[partition])
 
-    def rows(self, partition: int, facts: Sequence[Fact], /) -> Made:
+    def rows(self, partition: int, facts: Sequence[Fact], holding: Holding, /) -> Made:
         """The row of each key after its last event."""
         states, changed, last = self._states[partition], dict[str, Any](), dict[str, Fact]()
         before = self._read_back(partition, states.missing(fact.aggregate_id for fact in facts))
-        takes_meta, seed, checked, new = self._contract.takes_meta, self._seed, self.checked, 0
+        takes_meta, seed, checked = self._contract.takes_meta, self._seed, self.checked
         for fact in facts:
+            if (holding.known or holding.settled) and holding.takes(fact):
+                continue
             key = fact.aggregate_id
             state = changed[key] if key in changed else before[key] if key in before else states.take(key)
-            new += key not in last and key not in before and key not in states
             apply = (seed if state is None else state).apply
             try:
                 after = apply(fact.event, meta_of(fact)) if takes_meta else apply(fact.event)
                 changed[key] = None if after is None else checked(after)
-            except Exception as error:
-                raise self.raised(fact, error) from error
-            last[key] = fact
+            except Exception as error:  # noqa: BLE001 - the projection's code is anybody's: its key is held
+                self.hold(holding, fact, error)
+            else:
+                last[key] = fact
+        rows, misfits = list[bytes](), list[str]()
+        for key, state in changed.items():
+            try:
+                rows.append(self._row(last[key], state))
+            except Exception:  # noqa: BLE001 - as above; which of its events it was is found out
+                misfits.append(key)
+        for key in misfits:
+            state = before[key] if key in before else states.take(key)
+            rows += self._as_far_as_it_goes(key, state, facts, changed, holding)
+        new = sum(1 for key in changed if key not in before and key not in states)
         self._changed[partition] = changed
-        return Made([self._row(last[key], state) for key, state in changed.items()], new)
+        return Made(rows, new)
+
+    def _as_far_as_it_goes(
+        self, key: str, state: Any, facts: Sequence[Fact], changed: dict[str, Any], holding: Holding
+    ) -> list[bytes]:
+        """The row of a key before the first event that makes one which cannot be stored; that one is held."""
+        row: list[bytes] = []
+        del changed[key]
+        for fact in (each for each in facts if each.aggregate_id == key):
+            if holding.takes(fact):
+                continue
+            apply = (self._seed if state is None else state).apply
+            try:
+                after = apply(fact.event, meta_of(fact)) if self._contract.takes_meta else apply(fact.event)
+                row = [self._row(fact, after)]
+            except Exception as error:  # noqa: BLE001 - as above
+                self.hold(holding, fact, error)
+                continue
+            changed[key] = state = after
+        return row
 
     def is_whole(self, counted: int, below: int, all_of_it: int, *, has_range: bool) -> bool:
         """A key's older row may be gone where the range has a newer one; the key never is."""
@@ -114,22 +148,27 @@ class FoldTable(ProjectedTable):
         """Keep what was folded: it is in the table."""
         self._states[partition].put(self._changed.pop(partition))
 
-    def _row(self, fact: Fact, state: Any) -> bytes:
-        try:
-            body = self._codec.encode(self._seed if state is None else state)
-        except Exception as error:
-            raise self.raised(fact, error) from error
-        return self.framed(fact, (_TRUE if state is None else _FALSE) + write_bytes(body) + body)
+    def _row(self, fact: Fact, state: Any, key: bytes = b"") -> bytes:
+        body = self._codec.encode(self._seed if state is None else state)
+        return self.framed(fact, (_TRUE if state is None else _FALSE) + write_bytes(body) + key + body)
 
     def _read_back(self, partition: int, keys: Sequence[str]) -> dict[str, Any]:
         """The states of these keys in the table, all of which are of before the range that is folded."""
+        decode = self._codec.decode
+        return {
+            key: None if is_deleted else decode(io.BytesIO(b64decode(state)))
+            for key, is_deleted, state in self._stored(partition, keys)
+        }
+
+    def _stored(self, partition: int, keys: Sequence[str], *more: str) -> Sequence[Sequence[Any]]:
+        """What the newest rows of these keys have: the key, whether it is deleted, the state, and more columns."""
         if not keys:
-            return {}
+            return []
+        columns = ", ".join([self.key_column, "_is_deleted", "base64Encode(_state)", *more])
         blocks = container(_KEYS, [write_bytes(key.encode()) for key in keys])
         with self._block(partition, blocks) as path:
-            rows = self._store.query(
-                f"SELECT _id, _is_deleted, base64Encode(_state) FROM {self.name} WHERE {self.of(partition)} AND _id IN "
-                f"(SELECT key FROM file({path}, 'Avro', {literal('key String')})) ORDER BY _number DESC LIMIT 1 BY _id"
+            return self._store.query(
+                f"SELECT {columns} FROM {self.name} WHERE {self.of(partition)} AND {self.key_column} IN "
+                f"(SELECT key FROM file({path}, 'Avro', {literal('key String')})) "
+                f"ORDER BY _number DESC LIMIT 1 BY {self.key_column}"
             )
-        decode = self._codec.decode
-        return {key: None if is_deleted else decode(io.BytesIO(b64decode(state))) for key, is_deleted, state in rows}

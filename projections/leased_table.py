@@ -14,6 +14,7 @@ from magnetar.schemas import LeaseLost, MessageId, StoreUnavailable
 from .columns import literal
 from .freshness import MIRROR
 from .generations import DEFINITION as GENERATIONS
+from .quarantine import DEFINITION as QUARANTINE
 from .range_loop import Lease, Range
 from .store import Store
 
@@ -50,6 +51,7 @@ ADMIN_DEFINITIONS: Final = (
     _COUNTED,
     _PROGRESS,
     GENERATIONS,
+    QUARANTINE,
 )
 INSERT_SETTINGS: Final = (
     "max_insert_threads = 1, max_threads = 1, input_format_parallel_parsing = 0, max_partitions_per_insert_block = 1, "
@@ -166,7 +168,7 @@ class LeasedTable(ABC):
         """
         rows = self._store.query(
             f"SELECT first, last, after, owner, counted FROM magnetar.pending WHERE {self._where(partition)} "
-            "ORDER BY epoch DESC, nonce DESC, first DESC LIMIT 1"
+            "ORDER BY epoch DESC, nonce DESC, first DESC, counted DESC LIMIT 1"
         )
         if not rows:
             self.check(partition, 1, 0, 0)

@@ -20,8 +20,10 @@ from .container import container
 from .contracts import codec_of, contract_of
 from .declarations import view_name
 from .fingerprint import fingerprint_of
-from .leased_table import LeasedTable, Table
+from .leased_table import Table
 from .progress import FINGERPRINT, fingerprinted
+from .quarantine import KEYS_MAX, Held, Holding
+from .quarantining_table import QuarantiningTable
 from .range_loop import Lease, Range
 from .sql_views import said_of
 from .store import Store
@@ -53,15 +55,8 @@ class Source(NamedTuple):
     schema: AggregateSchema
     partitions: int
     schema_text: Callable[[int], str]
-
-
-class Made(NamedTuple):
-    """What the events of a range come to."""
-
-    rows: list[bytes]
-    """The rows of a block."""
-    new: int
-    """How many more rows, or keys, the table has with them."""
+    quarantine_keys_max: int = KEYS_MAX
+    """So many keys with an event that the projection raises on are kept back; one more stops the partition."""
 
 
 def refuse_outgrown(store: Store, context: str, table: Table, view: str, fingerprint: str) -> None:
@@ -85,7 +80,7 @@ def meta_of(fact: Fact) -> Meta:
     return Meta(fact.aggregate_id, fact.version, at, fact.actor, fact.correlation_id)
 
 
-class ProjectedTable(LeasedTable):
+class ProjectedTable(QuarantiningTable):
     """One generation of the table of a projection that is written in Python."""
 
     def __init__(
@@ -112,6 +107,7 @@ class ProjectedTable(LeasedTable):
         self._counted: dict[int, int] = {}
         self._has: dict[int, int] = {}
         """By partition, how much is in the table, of the pending range too."""
+        self.quarantine_keys_max = source.quarantine_keys_max
         self.database = quoted(schema.context)
         self.view = view_name(projection)
         self.name = f"{self.database}.{quoted(f'{self.view}__g{generation}')}"
@@ -159,13 +155,18 @@ class ProjectedTable(LeasedTable):
             (field["name"], f"{column_type(field['type'])} COMMENT {literal(comment(field))}")
             for field in self._contract.record["fields"]
         ]
-        columns = [*fields, *ENVELOPE.items()]
+        columns = [*fields, *self.shown.items()]
         self._store.command(
             f"CREATE OR REPLACE VIEW {self.database}.{quoted(self.view)} "
             f"({', '.join(f'{quoted(name)} {kind}' for name, kind in columns)}) AS "
             f"SELECT {', '.join(quoted(name) for name, _ in columns)} FROM {self.read_from} "
             f"COMMENT {literal(said_of(self.projection))}"
         )
+
+    @property
+    def shown(self) -> dict[str, str]:
+        """The columns of the view besides the fields."""
+        return ENVELOPE
 
     @property
     def read_from(self) -> str:
@@ -180,11 +181,13 @@ class ProjectedTable(LeasedTable):
 
     def check(self, partition: int, first: int, last: int, counted: int, /) -> None:
         """Find out how far the table is, and count: whoever wrote to it before is stopped."""
-        older = self.counting.format(f"_number < {first}")
-        ((number, below, all_of_it),) = self._store.query(
-            f"SELECT max(_number), {older}, {self.counting.format(1)} FROM {self.name} WHERE {self.of(partition)}"
-        )
-        if not self.is_whole(counted, below, all_of_it, has_range=number >= first) or number > max(first - 1, last):
+        number, below, all_of_it = self._standing(partition, first)
+        has_held = self._quarantine.has_any(partition)
+        held = self._quarantine.spans(partition) if has_held else {}
+        is_whole = self.is_whole(counted, below, all_of_it, has_range=number >= first)
+        if not is_whole and below >= counted and self.versions(partition, held):
+            is_whole, counted = True, below  # whoever released what was held was stopped before it was written down
+        if not is_whole or number > max(first - 1, last):
             raise StoreUnavailable(
                 f"The table of {self.projection.__qualname__} does not fit the log on partition {partition} of "
                 f"{self._name}: it holds {all_of_it} {self.unit} up to commit {number}, of which {below} are older "
@@ -195,7 +198,17 @@ class ProjectedTable(LeasedTable):
                 partition=partition,
             )
         self._last[partition], self._counted[partition], self._has[partition] = number, counted, all_of_it
+        self._held[partition] = held
+        self._settled[partition] = self._quarantine.settled(partition, first, last) if has_held else frozenset()
         self.forget(partition)
+
+    def _standing(self, partition: int, first: int) -> tuple[int, int, int]:
+        """The number of the last commit, how much is older than a commit, and how much there is."""
+        older = self.counting.format(f"_number < {first}")
+        ((number, below, all_of_it),) = self._store.query(
+            f"SELECT max(_number), {older}, {self.counting.format(1)} FROM {self.name} WHERE {self.of(partition)}"
+        )
+        return number, below, all_of_it
 
     @abstractmethod
     def is_whole(self, counted: int, below: int, all_of_it: int, *, has_range: bool) -> bool:
@@ -220,22 +233,36 @@ class ProjectedTable(LeasedTable):
         if self._last[partition] < inserted.first:
             codec = self._codec_for(schema)
             facts = [fact for payload in payloads for fact in codec.read_facts(payload, self._events)]
-            made = self.rows(partition, facts)
+            holding = Holding(self._held[partition], self.room(), self._settled[partition])
+            made = self.rows(partition, facts, holding)
+            if holding.found:
+                self.hold_back(partition, lease, schema, holding, lambda fact: payloads[fact.number - inserted.first])
+                self._failpoint("between_tables")
+            self._held[partition], self._settled[partition] = holding.known, frozenset()
             if made.rows:
-                self._insert_rows(partition, lease, inserted, made.rows)
+                self.insert_rows(partition, lease, inserted, made.rows)
                 self._last[partition] = inserted.last
             self._has[partition] += made.new
             self.keep(partition)
         self._counted[partition] = self._has[partition]
 
-    @abstractmethod
-    def rows(self, partition: int, facts: Sequence[Fact], /) -> Made:
-        """What the events come to."""
-
     def keep(self, partition: int) -> None:
         """What `rows` returned last is in the table."""
 
-    def _insert_rows(self, partition: int, lease: Lease, inserted: Range, rows: Sequence[bytes]) -> None:
+    def facts_of(self, held: Held) -> list[Fact]:
+        """The event that is held."""
+        facts = self._codec_for(held.schema).read_facts(held.payload, self._events)
+        return [fact for fact in facts if fact.version == held.version]
+
+    def recount(self, partition: int, lease: Lease, pending: Range) -> None:
+        """Write the range that is written down once more: it was counted before there was more."""
+        _, self._counted[partition], all_of_it = self._standing(partition, pending.first)
+        self.write_pending(partition, lease, pending)
+        self._counted[partition] = self._has[partition] = all_of_it
+
+    def insert_rows(
+        self, partition: int, lease: Lease, inserted: Range, rows: Sequence[bytes], *, part: str = "rows"
+    ) -> None:
         fields = [*_BLOCK, *self.block_fields, *self._contract.record["fields"]]
         block = {"type": "record", "name": "Block", "fields": fields}
         names = [quoted(field["name"]) for field in fields]
@@ -245,7 +272,7 @@ class ProjectedTable(LeasedTable):
                 f"SELECT {', '.join(names)}, {partition}, {literal(self.table.aggregate)} "
                 f"FROM file({path}, 'Avro', {literal(structure(block))}) WHERE {self._guard(partition, lease)}"
             )
-            self._insert_block(partition, inserted, statement, "rows")
+            self._insert_block(partition, inserted, statement, part)
 
     def _codec_for(self, schema: int) -> CommitCodec:
         if schema not in self._codecs:
@@ -268,7 +295,8 @@ class ProjectedTable(LeasedTable):
         return PartitionRefused(
             f"{name} raised {type(error).__name__} on {type(fact.event).__qualname__} of "
             f"{self.table.aggregate} {fact.aggregate_id!r}, version {fact.version}: {error}.",
-            cure=f"Correct {name}. The partition waits, and nothing of it is lost.",
+            cure=f"Correct {name}. The partition waits, and nothing of it is lost: {self.quarantine_keys_max} "
+            "keys at most are kept in quarantine while the others go on.",
             id=fact.aggregate_id,
             version=fact.version,
             number=fact.number,

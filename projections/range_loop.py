@@ -128,7 +128,7 @@ class RangeLoop:
         self._failpoint("after_lease")
         store.stop_older_inserts(partition)
         self._failpoint("after_stop")
-        pending = store.read_pending(partition)
+        self._pending = pending = store.read_pending(partition)
         after = None if pending is None else pending.after
         self._rule = ReadRule() if pending is None else ReadRule(pending.owner, pending.first)
         self._after: MessageId | None = after
@@ -162,11 +162,17 @@ class RangeLoop:
         if payloads:
             found = Range(first, first + len(payloads) - 1, after, owner)
             self._store.write_pending(self._partition, self._lease, found)
+            self._pending = found
             self._insert(found, schema, payloads)
         elif not self._is_told:
             self._store.tell(self._partition, self.number)
             self._is_told = True
         return len(payloads)
+
+    def between_ranges(self, work: Callable[[Lease, Range], None]) -> None:
+        """Let the store do something else under this lease, and tell it the range that is written down."""
+        if self._pending is not None:
+            work(self._lease, self._pending)
 
     def close(self) -> None:
         """Let go of the log. The lease is simply overtaken by the next owner."""

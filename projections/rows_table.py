@@ -7,7 +7,9 @@ from typing import ClassVar
 
 from magnetar.schemas.commit import Fact
 
-from .projected_table import Made, ProjectedTable, meta_of
+from .projected_table import ProjectedTable, meta_of
+from .quarantine import Holding
+from .quarantining_table import Made
 
 
 class RowsTable(ProjectedTable):
@@ -18,17 +20,19 @@ class RowsTable(ProjectedTable):
     engine: ClassVar[str] = "MergeTree"
     order: ClassVar[str] = "_at, _id, _version"
 
-    def rows(self, _: int, facts: Sequence[Fact], /) -> Made:
+    def rows(self, _: int, facts: Sequence[Fact], holding: Holding, /) -> Made:
         """Every row that `project` gives for each event."""
         project = self.projection.project
         takes_meta, encode, framed, checked = self._contract.takes_meta, self._codec.encode, self.framed, self.checked
         made: list[bytes] = []
         for fact in facts:
+            if (holding.known or holding.settled) and holding.takes(fact):
+                continue
             try:
                 found = project(fact.event, meta_of(fact)) if takes_meta else project(fact.event)
                 made += [framed(fact, encode(checked(row))) for row in found or ()]
-            except Exception as error:
-                raise self.raised(fact, error) from error
+            except Exception as error:  # noqa: BLE001 - the projection's code is anybody's: its key is held
+                self.hold(holding, fact, error)
         return Made(made, len(made))
 
     def is_whole(self, counted: int, below: int, all_of_it: int, *, has_range: bool) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from .columns import literal, quoted
+from .contracts import contract_of
 from .declarations import Fold, Sql, view_name
 from .incremental import plan_of
 from .progress import Ask
@@ -15,13 +16,13 @@ from .row_difference import Side
 Until: TypeAlias = Mapping[tuple[str, int], int]
 """By aggregate and partition, the number of the last commit that counts."""
 
-_KINDS: Final = {"_aggregate": "String", "_id": "String", "_version": "Int64"}
+_KINDS: Final = {"_aggregate": "String", "_id": "String", "_version": "Int64", "_key": "String", "_partition": "UInt16"}
 
 
 def identity_of(projection: type[Any]) -> tuple[str, ...]:
     """The columns by which its rows are told apart."""
     if issubclass(projection, Fold):
-        return ("_id",)
+        return ("_id",) if contract_of(projection).keyed is None else ("_partition", "_key")
     if issubclass(projection, Sql):
         keys = {key.name for key in plan_of(projection.__name__, projection.select).keys}
         return tuple(field for field in projection.__struct_fields__ if field in keys)
@@ -82,7 +83,7 @@ def shown_query(
     if issubclass(projection, Fold):  # also what is deleted: a row that is gone since is not one that never was
         return (
             f"SELECT {named}, _is_deleted, toUInt8(_number > {limit}) AS _is_late, {own} FROM {table} "
-            "ORDER BY _number DESC LIMIT 1 BY _id"
+            f"ORDER BY _number DESC LIMIT 1 BY {', '.join(identity_of(projection))}"
         )
     return (
         f"SELECT {named}, toUInt8(0) AS _is_deleted, toUInt8(0) AS _is_late, {own} FROM {table} "

@@ -128,6 +128,8 @@ class Expected(NamedTuple):
     """By flight, how many minutes late it left, where that was an hour or more."""
     board: dict[str, str]
     """By flight, what became of those that have not arrived."""
+    hourly: dict[tuple[str, datetime], tuple[int, int, int]]
+    """By origin and hour: departures, the sum of their delays, and the longest, in minutes."""
 
 
 def expected(flights: Iterable[Row]) -> Expected:
@@ -137,6 +139,7 @@ def expected(flights: Iterable[Row]) -> Expected:
     rejections: Counter[str] = Counter()
     late: dict[str, int] = {}
     board: dict[str, str] = {}
+    hourly: dict[tuple[str, datetime], tuple[int, int, int]] = {}
     count_flights = made = 0
     for index, row in enumerate(flights):
         count_flights += 1
@@ -149,6 +152,9 @@ def expected(flights: Iterable[Row]) -> Expected:
             key = (row.origin, row.dest, left.date().replace(day=1))
             count, total = delays.get(key, (0, 0))
             delays[key] = (count + 1, total + row.departure_delay)
+            hour = (row.origin, left.replace(minute=0))
+            count, total, longest = hourly.get(hour, (0, 0, row.departure_delay))
+            hourly[hour] = (count + 1, total + row.departure_delay, max(longest, row.departure_delay))
             if row.departure_delay >= 60:
                 late[row.id] = row.departure_delay
             if row.arrival is None:
@@ -156,7 +162,7 @@ def expected(flights: Iterable[Row]) -> Expected:
         if (wrong := wrong_command(index, row)) is not None:
             made += 1
             rejections[wrong.reason] += 1
-    return Expected(count_flights, made, delays, dict(cancellations), dict(rejections), late, board)
+    return Expected(count_flights, made, delays, dict(cancellations), dict(rejections), late, board, hourly)
 
 
 def differences(want: dict[Any, Any], have: dict[Any, Any]) -> list[str]:

@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import date
+from datetime import UTC, date, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -201,6 +201,14 @@ def report(folder: Path, want: Expected) -> int:
     }
     rejections = {row["reason"]: row["commands"] for row in ask(folder, "SELECT * FROM flights.rejections_by_reason")}
     late = {row["flight"]: row["delay_minutes"] for row in ask(folder, "SELECT * FROM flights.late_departure")}
+    hourly = {
+        (row["origin"], datetime.fromtimestamp(row["hour"], UTC)): (row["n"], row["total"], row["longest_delay"])
+        for row in ask(
+            folder,
+            "SELECT origin, toUnixTimestamp(_window) AS hour, departures AS n, delay_minutes AS total, longest_delay "
+            "FROM flights.hourly_departures",
+        )
+    }
     board = {row["_id"]: row["status"] for row in ask(folder, "SELECT _id, status FROM flights.board")}
     compared = (
         ("delays by route and month", want.delays, delays),
@@ -208,6 +216,7 @@ def report(folder: Path, want: Expected) -> int:
         ("rejections by reason", want.rejections, rejections),
         ("late departures by flight", want.late, late),
         ("the board by flight", want.board, board),
+        ("departures by airport and hour", want.hourly, hourly),
         ("commits", {"all": want.commands}, {"all": ask(folder, "SELECT count() AS n FROM flights.commits")[0]["n"]}),
     )
     wrong = 0

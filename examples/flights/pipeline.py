@@ -1,10 +1,10 @@
 """The pipeline: the flights' aggregate, and what analysts ask of its events."""
 
 from collections.abc import Iterator
-from datetime import date
-from typing import Self
+from datetime import date, timedelta
+from typing import ClassVar, Self
 
-from magnetar import Fold, Meta, Pipeline, Rows, Sql
+from magnetar import Fold, Meta, Pipeline, Rows, Sql, Window
 
 from .flight import Cancelled, Departed, Diverted, Flight, Landed, Scheduled
 
@@ -81,8 +81,28 @@ class Board(Fold):
                 return self.replace(status=type(event).__name__, origin=origin, dest=dest)
 
 
+class HourlyDepartures(Fold):
+    """How many flights have left each airport in each hour, and how late they were."""
+
+    window = Window(timedelta(hours=1), at="at")
+    by = ("origin",)
+    merges: ClassVar = {"departures": sum, "delay_minutes": sum, "longest_delay": max}
+
+    origin: str = ""
+    departures: int = 0
+    delay_minutes: int = 0
+    longest_delay: int | None = None
+
+    def apply(self, event: Departed) -> Self:
+        return self.replace(
+            departures=self.departures + 1,
+            delay_minutes=self.delay_minutes + event.delay_minutes,
+            longest_delay=max(event.delay_minutes, self.longest_delay or event.delay_minutes),
+        )
+
+
 flights = Pipeline(
     "flights",
     aggregates=[Flight],
-    projections=[DelaysByRoute, CancellationsByCarrier, RejectionsByReason, LateDeparture, Board],
+    projections=[DelaysByRoute, CancellationsByCarrier, RejectionsByReason, LateDeparture, Board, HourlyDepartures],
 )

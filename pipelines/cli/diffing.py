@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -90,6 +91,58 @@ def diff(
         raise typer.Exit(EXIT_DIFFERENT)
 
 
+def fork(
+    target: Target,
+    name: Annotated[str, typer.Argument(help="The projection.", autocompletion=completing.tables)],
+    until: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Up to the last command of that time: `2026-01-31T12:00`.", show_default=False
+        ),
+    ] = None,
+    other: Annotated[
+        str | None,
+        typer.Option("--with", metavar="MODULE:CLASS", help="Another projection, in its place.", show_default=False),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=0, max=1000, help="So many examples of each kind.")] = 3,
+    data: Data = None,
+    json: AsJson = False,
+) -> None:
+    """Fill a projection's table from the log as of a time, or by other code, and say what differs. Changes nothing.
+
+    With another projection, both are filled, up to the same time. Without one, the rows as of then are compared with
+    those as of now. The tables are in a temporary folder, and gone at the end. A time without a zone is UTC. Exit code
+    0: all the same; 1: something differs.
+
+    **Examples:**
+
+    `magnetar fork shop.pipeline Board --until 2026-01-31T12:00`
+
+    `magnetar fork shop.pipeline Board --with shop.ideas:Board`
+    """
+    import msgspec
+
+    from ..clock import SystemClock
+    from ..forking import Fork, forked, load_projection
+    from .looking import moment
+
+    if until is None and other is None:
+        raise SettingsError("A fork is of another time or of other code.", cure="Add --until, or --with, or both.")
+    at = None if until is None else moment(until, datetime.now(UTC))
+    pipeline, _, log = opened(target, data)
+    try:
+        wanted = Fork(name, at, None if other is None else load_projection(other))
+        found = forked(pipeline, log, SystemClock(), wanted, examples=limit)
+    finally:
+        log.close()
+    if json:
+        print_json({**msgspec.to_builtins(found), "same": found.is_same})
+    else:
+        _say_table(found, (until or name, "now" if other is None else other))
+    if not found.is_same:
+        raise typer.Exit(EXIT_DIFFERENT)
+
+
 def _record(pipeline: Pipeline, log: Log, wanted: Wanted, file: Path) -> None:
     from ..diffing import aggregates_of, commits_max_of
     from ..recordings import record
@@ -137,7 +190,7 @@ def _where(examples: Sequence[Any]) -> str:
     return ", ".join(f"{each.aggregate_id} at {each.version}" for each in examples)
 
 
-def _say_table(found: TableDifference) -> None:
+def _say_table(found: TableDifference, sides: tuple[str, str] = ("shown now", "by this code")) -> None:
     if found.left_out:
         typer.echo(f"{found.projection}: not compared: {found.left_out}.\n")
         return
@@ -152,11 +205,12 @@ def _say_table(found: TableDifference) -> None:
     typer.echo(
         "; ".join([f"{found.projection}: {found.before:,} → {found.after:,}: {counts}", *columns, *late, *inexact])
     )
-    for refused in found.refused:
-        typer.echo(f"  {refused.what}")
+    if found.refused:
+        rows = [(each.event, each.error, each.aggregates, ", ".join(each.examples)) for each in found.refused]
+        print_table(("event that it raises on", "error", "aggregates", "for example"), rows)
     if found.examples:
-        print_table(("", "shown now", "by this code"), [_side_by_side(each) for each in found.examples])
-    if not found.is_same and not found.has_changed:
+        print_table(("", *sides), [_side_by_side(each) for each in found.examples])
+    if not found.is_same and not found.has_changed and not found.is_fork:
         typer.echo(f"Its declaration is the same: raise `revision` of {found.projection}, so that this is noticed.")
     typer.echo()
 

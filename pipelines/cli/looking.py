@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
-from magnetar.schemas import SettingsError
+from magnetar.schemas import MagnetarError, SettingsError
 
 from .shared import AggregateId, AggregateName, AsJson, Data, Target, opened, print_json, print_table
 
 if TYPE_CHECKING:
+    from magnetar.projections.quarantine import QuarantinedKey
+
     from ..lookback import Step
 
 
@@ -60,6 +64,7 @@ def status(
     import msgspec
 
     from ..clock import SystemClock
+    from ..settling import shown_quarantined
     from ..standing import projections_of
     from ..status import StatusReader, asking, together
 
@@ -68,6 +73,9 @@ def status(
     try:
         found = StatusReader(pipeline, log, SystemClock(), ask).read()
         projections = projections_of(ask, pipeline.name, found)
+        held = list["QuarantinedKey"]()
+        with suppress(MagnetarError):  # nobody answers: what the log says is shown all the same
+            held = shown_quarantined(ask, pipeline)
     finally:
         log.close()
     if json:
@@ -77,6 +85,7 @@ def status(
                 "aggregates": msgspec.to_builtins(together(found)),
                 "partitions": msgspec.to_builtins(found),
                 "projections": msgspec.to_builtins(projections),
+                "quarantined": [each._asdict() for each in held],
             }
         )
         return
@@ -99,6 +108,9 @@ def status(
             for row in rows
         ],
     )
+    if held:
+        typer.echo()
+        _say_quarantined(held, target)
     if projections:
         typer.echo()
         print_table(
@@ -107,6 +119,16 @@ def status(
                 (row.projection, row.aggregate, row.generation, row.commits, row.behind, _age(row.age_seconds))
                 for row in projections
             ],
+        )
+
+
+def _say_quarantined(held: Sequence[QuarantinedKey], target: str) -> None:
+    for name in dict.fromkeys(each.projection for each in held):
+        keys = [each for each in held if each.projection == name]
+        events, oldest = sum(each.events for each in keys), max(keys, key=lambda each: each.age_seconds)
+        typer.echo(
+            f"{name}: {events:,} events of {len(keys):,} aggregates are quarantined, for {_age(oldest.age_seconds)}: "
+            f"{oldest.error} (magnetar quarantined {target})"
         )
 
 
@@ -137,10 +159,10 @@ def history(
     """
     from .. import lookback
 
-    moment = None if at is None else _moment(at, datetime.now(UTC))
+    until = None if at is None else moment(at, datetime.now(UTC))
     pipeline, _, log = opened(target, data)
     try:
-        found = lookback.up_to(list(lookback.steps(pipeline, log, aggregate, id)), version=version, at=moment)
+        found = lookback.up_to(list(lookback.steps(pipeline, log, aggregate, id)), version=version, at=until)
         commands = lookback.commands_of(pipeline, log, aggregate, found)
     finally:
         log.close()
@@ -169,15 +191,16 @@ def _history_row(step: Step, command: str) -> tuple[object, ...]:
     return step.commit.number, at, command, step.commit.outcome, step.version, what
 
 
-def _moment(text: str, now: datetime) -> datetime:
+def moment(text: str, now: datetime) -> datetime:
+    """The time that somebody wrote. Raises SettingsError for what is none, or is in the future."""
     try:
-        moment = datetime.fromisoformat(text)
+        found = datetime.fromisoformat(text)
     except ValueError as error:
         raise SettingsError(f"{text!r} is not a time.", cure="Write it as 2026-01-31T12:00 or with a zone.") from error
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    if moment > now:
+    found = found if found.tzinfo else found.replace(tzinfo=UTC)
+    if found > now:
         raise SettingsError(
-            f"{moment.isoformat()} is in the future; it is {now.isoformat(timespec='seconds')} now.",
-            cure="Leave --at out to see the newest state.",
+            f"{found.isoformat()} is in the future; it is {now.isoformat(timespec='seconds')} now.",
+            cure="Leave it out to see the newest state.",
         )
-    return moment
+    return found

@@ -99,7 +99,7 @@ def _wish(*, status: bool, dry_run: bool, rollback: bool, drop_old: bool, cancel
 
 
 def _carry_out(pipeline: Pipeline, settings: Settings, names: Sequence[str], wish: Wish, *, json: bool) -> None:
-    from ..carrying_out import CarryingOut
+    from ..carrying_out import CarryingOut, Regenerating
     from ..clock import SystemClock
     from ..logging import configure_logging
     from ..rebuild_progress import progress
@@ -114,7 +114,7 @@ def _carry_out(pipeline: Pipeline, settings: Settings, names: Sequence[str], wis
             bar.show(statuses)
 
         stopped = StopSignal()
-        is_done = CarryingOut(pipeline, settings, names, wish, clock, show).run(stopped)
+        is_done = CarryingOut(pipeline, settings, Regenerating(pipeline, names, wish, show), clock).run(stopped)
     if not is_done:
         typer.echo("magnetar: not done yet; it goes on while the pipeline runs, or when you run this again.", err=True)
         raise typer.Exit(EXIT_INTERRUPTED)

@@ -4,9 +4,10 @@ import json
 from collections.abc import Iterable
 from typing import Any, Self
 
+import msgspec
 import pytest
 from magnetar.pipelines import Pipeline
-from magnetar.pipelines.control import take_wish
+from magnetar.pipelines.control import KeyWish, Settling, take_wish
 from magnetar.pipelines.wishes import Wish
 from magnetar.projections import Fold
 from magnetar.projections.fingerprint import fingerprint_of
@@ -20,9 +21,13 @@ class Recording:
 
     def __init__(self) -> None:
         self.wished: list[tuple[Wish, list[str]]] = []
+        self.settled: list[Settling] = []
 
     def wish(self, wish: Wish, aggregates: Iterable[str]) -> None:
         self.wished.append((wish, list(aggregates)))
+
+    def settle(self, settling: Settling) -> None:
+        self.settled.append(settling)
 
 
 def asked(**changes: Any) -> bytes:
@@ -55,6 +60,16 @@ def test_a_projector_with_other_code_of_the_projection_says_so_and_does_nothing(
     assert projector.wished == [(Wish.REBUILD, names)]
 
 
+def test_what_is_to_be_done_with_quarantined_keys_reaches_it_too() -> None:
+    projector, folding = Recording(), Pipeline("tallies", aggregates=[Tally], projections=[Last])
+    settling = Settling("drop", (KeyWish("Last", "Tally", 1, "a", "n"),), "a test", "ann")
+    said, same = msgspec.to_builtins(settling), {"Last": fingerprint_of(Last)}
+    assert json.loads(take_wish(projector, folding, asked(settling=said, fingerprints={}))) == {"other_code": ["Last"]}
+    assert projector.settled == []
+    assert json.loads(take_wish(projector, folding, asked(settling=said, fingerprints=same))) == {"other_code": []}
+    assert projector.settled == [settling]
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
@@ -65,6 +80,8 @@ def test_a_projector_with_other_code_of_the_projection_says_so_and_does_nothing(
         (asked(fingerprints=None), "That is no wish"),
         (asked(pipeline="shop"), "runs on this data folder is 'tallies', not 'shop'"),
         (asked(names=["Order"]), "Order"),
+        (asked(settling={"step": "burn", "keys": []}), "That is no wish"),
+        (asked(settling={"step": "retry", "keys": []}, pipeline="shop"), "not 'shop'"),
     ],
 )
 def test_what_is_no_wish_for_this_pipeline_is_refused(body: bytes, said: str) -> None:

@@ -107,7 +107,9 @@ class Raising(Fold, wire_name="Board"):
 made = Pipeline("flights", aggregates=[Flight], projections=[New, Raising], partitions=2)
 new, raising = tables(made).tables
 assert new.is_new and new.after == 3
-assert raising.refused and "KeyError" in raising.refused[0].what
+assert [(each.event, each.error, each.aggregates) for each in raising.refused] == [
+    ("Scheduled", "KeyError: 'missing'", 3)
+]
 print("done")
 """
 
@@ -188,3 +190,49 @@ print("done")
 
 def test_the_groups_of_an_incremental_sql_are_compared(tmp_path: Path) -> None:
     assert "done" in run(STAGE + SUMS, tmp_path)
+
+
+FORK = """
+from datetime import UTC, datetime
+from magnetar.pipelines.forking import Fork, forked, load_projection
+from magnetar.schemas import SettingsError
+
+running = Running(folder)
+running.schedule("a", "b")
+then = datetime.now(UTC)
+running.schedule("c")
+running.cancel("a")
+running.close()
+
+def fork(*wanted):
+    log = SqliteLog(folder, SystemClock())
+    try:
+        return forked(pipeline(Board1), log, SystemClock(), Fork(*wanted), examples=3)
+    finally:
+        log.close()
+
+# As of then, beside now; no projector has ever run.
+found = fork("Board", then, None)
+assert counts(found) == (2, 3, 1, 0, 1), found
+changed = next(each for each in found.examples if each["identity"] == {"_id": "a"})
+assert (changed["before"], changed["after"]) == ([{"status": "Scheduled"}], [{"status": "Cancelled"}])
+
+# By other code, both as of then, and both as of now.
+other = load_projection("tests.unit.pipelines.boards:Board2")
+found = fork("Board", then, other)
+assert counts(found) == (2, 2, 0, 0, 2) and found.columns_added == ["origin"], found
+assert counts(fork("Board", None, other)) == (3, 2, 0, 1, 2)
+assert fork("Board", None, Board1).is_same
+
+for name, other in (("Flight", None), ("Planned", Board1), ("Nothing", None)):
+    try:
+        fork(name, then, other)
+    except SettingsError as error:
+        continue
+    raise AssertionError(name)
+print("done")
+"""
+
+
+def test_a_fork_is_of_another_time_or_of_other_code(tmp_path: Path) -> None:
+    assert "done" in run(STAGE + FORK, tmp_path)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from magnetar.projections import Fold, Rows
 from magnetar.projections.columns import quoted
-from magnetar.projections.fold_table import FoldTable
+from magnetar.projections.keyed_fold_table import fold_table_of
 from magnetar.projections.projected_table import ProjectedTable, Source
+from magnetar.projections.quarantine import KEYS_MAX
 from magnetar.projections.range_loop import RangeLoop
 from magnetar.projections.rows_table import RowsTable
 from magnetar.projections.store import Store
@@ -77,13 +78,17 @@ class Balance(Fold):
 class Boxes:
     """One partition of a log, written by hand, and a projection's table in a database of its own."""
 
+    events: ClassVar[list[type[Event]]] = EVENTS
+
     def __init__(self, store: Store, folder: Path, projection: type[Any], *, partitions: int = 4) -> None:
         self.context = f"b{uuid.uuid4().hex[:10]}"
         self.store = store
         self.folder = folder
         self.projection = projection
         self.partitions = partitions
-        self.schema = AggregateSchema(self.context, "Box", commands=[Touch], events=EVENTS, rejections=[])
+        self.keys_max = KEYS_MAX
+        """How many keys may be quarantined."""
+        self.schema = AggregateSchema(self.context, "Box", commands=[Touch], events=self.events, rejections=[])
         self.codec = CommitCodec(self.schema)
         self.messages = [Stored(MessageId(0), self.codec.claim(OWNER, 0, "w"), 1)]
         self.versions: dict[str, int] = {}
@@ -94,11 +99,11 @@ class Boxes:
 
     def open(self, *, failpoint: Callable[[str], None] | None = None) -> ProjectedTable:
         """The table as another projector would open it."""
-        kind = FoldTable if issubclass(self.projection, Fold) else RowsTable
+        kind = fold_table_of(self.projection) if issubclass(self.projection, Fold) else RowsTable
         return kind(
             self.store,
             self.projection,
-            Source(self.schema, self.partitions, lambda _: self.schema.commit_json),
+            Source(self.schema, self.partitions, lambda _: self.schema.commit_json, self.keys_max),
             generation=1,
             folder=self.folder,
             failpoint=failpoint,
@@ -116,14 +121,14 @@ class Boxes:
         self.versions[id] = version + len(events)
         return number
 
-    def loop(self, table: ProjectedTable | None = None, **options: Any) -> RangeLoop:
+    def loop(self, table: ProjectedTable | None = None, *, partition: int = 0, **options: Any) -> RangeLoop:
         """A new owner of the partition."""
         feed = lambda after: FakeFeed(self.messages, after)  # noqa: E731 - as the loop wants it
-        return RangeLoop(table or self.open(), 0, feed, nonce=uuid.uuid4().hex, **options)
+        return RangeLoop(table or self.open(), partition, feed, nonce=uuid.uuid4().hex, **options)
 
-    def run(self, **options: Any) -> None:
+    def run(self, table: ProjectedTable | None = None, **options: Any) -> None:
         """All that there is, by a new owner."""
-        loop = self.loop(**options)
+        loop = self.loop(table, **options)
         while loop.step():
             pass
 

@@ -158,6 +158,7 @@ class Wrong(Fold):
 )
 def test_an_error_of_the_users_code_names_the_event(store: Store, tmp_path: Path, amount: int, what: str) -> None:
     boxes = Boxes(store, tmp_path, Wrong)
+    boxes.keys_max = 0  # nothing is quarantined
     boxes.commit("a", Put(1), Put(amount))
     with pytest.raises(PartitionRefused, match=what):
         boxes.run()

@@ -1,0 +1,98 @@
+"""A fork: a projection's table as of another time or by other code, beside what it is, in scratch tables."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from magnetar.projections import Fold, Rows, Sql
+from magnetar.projections.declarations import has_table
+from magnetar.projections.freshness import MIRROR
+from magnetar.projections.snapshot import Until, identity_of
+from magnetar.schemas import SettingsError, TopicKind
+from magnetar.schemas.commit import read_time
+
+from .clock import Clock
+from .diffing import TableDifference, side_of, with_rows
+from .history import log_of
+from .log import Log
+from .pipeline import Pipeline
+from .scratch import Scratch, scratch_folder
+from .targets import projection_of, target_of
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Fork(NamedTuple):
+    """What is to be filled."""
+
+    name: str
+    """The pipeline's projection."""
+    until: datetime | None
+    """Up to the last command that is not later; None for all that there is."""
+    other: type[Any] | None
+    """What is filled beside it; None for the same one, as of now."""
+
+
+def forked(pipeline: Pipeline, log: Log, clock: Clock, fork: Fork, *, examples: int) -> TableDifference:
+    """Fill two tables, and compare them. Nothing is written to the log or to the pipeline's tables.
+
+    Raises SettingsError for what has no table of its own, or cannot be compared.
+    """
+    target = target_of(pipeline, fork.name)
+    if target.projection == MIRROR:
+        raise SettingsError(f"{fork.name} is an aggregate.", cure="Name a projection that is a table.")
+    projection = projection_of(pipeline, target.projection)
+    other = projection if fork.other is None else fork.other
+    if identity_of(other) != identity_of(projection):
+        raise SettingsError(
+            f"{other.__name__} and {fork.name} are not told apart by the same: their rows cannot be compared.",
+            cure="Give one of the same kind, and with the same key.",
+        )
+    aggregates = tuple(dict.fromkeys([*target.aggregates, *pipeline.aggregates_of(other)]))
+    then, now = furthest(pipeline, log, aggregates, fork.until)
+    with scratch_folder() as folder:
+        scratch = Scratch(pipeline, log, clock, folder)
+        try:
+            before = scratch.fill(projection, target.aggregates, then)
+            until = now if fork.other is None else then
+            after = scratch.fill(other, pipeline.aggregates_of(other), until, generation=2)
+            found = TableDifference(fork.name, has_changed=False, is_fork=True)
+            found.refused = scratch.refused(other, examples=examples, generation=2)
+            sides = side_of(scratch.store, projection, before), side_of(scratch.store, other, after)
+            return with_rows(found, scratch.store, projection, *sides, examples=examples)
+        finally:
+            scratch.close()
+
+
+def furthest(pipeline: Pipeline, log: Log, aggregates: Sequence[str], until: datetime | None) -> tuple[Until, Until]:
+    """By aggregate and partition, the last commit whose command is not later than that, and the last one of all."""
+    until_us = None if until is None else (until - _EPOCH) // timedelta(microseconds=1)
+    then, now = dict[tuple[str, int], int](), dict[tuple[str, int], int]()
+    for aggregate in aggregates:
+        topic = pipeline.topic(aggregate, TopicKind.EVENTS)
+        for partition in range(pipeline.partitions):
+            for message, number in log_of(log, topic, partition):
+                now[aggregate, partition] = number
+                if until_us is None or read_time(message.payload)[0] <= until_us:
+                    then[aggregate, partition] = number
+    return then, now
+
+
+def load_projection(named: str) -> type[Any]:
+    """Import `package.module:Class`. Raises SettingsError for what is no projection with a table."""
+    module_name, _, name = named.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found = getattr(importlib.import_module(module_name), name, None)
+    except ImportError as error:
+        raise SettingsError(f"{module_name} cannot be imported: {error}.", cure="Write module:Class.") from error
+    if not (isinstance(found, type) and issubclass(found, Rows | Fold | Sql) and has_table(found)):
+        raise SettingsError(f"{named} is no projection that is a table.", cure="Write module:Class of such a one.")
+    return found

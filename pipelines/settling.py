@@ -1,0 +1,69 @@
+"""What is done with quarantined keys: retried or dropped by the projector that runs, or else by one in this process."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from magnetar.projections.progress import Ask
+from magnetar.projections.quarantine import QuarantinedKey, Settled, quarantined, settled
+from magnetar.projections.query import Endpoint
+from magnetar.schemas import QueryRefused
+
+from .control import KeyWish, Settling, send_settling
+from .pipeline import Pipeline
+from .rebuild_status import generations_of
+from .targets import targets_of
+
+if TYPE_CHECKING:
+    from .projector import Projector
+
+
+class SettlingKeys:
+    """A retry or a drop of some keys, as an errand of CarryingOut. `found` is what has become of them."""
+
+    def __init__(
+        self, pipeline: Pipeline, keys: Sequence[QuarantinedKey], *, is_drop: bool, reason: str, actor: str
+    ) -> None:
+        self._pipeline = pipeline
+        wished = tuple(KeyWish(k.projection, k.aggregate, k.partition, k.id, secrets.token_hex(16)) for k in keys)
+        self._settling = Settling("drop" if is_drop else "retry", wished, reason, actor)
+        self._keys = {wish.nonce: key for wish, key in zip(wished, keys, strict=True)}
+        self.found: dict[str, tuple[QuarantinedKey, Settled]] = {}
+
+    def send(self, endpoint: Endpoint) -> list[str]:
+        """See Errand."""
+        return send_settling(endpoint, self._pipeline, self._settling)
+
+    def tell(self, projector: Projector) -> None:
+        """See Errand."""
+        projector.settle(self._settling)
+
+    def look(self, ask: Ask) -> bool:
+        """See Errand."""
+        still = {
+            (key.projection, key.generation, key.aggregate, key.id) for key in quarantined(ask, self._pipeline.name)
+        }
+        for nonce, said in settled(ask, self._keys):
+            key = self._keys[nonce]
+            is_open = (key.projection, key.generation, key.aggregate, key.id) in still
+            if said.generation == key.generation and (said.is_tried or not is_open):
+                self.found[nonce] = key, said
+        return len(self.found) == len(self._keys)
+
+
+def shown_quarantined(ask: Ask, pipeline: Pipeline) -> list[QuarantinedKey]:
+    """What is quarantined in the tables that are shown; nothing where no projector that knows of it has run."""
+    try:
+        found = quarantined(ask, pipeline.name)
+    except QueryRefused as error:
+        if re.search(r"UNKNOWN_(TABLE|DATABASE)", error.what):
+            return []
+        raise
+    targets = targets_of(pipeline)
+    shown = {
+        name: generations_of(ask, pipeline, name).shown for name in {each.projection for each in found} & targets.keys()
+    }
+    return [each for each in found if each.generation == shown.get(each.projection)]

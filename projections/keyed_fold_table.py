@@ -1,0 +1,179 @@
+"""The tables of Folds whose rows are of a window of time, or of fields of their events, not of an aggregate alone."""
+
+from __future__ import annotations
+
+import io
+from base64 import b64decode
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final, NamedTuple
+
+import msgspec
+from magnetar.schemas.commit import Fact
+from magnetar.schemas.derivation import Json
+from magnetar.schemas.framing import write_bytes, write_long
+
+from .columns import column_type, comment, literal, quoted
+from .contracts import contract_of
+from .fold_table import FoldTable
+from .projected_table import meta_of
+from .quarantine import Holding
+from .quarantining_table import Made
+from .sql_views import said_of
+from .windows import Keyed
+
+_WINDOW: Final = "DateTime64(3, 'UTC')"
+
+
+class _Folded(NamedTuple):
+    """What is kept of a key: its row, None for one that is deleted, and how many of its events came late."""
+
+    row: Any
+    late: int
+
+
+class _Place(NamedTuple):
+    """The key of a row, and where its window begins, in microseconds since 1970; 0 without one."""
+
+    key: str
+    start_us: int
+
+
+class KeyedFoldTable(FoldTable):
+    """One generation of such a table.
+
+    `_key` is the whole key as text, `_seen` the newest time of an event that the partition had seen: the watermark is
+    read from the rows when a partition is opened, so that an event is late whoever folds it, in whatever ranges.
+    """
+
+    counting: ClassVar[str] = "uniqExactIf(_key, {})"
+    order: ClassVar[str] = "_key, _partition"
+    """A row by a field stands in several partitions, and FINAL would keep one of them."""
+    hidden: ClassVar[dict[str, str]] = {
+        **FoldTable.hidden,
+        "_key": "String",
+        "_window": f"{_WINDOW} COMMENT 'where the window begins'",
+        "_late": "UInt64 COMMENT 'events that came when the window was over'",
+        "_seen": "Int64",
+    }
+    block_fields: ClassVar[list[Json]] = [
+        *FoldTable.block_fields,
+        {"name": "_key", "type": "string"},
+        {"name": "_window", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+        {"name": "_late", "type": "long"},
+        {"name": "_seen", "type": "long"},
+    ]
+    key_column: ClassVar[str] = "_key"
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._keyed: Keyed = self._contract.keyed or Keyed(None, (), {})
+        if self._keyed.by:  # a row is of many aggregates: one that is let in later could not be told from the others
+            self.quarantine_keys_max = 0
+        self._newest: dict[int, int] = {}
+        self._newest_after: dict[int, int] = {}
+
+    def show(self, _: Any = None, /) -> None:
+        """Let the view show this generation, with the rows of several partitions merged where there are such."""
+        if self._keyed.by:
+            self._store.command(self._merging_view())
+        else:
+            super().show()
+
+    @property
+    def shown(self) -> dict[str, str]:
+        """The columns of the view besides the fields."""
+        return {**super().shown, **{name: self.hidden[name] for name in ("_window", "_late") if self._keyed.window}}
+
+    def _merging_view(self) -> str:
+        keyed, items = self._keyed, list[str]()
+        columns = list[str]()
+        for field in self._contract.record["fields"]:
+            name, kind = quoted(field["name"]), column_type(field["type"])
+            how = keyed.merges.get(field["name"])
+            items.append(f"t.{name}" if how is None else f"CAST({how}(t.{name}), {literal(kind)}) AS {name}")
+            columns.append(f"{name} {kind} COMMENT {literal(comment(field))}")
+        group = [f"t.{quoted(name)}" for name in keyed.by]
+        if keyed.window is not None:
+            items += ["t._window", "sum(t._late) AS _late"]
+            columns += [f"{name} {self.hidden[name]}" for name in ("_window", "_late")]
+            group.append("t._window")
+        items.append("max(t._at) AS _at")
+        columns.append("_at DateTime64(6, 'UTC') COMMENT 'the time of the last command'")
+        return (
+            f"CREATE OR REPLACE VIEW {self.database}.{quoted(self.view)} ({', '.join(columns)}) AS "
+            f"SELECT {', '.join(items)} FROM {self.name} AS t FINAL GROUP BY {', '.join(group)} "
+            f"COMMENT {literal(said_of(self.projection))}"
+        )
+
+    def forget(self, partition: int) -> None:
+        """Begin with what is in the table, and with the newest time that was seen."""
+        super().forget(partition)
+        ((newest,),) = self._store.query(f"SELECT max(_seen) FROM {self.name} WHERE {self.of(partition)}")
+        self._newest[partition] = newest
+
+    def rows(self, partition: int, facts: Sequence[Fact], holding: Holding, /) -> Made:
+        """The row of each key after its last event."""
+        states, changed, last = self._states[partition], dict[_Place, _Folded](), dict[_Place, tuple[Fact, int]]()
+        places = {(fact.aggregate_id, fact.version): self._places(fact) for fact in facts}
+        before = self._read_back(partition, states.missing(p.key for each in places.values() for p in each))
+        newest, window = self._newest[partition], self._keyed.window
+        for fact in facts:
+            if (holding.known or holding.settled) and holding.takes(fact):
+                continue
+            folded = dict[_Place, _Folded]()
+            for place in places[fact.aggregate_id, fact.version]:
+                state = changed.get(place) or before.get(place.key) or states.take(place.key) or _Folded(None, 0)
+                late = window is not None and window.is_late(place.start_us, newest)
+                try:
+                    folded[place] = _Folded(self._after(fact, state.row), state.late + late)
+                except Exception as error:  # noqa: BLE001 - the projection's code is anybody's: its aggregate is held
+                    self.hold(holding, fact, error)
+                    break
+            else:
+                newest = max(newest, self._keyed.time_us(fact))
+                changed.update(folded)
+                last.update((place, (fact, newest)) for place in folded)
+        new = sum(1 for place in changed if place.key not in before and place.key not in states)
+        self._changed[partition] = {place.key: folded for place, folded in changed.items()}
+        self._newest_after[partition] = newest
+        return Made([self._keyed_row(*last[place], place, folded) for place, folded in changed.items()], new)
+
+    def keep(self, partition: int) -> None:
+        """Keep what was folded: it is in the table."""
+        super().keep(partition)
+        self._newest[partition] = self._newest_after.pop(partition)
+
+    def _places(self, fact: Fact) -> list[_Place]:
+        keyed = self._keyed
+        name = fact.aggregate_id
+        if keyed.by:
+            name = msgspec.json.encode([getattr(fact.event, field) for field in keyed.by]).decode()
+        if keyed.window is None:
+            return [_Place(name, 0)]
+        return [_Place(f"{start} {name}", start) for start in keyed.window.starts_us(keyed.time_us(fact))]
+
+    def _after(self, fact: Fact, row: Any) -> Any:
+        if row is None:
+            row = self._seed
+            if self._keyed.by:
+                row = row.replace(**{field: getattr(fact.event, field) for field in self._keyed.by})
+        after = row.apply(fact.event, meta_of(fact)) if self._contract.takes_meta else row.apply(fact.event)
+        if after is not None:
+            self._codec.encode(self.checked(after))  # what cannot be stored is this event's fault, and no later one's
+        return after
+
+    def _keyed_row(self, fact: Fact, newest: int, place: _Place, folded: _Folded) -> bytes:
+        key = write_bytes(place.key.encode()) + write_long(place.start_us // 1000)
+        return self._row(fact, folded.row, key + write_long(folded.late) + write_long(newest))
+
+    def _read_back(self, partition: int, keys: Sequence[str]) -> dict[str, Any]:
+        decode = self._codec.decode
+        return {
+            key: _Folded(None if is_deleted else decode(io.BytesIO(b64decode(state))), late)
+            for key, is_deleted, state, late in self._stored(partition, keys, "_late")
+        }
+
+
+def fold_table_of(projection: type[Any]) -> type[FoldTable]:
+    """The kind of table that a Fold wants."""
+    return FoldTable if contract_of(projection).keyed is None else KeyedFoldTable

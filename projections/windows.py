@@ -1,0 +1,124 @@
+"""Windows of event time, and what else may be part of a fold's key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+from magnetar.schemas import DeclarationError, Event
+from magnetar.schemas.annotations import hints_of
+from magnetar.schemas.commit import Fact
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+MERGES: Final[Mapping[Callable[..., Any], str]] = {sum: "sum", min: "min", max: "max"}
+"""How rows of one key are merged in the view: Python's function, and ClickHouse's."""
+
+
+class Window(NamedTuple):
+    """Windows of event time, as part of a fold's key: of `size`, beginning `every` so often.
+
+    Without `every` they tumble: one begins where the one before ends, and each event is in one. With a smaller `every`
+    they hop, and each event is in several. They begin at whole multiples since 1970, UTC. `at` is the field of the
+    events that has their time; without it, it is the command's time. An event that comes when the newest time that its
+    partition has seen is `grace` or more behind the window's end is late: it is folded all the same, and counted.
+    """
+
+    size: timedelta
+    every: timedelta | None = None
+    at: str | None = None
+    grace: timedelta = timedelta()
+
+    @property
+    def step_us(self) -> int:
+        """Microseconds from one beginning to the next."""
+        return (self.every or self.size) // _MICROSECOND
+
+    @property
+    def size_us(self) -> int:
+        """Microseconds from a beginning to its end."""
+        return self.size // _MICROSECOND
+
+    def starts_us(self, at_us: int) -> range:
+        """The beginnings of the windows that a time is in, in microseconds since 1970, in their order."""
+        last = at_us // self.step_us * self.step_us
+        first = (at_us - self.size_us) // self.step_us * self.step_us + self.step_us
+        return range(first, last + 1, self.step_us)
+
+    def is_late(self, start_us: int, newest_us: int) -> bool:
+        """Whether the window was over when an event came, by the newest time that was seen before."""
+        return start_us + self.size_us + self.grace // _MICROSECOND <= newest_us
+
+
+class Keyed(NamedTuple):
+    """What a fold's rows are told apart by, where it is not the aggregate's id alone."""
+
+    window: Window | None
+    by: tuple[str, ...]
+    """Fields of the events, and of the fold; without any, it is the aggregate's id."""
+    merges: dict[str, str]
+    """How the fields of rows from several partitions are merged; none without `by`."""
+
+    def time_us(self, fact: Fact) -> int:
+        """The time of an event, in microseconds since 1970."""
+        if self.window is None or self.window.at is None:
+            return fact.at_us
+        at: datetime = getattr(fact.event, self.window.at)
+        return (at - _EPOCH) // _MICROSECOND
+
+
+def read_keyed(cls: type[Any], events: tuple[type[Event], ...]) -> Keyed | None:
+    """What a fold's class says of its key; None for the aggregate's id. Raises DeclarationError."""
+    window, by, merges = (_said(cls, name, default) for name, default in (("window", None), ("by", ()), ("merges", {})))
+    if window is None and not by and not merges:
+        return None
+    if window is not None:
+        _check_window(cls, window, events)
+    _check_by(cls, by, merges, events)
+    return Keyed(window, tuple(by), {name: MERGES[how] for name, how in merges.items()})
+
+
+def _said(cls: type[Any], name: str, default: Any) -> Any:
+    """A class's own value, and not its field of that name."""
+    return default if name in cls.__struct_fields__ else getattr(cls, name)
+
+
+def _check_window(cls: type[Any], window: Any, events: tuple[type[Event], ...]) -> None:
+    if not isinstance(window, Window) or window.size <= timedelta() or not 0 < window.step_us <= window.size_us:
+        raise DeclarationError(
+            f"{cls.__qualname__}.window is {window!r}.",
+            cure="Write `window = Window(timedelta(hours=1))`; `every` is not longer than the size.",
+        )
+    for event in events:
+        if window.at is not None and hints_of(event).get(window.at) is not datetime:
+            raise DeclarationError(
+                f"{cls.__qualname__}.window is of {window.at!r}, and {event.__qualname__} has no such time.",
+                cure="Name a field that is a datetime in all its events; without `at` it is the command's time.",
+            )
+
+
+def _check_by(cls: type[Any], by: Any, merges: Any, events: tuple[type[Event], ...]) -> None:
+    fields = set(cls.__struct_fields__)
+    if isinstance(by, str) or not all(isinstance(name, str) for name in by):
+        raise DeclarationError(f"{cls.__qualname__}.by is {by!r}.", cure='It is a tuple of names: `by = ("origin",)`.')
+    for name in by:
+        if lacking := [each for each in (cls, *events) if name not in each.__struct_fields__]:
+            raise DeclarationError(
+                f"{cls.__qualname__} is by {name!r}, which {lacking[0].__qualname__} has no field of.",
+                cure="What a fold is by is a field of its own and of all its events.",
+            )
+    if merges and not by:
+        raise DeclarationError(
+            f"{cls.__qualname__} has `merges`, and its rows are of one aggregate each, on one partition.",
+            cure="Say what it is by: `by = (…)`; or leave `merges` away.",
+        )
+    wrong = {*(fields ^ {*by, *merges}), *(name for name, how in merges.items() if how not in MERGES)}
+    if by and wrong:
+        raise DeclarationError(
+            f"{cls.__qualname__} is by {', '.join(by)}, and its rows are merged over the partitions; `merges` does "
+            f"not say how for {min(wrong)!r}.",
+            cure="Give each other field one of sum, min and max: `merges = {'flights': sum}`. Where the order counts, "
+            "let a policy bring the events into a second aggregate.",
+        )
