@@ -19,6 +19,9 @@ _AT = "toUnixTimestamp64Micro(_at) AS at"
 _ENVELOPE = f"_id, _version AS version, _number AS number, _partition AS part, {_AT}"
 
 
+_HOURLY = "origin, toUnixTimestamp(_window) AS hour, departures, delay_minutes, longest_delay, _late AS late"
+
+
 class Trace(Rows):
     """A row for every event, so that no range is without one."""
 
@@ -32,7 +35,11 @@ class Trace(Rows):
 
 def wrong_in_projections(ask: Ask, logs: Sequence[Stored], *, traced: bool = False) -> list[str]:
     """What one side has and the other lacks, of what is shown; `traced`: of Trace too."""
-    found = []
+    found = list[str]()
+    hourly = Counter(tuple(row.values()) for row in ask(f"SELECT {_HOURLY} FROM flights.hourly_departures"))
+    departures = Counter(_hourly(logs))
+    found += [f"hourly_departures lacks {row}" for row in list(departures - hourly)[:3]]
+    found += [f"hourly_departures has without reason {row}" for row in list(hourly - departures)[:3]]
     views = [
         ("late_departure", "flight, origin, dest, delay_minutes", _late(logs)),
         ("board", "status, origin, dest, delay_minutes", _board(logs)),
@@ -54,6 +61,22 @@ def _facts(logs: Sequence[Stored]) -> Iterator[tuple[Event, Meta, tuple[Any, ...
                 at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=commit.at_us)
                 meta = Meta(commit.aggregate_id, version, at, commit.actor, commit.correlation_id)
                 yield event, meta, (commit.aggregate_id, version, commit.number, partition, commit.at_us)
+
+
+def _hourly(logs: Sequence[Stored]) -> list[tuple[Any, ...]]:
+    """Departures by airport and hour, with those that came when their hour was over on their partition."""
+    found: dict[tuple[str, int], list[int]] = {}
+    newest: dict[int, int] = {}
+    for event, _, (*_, partition, _) in _facts(logs):
+        if isinstance(event, Departed):
+            at = int(event.at.timestamp())
+            row = found.setdefault((event.origin, at // 3600 * 3600), [0, 0, event.delay_minutes, 0])
+            row[0] += 1
+            row[1] += event.delay_minutes
+            row[2] = max(row[2], event.delay_minutes)
+            row[3] += at // 3600 * 3600 + 3600 <= newest.get(partition, 0)
+            newest[partition] = max(newest.get(partition, 0), at)
+    return [(*key, *row) for key, row in found.items()]
 
 
 def _late(logs: Sequence[Stored]) -> list[tuple[Any, ...]]:

@@ -25,6 +25,7 @@ from examples.flights import demo
 from examples.flights.data import commands, expected, rows
 from examples.flights.pipeline import flights
 from tests.chaos.comparing import Watch, stored, unacknowledged, wrong_in_history, wrong_in_mirror
+from tests.chaos.comparing_projections import wrong_in_projections
 from tests.chaos.processes import DEADLINE_SECONDS, Part, answers, eventually, parts
 
 SEED = int(os.environ.get("MAGNETAR_CHAOS_SEED", secrets.randbelow(1 << 32)))
@@ -141,6 +142,7 @@ def test_after_kills_at_random_times_and_at_every_failpoint_all_is_as_if_nothing
         logs = stored(settings.data)
         assert wrong_in_history(logs) == []
         assert wrong_in_mirror(partial(demo.ask, settings.data), logs) == []
+        assert wrong_in_projections(partial(demo.ask, settings.data), logs) == []
         assert demo.report(settings.data, want) == 0
     assert run.unacknowledged + sum(unrecorded.values()) >= 5
     assert run.unacknowledged
