@@ -47,7 +47,9 @@ class CommandParked(MagnetarError):
     def __init__(self, parked: Parked, position: Position, command_id: str, version: int) -> None:
         super().__init__(
             f"The command was parked at {position}: {parked.reason} ({parked.detail}).",
-            cure=_CURES.get(parked.reason, "Mend the reason; then `magnetar parked` sends it again, or drops it."),
+            cure=_CURES.get(
+                parked.reason, f"Mend the reason; then `magnetar parked MODULE retry {position}` sends it again."
+            ),
             reason=parked.reason,
             detail=parked.detail,
             position=position,

@@ -31,7 +31,9 @@ def rebuild(
             autocompletion=completing.tables,
         ),
     ] = None,
-    changed: Annotated[bool, typer.Option("--changed", help="The projections whose code has changed.")] = False,
+    changed: Annotated[
+        bool, typer.Option("--changed", help="The projections with other fields, events or `revision`.")
+    ] = False,
     status: Annotated[bool, typer.Option("--status", help="Show the generations; change nothing.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how much it is; change nothing.")] = False,
     rollback: Annotated[bool, typer.Option("--rollback", help="Show what was shown before the last swap.")] = False,
@@ -63,7 +65,8 @@ def rebuild(
     pipeline, settings = load_pipeline(target), load_settings(data=data)
     named = _named(pipeline, settings, names or [], changed=changed)
     if not named:
-        typer.echo("Every table is filled by the code as it is: no rebuild is due.")
+        typer.echo("Every table was filled under these fields, events and revisions: no rebuild is due.")
+        typer.echo("Does a projection make something else of the same events? Raise its `revision`, or name it here.")
     elif wish is None:
         _say_status(_look(pipeline, settings, named), settings, dry_run=dry_run, json=json)
     else:

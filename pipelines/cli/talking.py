@@ -200,6 +200,22 @@ def _say(text: str) -> None:
     typer.echo(f"magnetar: {text}", err=True)
 
 
+_PLAIN: Final = {
+    "Invalid RFC3339 encoded date ": "a date is written 2026-01-31 ",
+    "Invalid RFC3339 encoded datetime ": "a time is written 2026-01-31T12:00:00Z ",
+    "Invalid RFC3339 encoded time ": "a time of day is written 12:00:00 ",
+    "Invalid ISO8601 duration ": "a duration is written PT90S, or P1D ",
+}
+
+
+def _in_plain_words(error: Exception) -> str:
+    """msgspec's words, without the numbers of standards that nobody knows by heart."""
+    text = str(error)
+    for theirs, ours in _PLAIN.items():
+        text = text.replace(theirs, ours)
+    return text
+
+
 def pipeline_command(pipeline: Pipeline, aggregate: str, name: str, fields: str) -> tuple[Any, Command]:
     """The aggregate's class and the command built from JSON. Raises SettingsError naming what does not fit."""
     import msgspec
@@ -214,7 +230,7 @@ def pipeline_command(pipeline: Pipeline, aggregate: str, name: str, fields: str)
         command = msgspec.json.decode(fields.encode(), type=schema.commands[name])
         given = msgspec.json.decode(fields.encode(), type=dict[str, msgspec.Raw])
     except msgspec.MsgspecError as error:
-        raise SettingsError(f"The fields of {name} do not fit: {error}.", cure=cure) from error
+        raise SettingsError(f"The fields of {name} do not fit: {_in_plain_words(error)}.", cure=cure) from error
     # msgspec passes over what it does not know: a misspelled field would be its default in the log for ever.
     if unknown := sorted(given.keys() - set(known_fields)):
         raise SettingsError(f"{name} has no field {unknown[0]!r}.", cure=cure)
