@@ -170,7 +170,12 @@ class Feeding:
         for table, store in self._stores.items():
             if not isinstance(store, QuarantiningTable):
                 continue
-            for wish in store.wishes():
+            try:
+                wishes = store.wishes()
+            except QueryRefused:  # ClickHouse has its bad moments: they stand there still when it is asked again
+                is_left = True
+                continue
+            for wish in wishes:
                 part = Part(table, wish.partition)
                 loop = self._loops.get(part)
                 if loop is None:
