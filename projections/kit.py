@@ -35,10 +35,16 @@ def project(
 
     Each is projected twice, and once with every row written and read back as a table has it. Raises AssertionError if
     that makes a difference, which is how a clock or a random source shows; if the projection does not take an event; if
-    an event or a row could not be stored. What the projection raises comes out as it is.
+    an event or a row could not be stored; for a fold by window or by field, which only an embedded pipeline can show.
+    What the projection raises comes out as it is.
     """
     history = tuple(events)
     contract = contract_of(projection)
+    if contract.keyed is not None:
+        raise AssertionError(
+            f"{projection.__name__} has rows by window or by field, of more than one aggregate: test it in an embedded "
+            "pipeline, whose view merges them."
+        )
     for event in history:
         if type(event) not in contract.events:
             raise AssertionError(f"{projection.__name__} does not take {event!r}.")
