@@ -1,157 +1,147 @@
-"""What it costs a worker to be observed: the same backlog with figures and without, in turn, by processor time."""
+"""What it costs a worker to be observed: chunk after chunk, observed and unobserved in turn, by its thread's time.
+
+Whatever else runs on the machine makes both dearer alike, which it does not do with two runs one after the other.
+"""
 
 import random
-import shutil
-import tempfile
-import threading
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Final, NamedTuple, cast
+import time
+from collections.abc import Iterator
+from functools import partial
+from statistics import quantiles
+from typing import Any, Final, NamedTuple
 
-from magnetar.pipelines import worker as worker_module
+from magnetar.aggregates import Decision
 from magnetar.pipelines.clock import SystemClock
-from magnetar.pipelines.log import Log
+from magnetar.pipelines.log import Log, Message
 from magnetar.pipelines.runtime import provision
 from magnetar.pipelines.settings import Settings, open_log
-from magnetar.pipelines.worker import Worker
-from opentelemetry import trace
+from magnetar.pipelines.tracing import Times, Tracing
+from magnetar.pipelines.worker import Worker, WorkerOptions
+from magnetar.pipelines.worker_metrics import WorkerMetrics
+from magnetar.schemas import MessageId, uuid7
+from magnetar.schemas.command_message import CommandCodec, CommandEnvelope
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import generate_latest
 
 from .broker import fresh
-from .domain import Box
-from .measured import Took
-from .worker import PARTITIONS, SCHEMA, boxes, fill
+from .domain import Box, Put
+from .worker import NOTE, PARTITIONS, SCHEMA, boxes, fill
 
-ROUNDS: Final = 7
-"""The least of them counts: whatever else runs on the machine adds to processor time too, and takes nothing away."""
+CHUNK: Final = 250
+"""Smaller than the worker's own: more chunks to compare, and more of what is paid once for each."""
 
-SCRAPE_SECONDS: Final = 1.0
-"""Thirty times as often as the chart's ServiceMonitor says."""
-
-SAMPLED: Final = 0.01
-"""The share of commands whose trace is recorded; all of them carry a context."""
+SCRAPES: Final = 50
 
 
 class Cost(NamedTuple):
-    """Processor time of one command in microseconds, the least of the rounds, and what it is over that of silence."""
+    """Time of one command in microseconds, the quickest tenth of the chunks, unobserved and observed."""
 
     name: str
-    cpu_us: float
-    share: float
+    unobserved_us: float
+    observed_us: float
+    chunks: int
+
+    @property
+    def share(self) -> float:
+        """What being observed adds."""
+        return self.observed_us / self.unobserved_us - 1
 
 
 class Silent:
     """Takes in what a worker counts, and says nothing."""
 
-    def __init__(self, *_: object) -> None:
-        pass
-
-    def __getattr__(self, _: str) -> Callable[..., None]:
+    def __getattr__(self, _: str) -> Any:
         return lambda *_: None
 
 
-@contextmanager
-def silent() -> Generator[None]:
-    """Workers that are made within count nothing."""
-    ours: Any = worker_module
-    counting, ours.WorkerMetrics = ours.WorkerMetrics, Silent
-    try:
-        yield
-    finally:
-        ours.WorkerMetrics = counting
+def traceparent(n: int, one_in: int) -> dict[str, str]:
+    """The context of the n-th command, recorded for one in so many."""
+    return {"traceparent": f"00-{n + 1:032x}-{n + 1:016x}-{'01' if n % one_in == 0 else '00'}"}
 
 
-@contextmanager
-def scraped() -> Generator[None]:
-    """Somebody reads the figures all the time."""
-    stopped = threading.Event()
-
-    def scrape() -> None:
-        while not stopped.wait(SCRAPE_SECONDS):
-            generate_latest()
-
-    thread = threading.Thread(target=scrape)
-    thread.start()
-    try:
-        yield
-    finally:
-        stopped.set()
-        thread.join()
+def traced() -> Tracing:
+    """Spans are made and kept, and sent nowhere."""
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(InMemorySpanExporter()))
+    return Tracing(provider.get_tracer("magnetar"))
 
 
-@contextmanager
-def traced() -> Generator[None]:
-    """The same, and OpenTelemetry is set up."""
-    provider, api = TracerProvider(), cast("Any", trace)
-    provider.add_span_processor(BatchSpanProcessor(InMemorySpanExporter()))
-    before, api._TRACER_PROVIDER = api._TRACER_PROVIDER, provider  # noqa: SLF001 - the public way works once a process
-    try:
-        with scraped():
-            yield
-    finally:
-        provider.shutdown()
-        api._TRACER_PROVIDER = before  # noqa: SLF001
-
-
-def traceparent(n: int) -> dict[str, str]:
-    """The context of the n-th command, recorded for one in a hundred."""
-    return {"traceparent": f"00-{n + 1:032x}-{n + 1:016x}-{'01' if n % round(1 / SAMPLED) == 0 else '00'}"}
-
-
-def decide(log: Log, commands: int) -> float:
-    """Run the worker until the backlog is decided; processor time of one command, in microseconds."""
-    worker = Worker(
-        log, Box, SCHEMA, partitions=PARTITIONS, name="bench", clock=SystemClock(), random=random.SystemRandom()
-    )
-    start = Took.now()
+def decide(log: Log, commands: int, tracing: Tracing | None) -> dict[bool, list[float]]:
+    """Decide the backlog; the time of a command in each chunk, in microseconds, by whether it was observed."""
+    worker: Any = Worker(
+        log, Box, SCHEMA, partitions=PARTITIONS, name="bench", clock=SystemClock(), random=random.SystemRandom(),
+        options=WorkerOptions(chunk_messages_max=CHUNK),
+    )  # fmt: skip
+    worker._tracing = tracing  # noqa: SLF001 - what is compared are these two
+    ways = {True: vars(worker).copy(), False: {**vars(worker), "_metrics": Silent(), "_tracing": None}}
+    took: dict[bool, list[float]] = {True: [], False: []}
+    turns = random.Random(1)
     while worker.decided < commands:
+        observed = turns.random() < 0.5
+        worker.__dict__.update({name: ways[observed][name] for name in ("_metrics", "_tracing")})
+        owned, decided, began = len(worker.owned), worker.decided, time.thread_time()
         worker.step(timeout_seconds=1)
-    took = Took.since(start)
+        seconds, decided = time.thread_time() - began, worker.decided - decided
+        if decided == CHUNK and owned == len(worker.owned):  # no partition was taken in it
+            took[observed].append(seconds / decided * 1e6)
     worker.close()
-    return took.cpu_seconds / commands * 1e6
-
-
-WAYS: Final[dict[str, tuple[Callable[[], Any], bool]]] = {
-    "nothing": (silent, False),
-    "metrics, scraped every second": (scraped, False),
-    "nothing, commands with a context": (silent, True),
-    "metrics and traces, 1 % of them recorded": (traced, True),
-}
-"""How a worker is observed, and whether its commands carry a context."""
+    return took
 
 
 def run(broker: Settings, commands: int) -> Iterator[Cost]:
-    """Measure each way in turn, round by round, each on a copy of the same log."""
-    took: dict[str, list[float]] = {name: [] for name in WAYS}
-    with fresh(broker) as bare, fresh(broker) as carrying:
-        for settings, metadata_of in ((bare, None), (carrying, traceparent)):
-            _fill(settings, commands, metadata_of)
-        for _ in range(ROUNDS):
-            for name, (observed, carries) in WAYS.items():
-                with observed():
-                    took[name].append(_decide_copy(carrying if carries else bare, commands))
-    least = {name: min(found) for name, found in took.items()}
-    for name, (_, carries) in WAYS.items():
-        base = least["nothing, commands with a context" if carries else "nothing"]
-        yield Cost(name, least[name], least[name] / base - 1)
-
-
-def _fill(settings: Settings, commands: int, metadata_of: Callable[[int], dict[str, str]] | None) -> None:
-    log = open_log(settings, SystemClock())
-    provision(boxes, log)
-    fill(log, commands, metadata_of)
-    log.close()
-
-
-def _decide_copy(settings: Settings, commands: int) -> float:
-    with tempfile.TemporaryDirectory() as folder:
-        data = shutil.copytree(settings.data, f"{folder}/data")
-        log = open_log(settings.model_copy(update={"data": Path(data)}), SystemClock())
-        try:
-            return decide(log, commands)
-        finally:
+    """Measure figures alone, and with traces of which one in a thousand, and one in a hundred, is recorded."""
+    for name, one_in in (("metrics", 0), ("metrics, 1 in 1000 traced", 1000), ("metrics, 1 in 100 traced", 100)):
+        with fresh(broker) as settings:
+            log = open_log(settings, SystemClock())
+            provision(boxes, log)
+            fill(log, commands, partial(traceparent, one_in=one_in) if one_in else None)
+            took = decide(log, commands, traced() if one_in else None)
             log.close()
+        yield Cost(name, quick(took[False]), quick(took[True]), len(took[True]))
+
+
+def quick(took: list[float]) -> float:
+    """The first decile: what else runs on the machine makes chunks dearer, and none cheaper."""
+    return quantiles(took, n=10)[0]
+
+
+def figures_us() -> float:
+    """The time in which a worker's figures take in one command of a chunk of a thousand, the least of many."""
+    metrics = WorkerMetrics("bench", "Figures", SystemClock())
+    decisions = [Decision(b"", "a", number, "", None, "accepted", events=1) for number in range(1000)]
+
+    def once() -> float:
+        began = time.thread_time()
+        metrics.took_in_hand(0, 0)
+        metrics.decided(decisions, 0.01, 0.01)
+        metrics.reached(0, 1)
+        return time.thread_time() - began
+
+    return min(once() for _ in range(SCRAPES)) / len(decisions) * 1e6
+
+
+def traces_us(one_in: int) -> float:
+    """The same for the spans of commands of which one in so many is recorded."""
+    codec, tracing = CommandCodec(SCHEMA), traced()
+    decisions = [Decision(b"", "a", number, "", None, "accepted", events=1) for number in range(1000)]
+    envelopes = (CommandEnvelope("a", uuid7(1, n), 1, metadata=traceparent(n, one_in)) for n in range(len(decisions)))
+    payloads = (codec.encode(envelope, Put(1, NOTE)) for envelope in envelopes)
+    messages = [Message(MessageId(n), "a", payload, 1, 1) for n, payload in enumerate(payloads)]
+    where = {"magnetar.context": "boxes", "magnetar.aggregate": "Box", "magnetar.partition": 0}
+
+    def once() -> float:
+        began = time.thread_time()
+        tracing.decided(where, messages, decisions, Times(1, 2, 3))
+        return time.thread_time() - began
+
+    return min(once() for _ in range(SCRAPES)) / len(decisions) * 1e6
+
+
+def scrape_ms() -> float:
+    """Processor time of one scrape, in milliseconds."""
+    began = time.thread_time()
+    for _ in range(SCRAPES):
+        generate_latest()
+    return (time.thread_time() - began) / SCRAPES * 1e3

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from itertools import compress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from magnetar.aggregates import Decision
@@ -54,7 +55,7 @@ def tracing() -> Tracing | None:
 def is_recorded(payload: bytes) -> bool:
     """Whether a message belongs to a trace that somebody records."""
     at = payload.find(_MARK)
-    return at >= 0 and payload[at + _FLAGS_AT : at + _FLAGS_AT + 1] in _ODD
+    return at >= 0 and at + _FLAGS_AT < len(payload) and payload[at + _FLAGS_AT] in _ODD
 
 
 def trace_id_of(payload: bytes) -> str | None:
@@ -133,9 +134,10 @@ class Tracing:
         self, where: Mapping[str, str | int], messages: Sequence[Message], decisions: Iterable[Decision], times: Times
     ) -> None:
         """A chunk is stored: of each command in it that is traced, how long deciding and storing took."""
-        for message, decision in zip(messages, decisions, strict=True):
-            if not is_recorded(message.payload):
-                continue
+        recorded = [is_recorded(message.payload) for message in messages]
+        if not any(recorded):
+            return
+        for message, decision in compress(zip(messages, decisions, strict=True), recorded):
             parent = self.carried(_metadata_of(message.payload))
             attributes = {
                 **where,

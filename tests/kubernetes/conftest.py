@@ -37,11 +37,17 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
         api.close()
 
 
-@pytest.fixture
-def node(api: Api) -> Iterator[Node]:
+@pytest.fixture(scope="session")
+def nodes(api: Api) -> Iterator[Node]:
     with Node(api) as node:
         yield node
-    api.delete("/api/v1/nodes/paper", 0)
+
+
+@pytest.fixture
+def node(nodes: Node) -> Iterator[Node]:
+    """The node, on which all goes well until a test says otherwise."""
+    yield nodes
+    nodes.starts_pods, nodes.jobs_fail = True, False
 
 
 @pytest.fixture

@@ -87,7 +87,6 @@ def test_an_upgrade_takes_one_worker_at_a_time_and_adds_none(
 ) -> None:
     helm.install(chart.folder, "shop", values(replicas=3), wait="watcher", timeout=SECONDS_MAX)
     before = names(pods("worker-order"))
-    node.jobs_fail = False
     new = values(replicas=3, tag="2.0.0") | {"provision": {"enabled": False}}
     node.starts_pods = False
     helm.upgrade(chart.folder, "shop", new, timeout=SECONDS_MAX)
@@ -145,7 +144,7 @@ def test_what_is_less_restricted_is_refused(api: Api, chart: Chart, namespace: s
         assert named in said or f"{named} volumes" in said
 
 
-def test_the_server_takes_every_object_of_the_chart_strictly(api: Api, helm: Any, chart: Chart, namespace: str) -> None:
+def test_the_server_takes_every_object_of_the_chart_strictly(api: Api, chart: Chart, namespace: str) -> None:
     """Unknown fields are errors to a server that is asked to say so, and warnings to Helm."""
     paths = {
         "Deployment": "/apis/apps/v1/{}/deployments",

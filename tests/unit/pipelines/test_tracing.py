@@ -18,6 +18,7 @@ from magnetar.pipelines.logging import configure_logging
 from magnetar.pipelines.projector import run_projector
 from magnetar.projections import Rows
 from magnetar.schemas import Meta
+from magnetar.schemas.framing import write_map
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -196,3 +197,19 @@ def test_nothing_is_traced_where_nobody_has_set_it_up(tmp_path: Path) -> None:
 def test_opentelemetry_need_not_be_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     assert tracing.tracing() is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "recorded"), [("01", True), ("00", False), ("03", True), ("0a", False), ("0b", True)]
+)
+def test_a_message_says_whether_its_trace_is_recorded(flags: str, recorded: bool) -> None:
+    traceparent = f"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-{flags}"
+    payload = b"before" + write_map({"shop": "berlin", "traceparent": traceparent}) + b"behind"
+    assert tracing.is_recorded(payload) is recorded
+
+
+def test_what_is_cut_off_within_the_context_is_not_recorded() -> None:
+    assert not tracing.is_recorded(
+        write_map({"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"})[:40]
+    )
+    assert not tracing.is_recorded(b"")
