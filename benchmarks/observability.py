@@ -129,7 +129,7 @@ def traces_us(one_in: int) -> float:
     envelopes = (CommandEnvelope("a", uuid7(1, n), 1, metadata=traceparent(n, one_in)) for n in range(len(decisions)))
     payloads = (codec.encode(envelope, Put(1, NOTE)) for envelope in envelopes)
     messages = [Message(MessageId(n), "a", payload, 1, 1) for n, payload in enumerate(payloads)]
-    where = {"magnetar.context": "boxes", "magnetar.aggregate": "Box", "magnetar.partition": 0}
+    where: dict[str, str | int] = {"magnetar.context": "boxes", "magnetar.aggregate": "Box", "magnetar.partition": 0}
 
     def once() -> float:
         began = time.thread_time()
