@@ -18,6 +18,7 @@ UNAUTHORIZED: Final = 401
 FORBIDDEN: Final = 403
 NOT_FOUND: Final = 404
 CONFLICT: Final = 409
+PRECONDITION: Final = 412
 KEEPER: Final = "keeper"
 LAST_OF_BATCH: Final = 2**31 - 1
 """Behind any message of a batch: a reader that begins behind an entry's number alone begins with its first message."""
@@ -235,8 +236,16 @@ class PulsarAdmin:
         self.call("POST", f"/persistent/{topic}/retention", TRIMMED)
 
     def create_keeper(self, topic: str) -> None:
-        """Create the durable subscription of a topic of checkpoints, at its beginning. Repeatable."""
-        self.call("PUT", f"/persistent/{topic}/subscription/{KEEPER}", _EARLIEST, accept=(CONFLICT,))
+        """Create the durable subscription of a topic of checkpoints, at its beginning. Repeatable.
+
+        Where two do so at once, one of them is told that a partition has it, or that a precondition does not hold.
+        """
+        path = f"/persistent/{topic}/subscription/{KEEPER}"
+        response = self.call("PUT", path, _EARLIEST, accept=(CONFLICT, PRECONDITION))
+        if response.status_code == PRECONDITION and KEEPER not in self.subscriptions(topic):
+            raise LogUnavailable(
+                f"Pulsar did not create the subscription {KEEPER} of {topic}: {_reason(response)}", cure="Try again."
+            )
 
     def move_keeper(self, partition_topic: str, through: MessageId) -> None:
         """Put the keeper behind this message."""

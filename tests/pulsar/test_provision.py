@@ -1,8 +1,10 @@
 """What is planned and done on a Pulsar, what is left alone, and what is refused."""
 
 import json
+import threading
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -136,6 +138,22 @@ def test_an_interrupted_provisioning_goes_on_where_it_was(log: PulsarLog, contex
         done += 1
         assert done <= len(planned)
     assert done == len(planned)
+
+
+def test_many_that_provision_the_same_at_once_all_come_up(open_log: Callable[..., PulsarLog]) -> None:
+    """The broker tells some of them that the keeper is busy: another one is just making it."""
+    logs = [open_log() for _ in range(6)]
+    for _ in range(3):
+        context, together = f"c{uuid.uuid4().hex[:12]}", threading.Barrier(len(logs))
+
+        def provision(log: PulsarLog, context: str = context, together: threading.Barrier = together) -> None:
+            together.wait()
+            for topic, partitions, schema in wanted(context, partitions=4):
+                log.provision(topic, partitions=partitions, schema=schema)
+
+        with ThreadPoolExecutor(len(logs)) as threads:
+            list(threads.map(provision, logs))
+        assert logs[0].plan(wanted(context, partitions=4), {}) == []
 
 
 def test_a_topic_with_a_policy_of_its_own_is_found_and_mended(log: PulsarLog, call: Call, context: str) -> None:
