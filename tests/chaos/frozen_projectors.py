@@ -23,6 +23,7 @@ from magnetar.pipelines.projector import Projector
 from magnetar.pipelines.settings import Settings
 from magnetar.pipelines.worker import Worker
 from magnetar.projections.fold_table import FoldTable
+from magnetar.projections.keyed_fold_table import KeyedFoldTable
 from magnetar.projections.leased_table import LeasedTable
 from magnetar.projections.mirror import Mirror
 from magnetar.projections.projected_table import ProjectedTable, Source
@@ -33,7 +34,7 @@ from magnetar.schemas import LeaseLost, StoreUnavailable
 
 from examples.flights.data import rows
 from examples.flights.flight import Flight
-from examples.flights.pipeline import Board, LateDeparture, flights
+from examples.flights.pipeline import Board, HourlyDepartures, LateDeparture, flights
 from magnetar import Pipeline
 from tests.chaos.comparing import EVENTS, SCHEMA, stored, wrong_in_mirror
 from tests.chaos.comparing_projections import Trace, wrong_in_projections
@@ -50,6 +51,15 @@ class Late(RowsTable):
 
 
 KINDS: Final[tuple[type[LeasedTable], ...]] = (Mirror, RowsTable, FoldTable)
+REST: Final[tuple[type[LeasedTable], ...]] = (Late, KeyedFoldTable)
+"""The kinds that no case is about."""
+PROJECTIONS: Final[dict[type[ProjectedTable], type[Any]]] = {
+    KeyedFoldTable: HourlyDepartures,
+    FoldTable: Board,
+    Late: LateDeparture,
+    RowsTable: Trace,
+}
+"""What each kind of table is of; a kind stands before those that it is derived from."""
 
 
 class Stage:
@@ -116,7 +126,7 @@ class Stage:
                 self.store, SCHEMA, partitions=partitions, schema_text=schema_text, folder=folder, failpoint=failpoint
             )
         assert issubclass(kind, ProjectedTable)
-        projection = Board if issubclass(kind, FoldTable) else LateDeparture if kind is Late else Trace
+        projection = PROJECTIONS[next(each for each in PROJECTIONS if issubclass(kind, each))]
         source = Source(SCHEMA, partitions, schema_text)
         return kind(self.store, projection, source, generation=1, folder=folder, failpoint=failpoint)
 
@@ -137,9 +147,9 @@ class Stage:
         return found + wrong_in_mirror(self.ask, logs) + wrong_in_projections(self.ask, logs, traced=True)
 
     def _rest(self) -> None:
-        """The rows that no case is about."""
-        for partition in range(flights.partitions):
-            run(self.loop(partition, 50_000, kind=Late))
+        """The rows of the others."""
+        for partition, kind in product(range(flights.partitions), REST):
+            run(self.loop(partition, 50_000, kind=kind))
 
     def close(self) -> None:
         """Close engine and log."""
