@@ -26,6 +26,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler
 
 from tests.unit.pipelines.purses import Door, Paid, Pay, Place, Purse, purses
+from tests.unit.pipelines.test_rebuild import run
 
 
 class Payment(Rows):
@@ -65,8 +66,7 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> Generator[Callable[[], list[Any]]
 @contextmanager
 def projecting(place: Place) -> Generator[None]:
     stop = threading.Event()
-    run = lambda: run_projector(projected, place.settings, stopped=stop.is_set)  # noqa: E731
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=run_projector, args=(projected, place.settings), kwargs={"stopped": stop.is_set})
     thread.start()
     try:
         yield
@@ -86,8 +86,19 @@ def eventually(holds: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def test_an_ask_is_one_trace_from_the_asker_to_the_tables(tmp_path: Path, exporter: InMemorySpanExporter) -> None:
-    place = Place(tmp_path)
+def ask_one_trace(folder: Path) -> None:
+    """In this process an asker, a worker and a projector, whose engine no other test may have open here."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        exporter = set_up(monkeypatch)
+        check_one_trace(Place(folder), exporter)
+
+
+def test_an_ask_is_one_trace_from_the_asker_to_the_tables(tmp_path: Path) -> None:
+    script = "from pathlib import Path; from tests.unit.pipelines.test_tracing import ask_one_trace; "
+    run(f"{script}ask_one_trace(Path(sys.argv[1]))", tmp_path)
+
+
+def check_one_trace(place: Place, exporter: InMemorySpanExporter) -> None:
     wanted = {"click", "ask Purse.Pay", "decide Purse", "commit Purse", "mirror Purse", "project Payment"}
     with place.working(), projecting(place), place.client() as client:
         with trace.get_tracer("shop").start_as_current_span("click") as click:
