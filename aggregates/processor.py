@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from magnetar.schemas import (
@@ -25,7 +24,7 @@ from magnetar.schemas.command_message import (
     UnknownCommandType,
     encode_ids_to_time,
 )
-from magnetar.schemas.commit import CommitCodec, Effect, Parked, write_place
+from magnetar.schemas.commit import CommitCodec, Effect, Parked, time_of, write_place
 from magnetar.schemas.framing import write_string
 from magnetar.schemas.ids import NIL, is_uuid
 from magnetar.schemas.read_rule import Mark
@@ -38,7 +37,6 @@ from .id_window import IdWindow, packed
 from .raised import what_was_raised
 from .state_codec import StateCodec
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TIME_US_MAX: Final = 253_402_300_799_999_999
 """The last microsecond of the year 9999: what a datetime can hold."""
 
@@ -368,7 +366,7 @@ def _known_as(envelope: CommandEnvelope) -> bytes | None:
 
 
 def _meta(envelope: CommandEnvelope, version: int) -> Meta:
-    at = _EPOCH + timedelta(microseconds=envelope.issued_at_us)
+    at = time_of(envelope.issued_at_us)
     return Meta(envelope.aggregate_id, version, at, envelope.actor, envelope.correlation_id)
 
 

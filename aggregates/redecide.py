@@ -5,18 +5,15 @@ Pure: the commits and commands are passed in, in the order of the log.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
-from magnetar.schemas import Meta, wire_name
-from magnetar.schemas.commit import Commit
+from magnetar.schemas import wire_name
+from magnetar.schemas.commit import Commit, meta_of
 
 from .aggregate import Aggregate, contract_of
 from .decide import decide, evolve
 from .difference import differences
 from .raised import what_was_raised
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 DOMAIN_REASONS: Final = frozenset(("brain_raised", "ended", "unknown_type"))
 """Why a command is parked where other code could decide it. The other reasons lie in its message or in its time."""
@@ -90,7 +87,7 @@ class Redeciding:
             outcome = state.execute(command, meta_of(commit)) if self._contract.takes_meta else state.execute(command)
             decided = decide(self._contract, outcome)
             evolve(state, decided.events)
-        except Exception as error:  # noqa: BLE001 - the domain's code is anybody's: a worker parks the command then
+        except Exception as error:  # noqa: BLE001 - whatever the domain's code raises is what is found out here
             return Became("parked", reason="brain_raised", detail=what_was_raised(error, self._aggregate))
         if decided.rejection is not None:
             return Became("rejected", rejection=decided.rejection)
@@ -104,7 +101,7 @@ class Redeciding:
         for event in commit.events:
             try:
                 state = evolve(state, (event,))
-            except Exception as error:  # noqa: BLE001 - as above
+            except Exception as error:  # noqa: BLE001 - the same, of its `apply`
                 self._broken.add(commit.aggregate_id)
                 return Unfoldable(wire_name(type(event)), what_was_raised(error, self._aggregate))
         self._states[commit.aggregate_id] = state
@@ -114,12 +111,6 @@ class Redeciding:
         """A commit of this aggregate has something that this code does not know: nobody knows its state behind that."""
         self._broken.add(id)
         return Unfoldable("", why)
-
-
-def meta_of(commit: Commit) -> Meta:
-    """What `execute` was told of the command besides its content."""
-    at = _EPOCH + timedelta(microseconds=commit.at_us)
-    return Meta(commit.aggregate_id, commit.version, at, commit.actor, commit.correlation_id)
 
 
 def unknown(why: str) -> Became:

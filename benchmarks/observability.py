@@ -74,8 +74,10 @@ def decide(log: Log, commands: int, tracing: Tracing | None) -> dict[bool, list[
         log, Box, SCHEMA, partitions=PARTITIONS, name="bench", clock=SystemClock(), random=random.SystemRandom(),
         options=WorkerOptions(chunk_messages_max=CHUNK),
     )  # fmt: skip
-    worker._tracing = tracing  # noqa: SLF001 - what is compared are these two
-    ways = {True: vars(worker).copy(), False: {**vars(worker), "_metrics": Silent(), "_tracing": None}}
+    ways = {
+        True: {**vars(worker), "_tracing": tracing},
+        False: {**vars(worker), "_metrics": Silent(), "_tracing": None},
+    }
     took: dict[bool, list[float]] = {True: [], False: []}
     turns = random.Random(1)
     while worker.decided < commands:

@@ -35,7 +35,7 @@ from .provisioning import check_partitions
 from .receipt import Receipt
 from .replies import Ask, Replies
 from .settings import EMBEDDED, Settings, load_settings, open_log
-from .tracing import tracing
+from .tracing import F, tracing
 
 ASKS_MAX: Final = 10_000
 """Asks under way at once; more of them wait for their turn. Replies to more than 20,000 could be lost: that is what an
@@ -161,10 +161,7 @@ class Connection:
         self, aggregate: type[Any], id: str, command: Command, details: Details, timeout_seconds: float
     ) -> tuple[str, Future[None]]:
         """Put a command on its way; returns its id, and a future that ends when it is durable, or with the error."""
-        if self._tracing is None:
-            return self._send(aggregate, id, command, details, timeout_seconds)
-        go = lambda traced: self._send(aggregate, id, command, traced, timeout_seconds)  # noqa: E731
-        return self._tracing.follow("send", self._pipeline.name, aggregate, command, details, go)
+        return self._followed("send", self._send, aggregate, id, command, details, timeout_seconds)
 
     def _send(
         self, aggregate: type[Any], id: str, command: Command, details: Details, timeout_seconds: float
@@ -186,10 +183,7 @@ class Connection:
 
         Whoever waits no longer cancels the future: what was not written yet is not written then.
         """
-        if self._tracing is None:
-            return self._ask(aggregate, id, command, details, timeout_seconds)
-        go = lambda traced: self._ask(aggregate, id, command, traced, timeout_seconds)  # noqa: E731
-        return self._tracing.follow("ask", self._pipeline.name, aggregate, command, details, go)
+        return self._followed("ask", self._ask, aggregate, id, command, details, timeout_seconds)
 
     def _ask(
         self, aggregate: type[Any], id: str, command: Command, details: Details, timeout_seconds: float
@@ -206,6 +200,28 @@ class Connection:
         ask.receipt.add_done_callback(partial(self._is_over, ask, parcel))
         self._take_turn(ask, route.partition_of(id), parcel)
         return envelope.command_id, ask.receipt
+
+    def _followed(
+        self,
+        doing: str,
+        go: Callable[[type[Any], str, Command, Details, float], tuple[str, F]],
+        aggregate: type[Any],
+        id: str,
+        command: Command,
+        details: Details,
+        timeout_seconds: float,
+    ) -> tuple[str, F]:
+        """Do it, within a span if this process is traced."""
+        if self._tracing is None:
+            return go(aggregate, id, command, details, timeout_seconds)
+        return self._tracing.follow(
+            doing,
+            self._pipeline.name,
+            aggregate,
+            command,
+            details,
+            lambda traced: go(aggregate, id, command, traced, timeout_seconds),
+        )
 
     def publish_many(self, commands: Iterable[Outgoing], timeout_seconds: float) -> Iterator[int]:
         """Put many commands on their topics, in order per aggregate; yields how many are durable, by the chunk."""

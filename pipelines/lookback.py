@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple
+from datetime import datetime
+from typing import Any, NamedTuple
 
 import msgspec
 from magnetar.schemas import (
@@ -18,13 +18,11 @@ from magnetar.schemas import (
     wire_name,
 )
 from magnetar.schemas.command_message import CommandCodec
-from magnetar.schemas.commit import Commit, CommitCodec
+from magnetar.schemas.commit import Commit, CommitCodec, time_of
 
 from .history import Codecs, log_of, messages_at
 from .log import Log
 from .pipeline import Pipeline
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Step(NamedTuple):
@@ -77,7 +75,7 @@ def up_to(found: list[Step], *, version: int | None = None, at: datetime | None 
 
 def at_of(commit: Commit) -> datetime:
     """The time of the commit's command."""
-    return _EPOCH + timedelta(microseconds=commit.at_us)
+    return time_of(commit.at_us)
 
 
 def step_fields(step: Step) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class Check:
     def __init__(self, arguments: Sequence[str]) -> None:
         # No pipes: a module may print more than one holds while it is imported.
         self._printed = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open as long as the process runs: see `close`
-        self._told = tempfile.TemporaryFile("w+")  # noqa: SIM115 - the same
+        self._told = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open as long: see `close`
         self._process = subprocess.Popen(
             arguments,
             stdin=subprocess.DEVNULL,

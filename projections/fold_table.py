@@ -7,13 +7,13 @@ from base64 import b64decode
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Final
 
-from magnetar.schemas.commit import Fact
+from magnetar.schemas.commit import Fact, meta_of
 from magnetar.schemas.derivation import Json
 from magnetar.schemas.framing import write_bytes
 
 from .columns import literal
 from .container import container
-from .projected_table import ProjectedTable, meta_of
+from .projected_table import ProjectedTable
 from .quarantine import Holding
 from .quarantining_table import Made
 

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Final, NamedTuple
 
 import msgspec
-from magnetar.schemas.commit import Fact
+from magnetar.schemas.commit import Fact, meta_of
 from magnetar.schemas.derivation import Json
 from magnetar.schemas.framing import write_bytes, write_long
 
 from .columns import column_type, comment, literal, quoted
 from .contracts import contract_of
 from .fold_table import FoldTable
-from .projected_table import meta_of
 from .quarantine import Holding
 from .quarantining_table import Made
 from .sql_views import said_of

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple
 
-from magnetar.schemas import Meta, PartitionRefused, StoreUnavailable, wire_name
+from magnetar.schemas import PartitionRefused, StoreUnavailable, wire_name
 from magnetar.schemas.aggregate_schema import AggregateSchema
 from magnetar.schemas.commit import CommitCodec, Fact
 from magnetar.schemas.derivation import Json
@@ -29,8 +28,6 @@ from .sql_views import said_of
 from .store import Store
 from .tables import table_settings
 from .values import definition
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 ENVELOPE: Final = {
     "_id": "String COMMENT 'of the aggregate'",
@@ -72,12 +69,6 @@ def refuse_outgrown(store: Store, context: str, table: Table, view: str, fingerp
             cure=f"`magnetar rebuild` with the pipeline's module and {table.target} fills a new table.",
             is_outgrown=True,
         )
-
-
-def meta_of(fact: Fact) -> Meta:
-    """What a projection is told of an event besides its content."""
-    at = _EPOCH + timedelta(microseconds=fact.at_us)
-    return Meta(fact.aggregate_id, fact.version, at, fact.actor, fact.correlation_id)
 
 
 class ProjectedTable(QuarantiningTable):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from magnetar.schemas.commit import Fact
+from magnetar.schemas.commit import Fact, meta_of
 
-from .projected_table import ProjectedTable, meta_of
+from .projected_table import ProjectedTable
 from .quarantine import Holding
 from .quarantining_table import Made
 

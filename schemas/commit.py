@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from hashlib import sha256
 from itertools import takewhile
@@ -37,7 +38,7 @@ from .framing import (
     write_string,
 )
 from .ids import NIL
-from .messages import Event, Rejection
+from .messages import Event, Meta, Rejection
 from .read_rule import ReadRule
 from .topics import MessageId
 
@@ -113,6 +114,19 @@ class Fact(msgspec.Struct, frozen=True, gc=False):
     def at_us(self) -> int:
         """The command's time, in microseconds since 1970."""
         return read_long(self.written_at, 0)[0]
+
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def time_of(at_us: int) -> datetime:
+    """The time of so many microseconds since 1970, in UTC."""
+    return _EPOCH + timedelta(microseconds=at_us)
+
+
+def meta_of(of: Commit | Fact) -> Meta:
+    """What the domain's code is told of a command or an event besides its content."""
+    return Meta(of.aggregate_id, of.version, time_of(of.at_us), of.actor, of.correlation_id)
 
 
 class Commit(msgspec.Struct, frozen=True, gc=False):

@@ -11,7 +11,7 @@ import typer
 from magnetar.schemas import SettingsError
 
 from . import completing
-from .shared import AsJson, Data, Target, opened, print_json, print_table
+from .shared import AsJson, Data, TableNames, Target, opened, print_json, print_table
 
 if TYPE_CHECKING:
     from ..diffing import Difference, TableDifference, Wanted
@@ -24,15 +24,7 @@ EXIT_DIFFERENT: Final = 1
 
 def diff(
     target: Target,
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[NAME]...",
-            help="These only: an aggregate, or a projection that is a table.",
-            show_default=False,
-            autocompletion=completing.tables,
-        ),
-    ] = None,
+    names: TableNames = None,
     changed: Annotated[
         bool, typer.Option("--changed", help="Of the projections, those whose declaration has changed.")
     ] = False,

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from magnetar.schemas import SettingsError
 
-from . import completing
-from .shared import EXIT_INTERRUPTED, AsJson, Data, Target, print_json, print_table, sized
+from .shared import EXIT_INTERRUPTED, AsJson, Data, TableNames, Target, print_json, print_table, sized
 
 if TYPE_CHECKING:
     from magnetar.projections.progress import Ask
@@ -22,15 +21,7 @@ if TYPE_CHECKING:
 
 def rebuild(
     target: Target,
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[NAME]...",
-            help="These only: an aggregate, or a projection that is a table.",
-            show_default=False,
-            autocompletion=completing.tables,
-        ),
-    ] = None,
+    names: TableNames = None,
     changed: Annotated[
         bool, typer.Option("--changed", help="The projections with other fields, events or `revision`.")
     ] = False,

@@ -31,6 +31,15 @@ Data = Annotated[
     Path | None,
     typer.Option("--data", help="The data folder (else MAGNETAR_DATA, else .magnetar).", show_default=False),
 ]
+TableNames = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[NAME]...",
+        help="These only: an aggregate, or a projection that is a table.",
+        show_default=False,
+        autocompletion=completing.tables,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 AggregateName = Annotated[
     str,

@@ -101,7 +101,10 @@ class Authority:
 
     def kubeconfig(self, name: str, url: str) -> str:
         """What a client reads who is to be `name`."""
-        read = lambda file: b64encode((self._folder / file).read_bytes()).decode()  # noqa: E731
+
+        def read(file: str) -> str:
+            return b64encode((self._folder / file).read_bytes()).decode()
+
         user = {"client-certificate-data": read(f"{name}.crt"), "client-key-data": read(f"{name}.key")}
         return json.dumps(
             {

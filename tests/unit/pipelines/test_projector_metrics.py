@@ -1,5 +1,7 @@
 """What a projector counts, as a scrape shows it."""
 
+from functools import partial
+
 import pytest
 from magnetar.pipelines.clock import SystemClock
 from magnetar.pipelines.projector_metrics import TableMetrics, hide_rebuild, show_rebuild
@@ -34,7 +36,7 @@ class ClockByHand(SystemClock):
 def test_what_was_read_grows_older_until_it_is_in_the_table() -> None:
     clock = ClockByHand()
     metrics = TableMetrics("c", "board", "Lagging", clock)
-    lag = lambda: sample("magnetar_table_lag_seconds", aggregate="Lagging", partition="2")  # noqa: E731
+    lag = partial(sample, "magnetar_table_lag_seconds", aggregate="Lagging", partition="2")
     metrics.took_in_hand(2, clock.now * 1000 - 500_000)
     assert lag() == 0.5
     clock.now += 60_000
