@@ -161,6 +161,8 @@ class Standalone(Existing):
             "advertisedAddress": "127.0.0.1",
             "listeningInterface": "lo",  # without it, the bookie listens on all interfaces
             "allowLoopback": "true",
+            # On a busy machine the only bookie answers late, and the broker would do without it for half an hour.
+            "bookkeeperClientHealthCheckEnabled": "false",
             **self._settings,
         }
         lines = (conf / "standalone.conf").read_text().splitlines()

@@ -43,7 +43,7 @@ def is_alive(pid: int) -> bool:
         (["ask", "shop", "Order", "1", "Ship", '{"fast": true}'], 2, "Ship has no field 'fast'. Its fields: none."),
         (["ask", "shop", "Order", "1", "Buy", "{}"], 2, "missing required field `sku`. Its fields: sku, pieces."),
         (["ask", "shop", "Order", "1", "Buy", "nonsense"], 2, "The fields of Buy do not fit"),
-        (["ask", "shop", "Order", "1", "Ship"], 3, "The topic shop/order-commands does not exist"),
+        (["ask", "shop", "Order", "1", "Ship"], 3, "There is no data folder"),
         (["query", "SELECT 1"], 3, "There is no ClickHouse data"),
         (["query", "SELECT 1", "--format", "xml"], 2, "There is no format 'xml'"),
         (["run", "shop", "--log-level", "loud"], 2, "There is no log level 'loud'"),

@@ -82,14 +82,14 @@ class Running(NamedTuple):
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Running]:
-    """A worker and a projector, as they are deployed, on the embedded log."""
+    """A worker and a projector on the embedded log. A table stops at what its projection cannot take."""
     shutil.copy(Path(__file__).with_name("watched.py"), tmp_path)
     running = Running(tmp_path, dict(zip(("worker", "projector"), free_ports(2), strict=True)))
     processes = []
     for role, port in running.ports.items():
         with (tmp_path / f"{role}.log").open("w") as log:
             command = [str(MAGNETAR), "run", "watched", "--role", role, "--data", str(running.data)]
-            environment = os.environ | {"MAGNETAR_HEALTH_PORT": str(port)}
+            environment = os.environ | {"MAGNETAR_HEALTH_PORT": str(port), "MAGNETAR_QUARANTINE_KEYS_MAX": "0"}
             processes.append(subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log))
         eventually(partial(_is_ready, port), f"{role} is ready")
     yield running

@@ -17,6 +17,6 @@ def test_the_demo_on_a_broker_of_its_own_comes_to_the_numbers_of_the_csv(tmp_pat
     asked = [sys.executable if word == ".venv/bin/python" else word for word in command]
     ran = subprocess.run(asked, cwd=ROOT, env=clean, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert ran.stdout.count("equal to the sums from the CSV") == 6
+    assert ran.stdout.count("equal to the sums from the CSV") == 7
     assert f"make query DATA={tmp_path} SQL=" in ran.stdout
     assert (tmp_path / "broker" / "data").is_dir(), "the log is kept, so that the demo can be run again"

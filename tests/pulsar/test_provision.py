@@ -180,7 +180,7 @@ def test_another_number_of_partitions_is_refused_and_nothing_done(log: PulsarLog
     steps = log.plan(wanted(context, partitions=4), {})
     with pytest.raises(SettingsError, match="it has 2 partitions, and the pipeline declares 4") as error:
         apply(steps)
-    assert error.value.cure == "Nothing was changed."
+    assert error.value.cure == "Nothing was changed. Mend these first."
     assert len(call("GET", f"persistent/public/{context}/partitioned")) == 1
     assert "number of partitions" in {each.check for each in log.examine(wanted(context, partitions=4))}
 

@@ -8,12 +8,11 @@ import pytest
 from magnetar.pipelines import SyncClient
 from magnetar.pipelines.kept import kept
 from magnetar.pipelines.pipeline import Pipeline
-from magnetar.pipelines.settings import Settings
 from magnetar.projections import Sql
 from magnetar.projections.freshness import patiently, waiting
 from magnetar.schemas import StoreUnavailable, TablesBehind
 
-from tests.unit.pipelines.purses import Door, Purse
+from tests.unit.pipelines.purses import Door, Place, Purse
 from tests.unit.pipelines.test_embedded import run_pytest
 from tests.unit.pipelines.typed import Richest, read_purses
 
@@ -23,7 +22,7 @@ def test_typed_rows_are_read_in_an_embedded_pipeline(tmp_path: Path) -> None:
 
 
 def test_without_a_projector_it_says_who_is_missing(tmp_path: Path) -> None:
-    client = SyncClient(read_purses, settings=Settings(data=tmp_path))
+    client = SyncClient(read_purses, settings=Place(tmp_path).settings)
     with client, pytest.raises(StoreUnavailable, match=r"Nobody has the tables in .* open.*magnetar dev"):
         client.query(Richest, wait_seconds=0)
 
@@ -86,7 +85,7 @@ def test_a_view_is_kept_by_the_mirrors_of_the_aggregates_that_it_reads() -> None
 
 
 def test_a_client_may_be_closed_while_another_thread_reads(tmp_path: Path) -> None:
-    client = SyncClient(read_purses, settings=Settings(data=tmp_path))
+    client = SyncClient(read_purses, settings=Place(tmp_path).settings)
     errors: list[BaseException] = []
 
     def read() -> None:
