@@ -25,8 +25,9 @@ _BEGINNING, _STATES, _IDS, _END = b"B", b"S", b"I", b"E"
 _BLOCK_BYTES_MAX: Final = 1024 * 1024
 """About how large a block becomes: small enough for any log, large enough that a million states are some hundreds."""
 
-_IDS_PER_STATE: Final = 8
-"""How many ids are as much work as one state."""
+_IDS_PER_STATE: Final = 32
+"""How many ids are as much work as one state: they are copied as they are. With fewer, the round of a partition that
+remembers a million of them would stretch over more commits, all of which recovery reads."""
 
 
 class CheckpointUnusable(Exception):

@@ -41,7 +41,7 @@ from magnetar.schemas.read_rule import START, Mark
 from .checkpointing import Checkpoints
 from .clock import Clock
 from .history import COPIED, COPYING, Codecs, Marks, find
-from .log import Appender, Batch, Entry, Log, Message
+from .log import Appender, Batch, Entry, Log, Message, Run
 from .reply import Reply
 from .spill import SqliteSpill
 from .tracing import Times, trace_id_of, tracing
@@ -57,6 +57,10 @@ FAILPOINTS: Final = (
     "before_checkpoint",
 )
 """Where tests may crash or freeze a worker; each is passed once a chunk. Within a send, the adapters have theirs."""
+
+
+_LOOK_SECONDS: Final = 1.0
+"""How often a worker that has nothing to do asks whether a partition is still its own."""
 
 
 class Random(Protocol):
@@ -163,6 +167,7 @@ class Worker:
         self._rejoin_at: dict[int, float] = {}
         self._losses: dict[int, int] = {}
         """How often in a row each partition was lost."""
+        self._look_at = 0.0
         self.refused: dict[int, MagnetarError] = {}
         self.decided = 0
         self._metrics = WorkerMetrics(schema.context, schema.aggregate, clock)
@@ -195,6 +200,7 @@ class Worker:
         self._rejoin()
         batch = self._consumer.receive(messages_max=self._options.chunk_messages_max, timeout_seconds=timeout_seconds)
         if batch is None:
+            self._forget_what_others_have()
             return False
         self._failpoint("after_receive")
         if not batch.messages:  # the log has closed our part in the partition
@@ -306,28 +312,30 @@ class Worker:
                     asked_at = self._clock.monotonic()
                     self._check_granted(partition)
                 self._beat()
-                messages = reader.read(messages_max=1000, timeout_seconds=1.0)
-                for message in messages:
-                    if self._is_own_claim(message, owned, rule):
-                        owned.marks.add(Mark(message.id, rule.owner, rule.expected))
-                        return
-                if messages:
+                run = reader.read_run(messages_max=1000, timeout_seconds=1.0)
+                if run is not None:
+                    # All of the run is judged, also behind the own claim: the mark stands behind its last message.
+                    claims = [self._is_own_claim(payload, run, owned, rule) for payload in run.payloads]
+                    owned.marks.add(Mark(run.last, rule.owner, rule.expected))
+                    if any(claims):
+                        break
                     owned.processor.settle()
-                    owned.marks.add(Mark(messages[-1].id, rule.owner, rule.expected))
                     deadline = self._clock.monotonic() + self._options.claim_timeout_seconds
                 elif self._clock.monotonic() > deadline:
                     raise OutcomeUnknown(f"The claim of {self._events} partition {partition} did not come back.")
         finally:
             reader.close()
+        if rule.owner != owned.owner:
+            raise OwnershipLost("Another worker has claimed the partition already.")
 
-    def _is_own_claim(self, message: Message, owned: _Owned, rule: ReadRule) -> bool:
-        number, owner, _ = _head(message)
+    def _is_own_claim(self, payload: bytes, run: Run, owned: _Owned, rule: ReadRule) -> bool:
+        number, owner, _ = _head(payload, run)
         verdict = rule.judge(number, owner)
         if verdict is Verdict.COUNTS:
-            owned.processor.replay(self._codecs.of(message.schema).decode_effect(message.payload))
+            owned.processor.replay(self._codecs.of(run.schema).decode_effect(payload))
         if verdict is not Verdict.CLAIM:
             return False
-        metadata = read_outcome(message.payload)[1]
+        metadata = read_outcome(payload)[1]
         if COPYING in metadata or COPIED in metadata:
             owned.copied_from = metadata.get(COPYING)
         if owner != owned.owner:
@@ -337,7 +345,7 @@ class Worker:
                 f"The log of {owned.copied_from} is being copied into {self._events}, and not all of it is there.",
                 cure=f"Let `magnetar copy` come to its end: run it again with --to {self._events.context}.",
             )
-        owned.schema = message.schema
+        owned.schema = run.schema
         return True
 
     # --- deciding a chunk -------------------------------------------------------------------------------------------
@@ -452,6 +460,28 @@ class Worker:
         self._metrics.lost(partition, len(self._owned), reason)
         self._logger.warning("partition lost", partition=partition, reason=reason, detail=detail)
 
+    def _forget_what_others_have(self) -> None:
+        """Ask of one partition, the one that was asked of longest ago, and of more where the answer is no.
+
+        What has gone to another worker brings no command any more that would show it, and its states would stay in
+        memory.
+        """
+        if self._clock.monotonic() < self._look_at:
+            return
+        self._look_at = self._clock.monotonic() + _LOOK_SECONDS
+        while self._owned:
+            partition = next(iter(self._owned))
+            try:
+                is_ours = self._consumer.is_granted(partition)
+            except LogUnavailable:
+                return
+            if is_ours:
+                self._owned[partition] = self._owned.pop(partition)
+                return
+            self._forget(partition)
+            self._metrics.lost(partition, len(self._owned), OwnershipLost.__name__)
+            self._logger.info("partition is another worker's", partition=partition)
+
     def _rejoin(self) -> None:
         for partition, at in list(self._rejoin_at.items()):
             if self._clock.monotonic() >= at:
@@ -504,11 +534,11 @@ def new_processor(
     )
 
 
-def _head(message: Message) -> tuple[int, bytes, int]:
+def _head(payload: bytes, run: Run) -> tuple[int, bytes, int]:
     try:
-        return read_head(message.payload)
+        return read_head(payload)
     except (Undecodable, IndexError) as error:
         raise PartitionRefused(
-            f"A message of {len(message.payload)} bytes on an event topic, {tuple(message.id)}, is no commit.",
+            f"A message of {len(payload)} bytes on an event topic, {tuple(run.last)} or shortly before, is no commit.",
             cure="Somebody else wrote to the topic: find out who, and take the right to do so away.",
         ) from error

@@ -12,6 +12,7 @@ import pytest
 from magnetar.pipelines import Pipeline
 from magnetar.pipelines.clock import SystemClock
 from magnetar.pipelines.deciding import decide_until, workers_of
+from magnetar.pipelines.history import messages_behind
 from magnetar.pipelines.log import Entry
 from magnetar.pipelines.logs.pulsar import PulsarLog
 from magnetar.pipelines.runtime import provision
@@ -109,19 +110,22 @@ def test_all_that_the_old_owner_stored_stands_before_the_new_ones_commits(broker
 
 
 def test_with_the_claim_not_read_that_fails(broker: Standalone, monkeypatch: pytest.MonkeyPatch) -> None:
-    fence, is_own_claim = PulsarLog.fence, Worker._is_own_claim
+    fence = PulsarLog.fence
 
     def fence_and_look(self: Any, topic: Any, partition: int, **names: Any) -> Any:
         appender = fence(self, topic, partition, **names)
         self.end_at_fence = self.end(topic, partition)
         return appender
 
-    def is_over(self: Any, message: Any, owned: Any, rule: Any) -> bool:
-        if self._log.end_at_fence is None or message.id > self._log.end_at_fence:
+    def replay_to_the_end_at_the_fence(self: Any, partition: int, owned: Any, start: Any) -> None:
+        rule, end = ReadRule(start.owner, start.expected), self._log.end_at_fence
+        for message in messages_behind(self._log, self._events, partition, start.after):
+            if end is None or message.id > end:
+                break
+            if rule.judge(*read_head(message.payload)[:2]) is Verdict.COUNTS:
+                owned.processor.replay(self._codecs.of(message.schema).decode_effect(message.payload))
             owned.schema = message.schema
-            return True
-        return is_own_claim(self, message, owned, rule)
 
     monkeypatch.setattr(PulsarLog, "fence", fence_and_look)
-    monkeypatch.setattr(Worker, "_is_own_claim", is_over)
+    monkeypatch.setattr(Worker, "_replay", replay_to_the_end_at_the_fence)
     assert Verdict.DUPLICATE in taken_over(broker, ROUNDS_MAX)

@@ -15,7 +15,7 @@ import pulsar
 import pytest
 import structlog
 from magnetar.aggregates import Aggregate
-from magnetar.pipelines import CommandParked, Pipeline, SyncClient
+from magnetar.pipelines import CommandParked, Outgoing, Pipeline, SyncClient
 from magnetar.pipelines.cli.shared import EXIT_WORLD
 from magnetar.pipelines.clock import Clock, SystemClock
 from magnetar.pipelines.deciding import decide_until, workers_of
@@ -300,6 +300,22 @@ def test_poison_on_every_partition_is_parked_and_holds_nothing_up(
     assert (outcomes.count("parked"), outcomes.count("accepted")) == (8, 8)
 
 
+def test_a_hot_key_is_decided_in_its_order_and_the_others_are_answered_meanwhile(yard: Yard) -> None:
+    """Ten thousand commands of one aggregate, and asks of others: on another partition, and of another aggregate."""
+    hot = 10_000
+    with yard.client() as client, yard.working() as workers:
+        for _ in client.send_many(Outgoing(Purse, yard.ids[0], Pay(20)) for _ in range(hot)):
+            assert yard.pay(1).total > 0
+            yard.knock()
+        eventually(lambda: workers["Purse"].decided >= hot + 2, "all are decided")
+    its = [each for each in yard.commits() if each.aggregate_id == yard.ids[0]]
+    assert len(its) == hot
+    version = 0
+    for commit in its:
+        assert commit.version == version
+        version += len(commit.events)
+
+
 def test_one_worker_takes_64_partitions(broker: Existing, open_log: Callable[..., PulsarLog]) -> None:
     yard = Yard(broker, open_log, partitions=64)
     with yard.client() as client:
@@ -309,6 +325,15 @@ def test_one_worker_takes_64_partitions(broker: Existing, open_log: Callable[...
         eventually(lambda: workers["Purse"].decided == 64, "all are decided")
         assert workers["Purse"].owned == tuple(range(64))
         assert yard.pay(63).total == 2
+
+
+def test_what_has_gone_to_another_worker_is_forgotten_though_no_command_comes(yard: Yard) -> None:
+    with yard.working() as first:
+        yard.pay(0)
+        yard.pay(1)
+        assert first["Purse"].owned == (0, 1)
+        with yard.working():
+            eventually(lambda: len(first["Purse"].owned) == 1, "the first one has forgotten the other's")
 
 
 class Fined(Event):

@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
@@ -18,6 +19,7 @@ from magnetar.pipelines.worker import FAILPOINTS, Worker
 from magnetar.schemas import (
     Command,
     Event,
+    LogUnavailable,
     MessageRefused,
     OutcomeUnknown,
     PartitionRefused,
@@ -224,3 +226,71 @@ def test_asks_are_answered_by_a_running_worker(running: System) -> None:
         running.client.ask(Tally, "a", Add(13))
     again = running.client.ask(Tally, "a", Add(5), command_id=id)
     assert (again.outcome, again.position) == (Added(5), receipt.position)
+
+
+# --- partitions that go -----------------------------------------------------------------------------------------------
+
+DEADLINE_SECONDS = 120.0
+OTHER = next(id for id in "bcdefgh" if partition_of(id, 2) != HOME)
+
+
+def until(holds: Callable[[], object], *workers: Worker) -> None:
+    """Let the workers work until something holds."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not holds():
+        assert time.monotonic() < deadline
+        for worker in workers:
+            worker.step(timeout_seconds=0.02)
+
+
+def owner_of_both(system: System) -> Worker:
+    worker = system.worker()
+    for id in ("a", OTHER):
+        system.client.send(Tally, id, Add(1))
+    until(lambda: worker.owned == (0, 1), worker)
+    return worker
+
+
+def test_what_has_gone_to_another_worker_is_forgotten_though_no_command_comes(system: System) -> None:
+    first = owner_of_both(system)
+    until(lambda: len(first.owned) == 1, first, system.worker())
+    assert first.keeps_off is False
+
+
+def test_a_worker_that_cannot_rejoin_goes_on_with_the_rest_and_tries_again(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, refusals = owner_of_both(system), iter([LogUnavailable("gone")] * 2)
+    release = worker._consumer.release
+
+    def refuse_twice(partition: int) -> None:
+        for refusal in refusals:
+            raise refusal
+        release(partition)
+
+    monkeypatch.setattr(worker._consumer, "release", refuse_twice)
+    worker._drop(HOME, "OwnershipLost", "for the test")
+    system.client.send(Tally, OTHER, Add(1))
+    until(lambda: system.commits(1 - HOME) == [1, 2], worker)
+    system.client.send(Tally, "a", Add(1))
+    until(lambda: system.commits(HOME) == [1, 2], worker)
+    assert next(refusals, None) is None
+
+
+def test_partitions_that_are_lost_at_once_do_not_come_back_at_once(system: System) -> None:
+    """A broker that comes back would have to read all logs at the same time."""
+    worker = owner_of_both(system)
+    worker._random = random.Random(1)
+    worker._clock = Standing()
+    for partition in (0, 1):
+        worker._drop(partition, "OutcomeUnknown", "for the test")
+    first, second = sorted(worker._rejoin_at.values())
+    assert 0.5 <= first < second <= 1.0
+
+
+class Standing(SystemClock):
+    """A clock that does not go on."""
+
+    def monotonic(self) -> float:
+        """Always the same."""
+        return 0.0
