@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from magnetar.schemas import PartitionRefused
+from msgspec import Struct
 
 from .budget import Allowance, Budget
 from .state_codec import StateCodec
@@ -20,8 +21,8 @@ Cell: TypeAlias = tuple[int, Any]
 and a named one takes three times as long."""
 
 
-class StoredCell(NamedTuple):
-    """A cell in its stored form."""
+class StoredCell(Struct, frozen=True, gc=False, array_like=True):
+    """A cell in its stored form. One is made for each cell of a round: a named tuple takes three times as long."""
 
     id: str
     version: int

@@ -42,7 +42,8 @@ class SqliteSpill:
             self._connection = self._open()
         try:
             self._connection.execute("BEGIN")
-            self._connection.executemany("INSERT OR REPLACE INTO cells (id, version, state) VALUES (?, ?, ?)", cells)
+            rows = ((cell.id, cell.version, cell.state) for cell in cells)
+            self._connection.executemany("INSERT OR REPLACE INTO cells (id, version, state) VALUES (?, ?, ?)", rows)
             (self._count,) = self._connection.execute("SELECT count(*) FROM cells").fetchone()
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:

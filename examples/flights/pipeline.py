@@ -94,10 +94,11 @@ class HourlyDepartures(Fold):
     longest_delay: int | None = None
 
     def apply(self, event: Departed) -> Self:
+        delay, longest = event.delay_minutes, self.longest_delay
         return self.replace(
             departures=self.departures + 1,
-            delay_minutes=self.delay_minutes + event.delay_minutes,
-            longest_delay=max(event.delay_minutes, self.longest_delay or event.delay_minutes),
+            delay_minutes=self.delay_minutes + delay,
+            longest_delay=delay if longest is None else max(delay, longest),
         )
 
 

@@ -23,6 +23,7 @@ from examples.flights.flight import (
     Schedule,
     Scheduled,
 )
+from examples.flights.pipeline import HourlyDepartures
 from magnetar.testing import given
 
 TEN = datetime(2013, 1, 1, 10, tzinfo=UTC)
@@ -82,3 +83,10 @@ def test_january_has_the_flights_that_its_source_says() -> None:
     assert want.flights == 27_004
     assert want.commands == len(sent) == len({each.key for each in sent})
     assert sum(want.rejections.values()) == 271
+
+
+def test_an_hour_in_which_one_was_on_time_and_the_others_early_had_no_delay() -> None:
+    hour = HourlyDepartures()
+    for delay in (-3, 0, -2):
+        hour = hour.apply(Departed("UA", "JFK", "SFO", TEN + timedelta(minutes=delay), delay))
+    assert (hour.departures, hour.delay_minutes, hour.longest_delay) == (3, -5, 0)
