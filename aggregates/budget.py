@@ -55,14 +55,14 @@ class Allowance:
         self._held[holder] = held
 
     def _shrink(self) -> None:
-        able = set(self._held)
+        able = dict.fromkeys(self._held)  # in their order, so that a run can be repeated
         while able and (excess := self._total - self._total_max) > 0:
             largest = max(able, key=self._held.__getitem__)
             before = self._held[largest]
             largest.give_up(excess)
             self._note(largest)
             if self._held[largest] >= before:
-                able.remove(largest)
+                del able[largest]
 
 
 class Budget:

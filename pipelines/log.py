@@ -77,8 +77,39 @@ class Ownership(NamedTuple):
     """Milliseconds since 1970."""
 
 
+class Appending(Protocol):
+    """Entries on their way into the log."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether `wait` does not have to wait any more."""
+        ...
+
+    def wait(self) -> MessageId:
+        """The id of the last entry, when *all* of them are durable. To be called once. Raises as `Appender.append`."""
+        ...
+
+
+class Stored(NamedTuple):
+    """Entries that are durable already: what an adapter begins that knows no waiting."""
+
+    last: MessageId
+    is_over: bool = True
+
+    def wait(self) -> MessageId:
+        """The id of the last entry."""
+        return self.last
+
+
 class Appender(Protocol):
     """The one writer of one partition of an event topic, until somebody else fences it."""
+
+    def begin(self, entries: Sequence[Entry], *, timeout_seconds: float) -> Appending:
+        """Hand the entries over, to be stored in their order: `append` without the waiting.
+
+        One after the other: wait for one call's entries before the next is made. Raises as `append` what shows at once.
+        """
+        ...
 
     def append(self, entries: Sequence[Entry], *, timeout_seconds: float) -> MessageId:
         """Store the entries in their order.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final, Protocol
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 import structlog
@@ -41,7 +42,7 @@ from magnetar.schemas.read_rule import START, Mark
 from .checkpointing import Checkpoints
 from .clock import Clock
 from .history import COPIED, COPYING, Codecs, Marks, find
-from .log import Appender, Batch, Entry, Log, Message, Run
+from .log import Appender, Appending, Batch, Entry, Log, Message, Run
 from .reply import Reply
 from .spill import SqliteSpill
 from .tracing import Times, trace_id_of, tracing
@@ -120,6 +121,23 @@ class _Owned:
         self.processor.close()
 
 
+class _Chunk(NamedTuple):
+    """Decided commands of one partition, whose commits are on their way into the log."""
+
+    owned: _Owned
+    messages: Sequence[Message]
+    decisions: Sequence[Decision]
+    appending: Appending | None
+    """None where nothing is to be stored: all of them were decided before."""
+    begun_at: float
+    decided_at: float
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether carrying it through does not have to wait for the log."""
+        return self.appending is None or self.appending.is_over
+
+
 class Worker:
     """Decides the commands of one aggregate, on whichever partitions the log grants it.
 
@@ -164,6 +182,8 @@ class Worker:
         self._commands_topic = commands
         self._consumer = log.consumer(commands, name=name)
         self._owned: dict[int, _Owned] = {}
+        self._under_way: dict[int, _Chunk] = {}
+        """By partition, in the order in which they were decided: while the log stores one, the next is decided."""
         self._rejoin_at: dict[int, float] = {}
         self._losses: dict[int, int] = {}
         """How often in a row each partition was lost."""
@@ -188,42 +208,51 @@ class Worker:
         return bool(self._rejoin_at)
 
     def step(self, *, timeout_seconds: float) -> bool:
-        """Wait for commands of one partition, and carry them through to the acknowledgement.
+        """Wait for commands of one partition, and decide them; carry through what was decided before and is stored.
 
         1. Takes the partition, if it is not owned: fences, claims, reads the log up to the own claim.
-        2. Decides each command. 3. Appends their commits, and waits until they are stored. 4. Sends the replies.
-        5. Acknowledges the commands.
+        2. Decides each command. 3. Hands their commits to the log. Once these are stored, 4. sends the replies and
+        5. acknowledges the commands. Nothing of a partition is decided while commits of it are on their way.
 
         Returns whether there was anything to do. Whatever goes wrong on the way costs the partition, never a command:
         it is released, and comes again, to this worker or another.
         """
         self._rejoin()
-        batch = self._consumer.receive(messages_max=self._options.chunk_messages_max, timeout_seconds=timeout_seconds)
+        patience = 0.0 if self._under_way else timeout_seconds
+        batch = self._consumer.receive(messages_max=self._options.chunk_messages_max, timeout_seconds=patience)
         if batch is None:
+            if self._under_way:
+                self._finish(next(iter(self._under_way)))
+                return True
             self._forget_what_others_have()
             return False
         self._failpoint("after_receive")
-        if not batch.messages:  # the log has closed our part in the partition
+        if batch.messages:
+            self._decide_batch(batch)
+        else:  # the log has closed our part in the partition
             self._forget(batch.partition)
             self._metrics.gone(batch.partition, len(self._owned))
-            return True
-        self._metrics.took_in_hand(batch.partition, batch.messages[0].published_at_ms)
-        try:
-            owned = self._owned.get(batch.partition) or self._take(batch.partition)
-            for messages in self._nothing_lacking(owned, batch):
-                self._carry_through(owned, batch.partition, messages)
-        except (PartitionRefused, Undecodable) as error:
-            self._refuse(batch.partition, error)
-        except (OwnershipLost, OutcomeUnknown, LogUnavailable) as error:
-            self._drop(batch.partition, type(error).__name__, error.what)
+        for partition in [partition for partition, chunk in self._under_way.items() if chunk.is_stored]:
+            self._finish(partition)
         return True
 
     def close(self) -> None:
-        """Let go of everything. The commands that were not acknowledged go to another worker."""
+        """Carry through what is decided, and let go of everything. What was not acknowledged goes to another worker."""
+        self._finish_all()
         for owned in self._owned.values():
             owned.close()
         self._owned.clear()
         self._consumer.close()
+
+    @contextmanager
+    def _losing(self, partition: int) -> Generator[None]:
+        """Whatever goes wrong with a partition costs this worker the partition, and nothing else."""
+        try:
+            yield
+        except (PartitionRefused, Undecodable) as error:
+            self._refuse(partition, error)
+        except (OwnershipLost, OutcomeUnknown, LogUnavailable) as error:
+            self._drop(partition, type(error).__name__, error.what)
 
     # --- taking a partition -----------------------------------------------------------------------------------------
 
@@ -371,9 +400,20 @@ class Worker:
                 reader.close()
         yield batch.messages
 
-    def _carry_through(self, owned: _Owned, partition: int, messages: Sequence[Message]) -> None:
+    def _decide_batch(self, batch: Batch) -> None:
+        partition = batch.partition
+        if partition not in self._owned:
+            self._finish_all()  # taking it can last
+        with self._losing(partition):
+            self._carry_through(partition)
+            self._metrics.took_in_hand(partition, batch.messages[0].published_at_ms)
+            owned = self._owned.get(partition) or self._take(partition)
+            for messages in self._nothing_lacking(owned, batch):
+                self._carry_through(partition)
+                self._under_way[partition] = self._decide(owned, messages)
+
+    def _decide(self, owned: _Owned, messages: Sequence[Message]) -> _Chunk:
         begun_at = self._clock.monotonic()
-        first = owned.processor.next_number
         codecs = [self._commands.of(message.schema) for message in messages]
         decisions = [
             owned.processor.decide(m.id, m.key, m.payload, m.published_at_ms, codec)
@@ -381,8 +421,21 @@ class Worker:
         ]
         self._failpoint("after_decide")
         decided_at = self._clock.monotonic()
-        self._append(owned, decisions, first)
-        self._say(partition, messages, decisions, decided_at - begun_at, self._clock.monotonic() - decided_at)
+        entries = [Entry(d.key, d.commit) for d in decisions if d.commit is not None]
+        timeout_seconds = self._options.append_timeout_seconds
+        appending = owned.appender.begin(entries, timeout_seconds=timeout_seconds) if entries else None
+        return _Chunk(owned, messages, decisions, appending, begun_at, decided_at)
+
+    def _carry_through(self, partition: int) -> None:
+        """Wait until what is on its way is stored, if anything of the partition is; answer, acknowledge."""
+        chunk = self._under_way.pop(partition, None)
+        if chunk is None:
+            return
+        owned, messages, decisions = chunk.owned, chunk.messages, chunk.decisions
+        if chunk.appending is not None:
+            owned.marks.add(Mark(chunk.appending.wait(), owned.owner, owned.processor.next_number))
+        self._failpoint("after_send")
+        self._say(partition, chunk, self._clock.monotonic() - chunk.decided_at)
         self._metrics.reached(partition, owned.processor.next_number - 1)
         self._failpoint("before_reply")
         self._reply(owned, partition, decisions)
@@ -396,15 +449,17 @@ class Worker:
             self._metrics.checkpoint(partition, self._clock.now_ms() / 1000)
         owned.processor.settle()
 
-    def _say(
-        self,
-        partition: int,
-        messages: Sequence[Message],
-        decisions: Sequence[Decision],
-        decide_seconds: float,
-        flush_seconds: float,
-    ) -> None:
+    def _finish(self, partition: int) -> None:
+        with self._losing(partition):
+            self._carry_through(partition)
+
+    def _finish_all(self) -> None:
+        for partition in list(self._under_way):
+            self._finish(partition)
+
+    def _say(self, partition: int, chunk: _Chunk, flush_seconds: float) -> None:
         """What became of a chunk, in figures, traces and, of what was parked, in the log."""
+        messages, decisions, decide_seconds = chunk.messages, chunk.decisions, chunk.decided_at - chunk.begun_at
         self._metrics.decided(decisions, decide_seconds, flush_seconds)
         if self._tracing is not None:
             times = Times.until(self._clock.now_ms(), decide_seconds, flush_seconds)
@@ -423,13 +478,6 @@ class Worker:
             **({} if (trace_id := trace_id_of(message.payload)) is None else {"trace_id": trace_id}),
             **({} if decision.raised is None else {"exception": traceback_of(decision.raised)}),
         )
-
-    def _append(self, owned: _Owned, decisions: Sequence[Decision], first: int) -> None:
-        entries = [Entry(d.key, d.commit) for d in decisions if d.commit is not None]
-        if entries:
-            last = owned.appender.append(entries, timeout_seconds=self._options.append_timeout_seconds)
-            owned.marks.add(Mark(last, owned.owner, first + len(entries)))
-        self._failpoint("after_send")
 
     def _reply(self, owned: _Owned, partition: int, decisions: Sequence[Decision]) -> None:
         """Answer those who wait: new commits from memory, older ones read again from the log."""
@@ -485,6 +533,7 @@ class Worker:
     def _rejoin(self) -> None:
         for partition, at in list(self._rejoin_at.items()):
             if self._clock.monotonic() >= at:
+                self._finish_all()  # joining can last
                 del self._rejoin_at[partition]
                 try:
                     self._consumer.release(partition)
@@ -508,6 +557,7 @@ class Worker:
         self._logger.error("partition refused", partition=partition, what=error.what, cure=error.cure)
 
     def _forget(self, partition: int) -> None:
+        self._under_way.pop(partition, None)
         owned = self._owned.pop(partition, None)
         if owned is not None:
             owned.close()

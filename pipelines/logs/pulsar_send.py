@@ -82,6 +82,10 @@ class Sender:
 
     def send(self, entries: Sequence[Entry], timeout_seconds: float) -> MessageId:
         """Send the entries and wait until all are stored. Raises OwnershipLost, OutcomeUnknown, MessageRefused."""
+        return self.begin(entries, timeout_seconds).wait()
+
+    def begin(self, entries: Sequence[Entry], timeout_seconds: float) -> Sending:
+        """Send the entries, the last slice of them without waiting until they are stored."""
         for entry in entries:
             if len(entry.payload) > self._bytes_max:
                 raise MessageRefused(
@@ -89,30 +93,22 @@ class Sender:
                     cure="Keep large things elsewhere, and name them in the message.",
                 )
         deadline = self._clock.monotonic() + timeout_seconds
-        last = MessageId(-1, -1, -1)
-        for part in _slices(entries):
-            last = self._send_slice(part, deadline)
-        return last
+        *others, last = _slices(entries)
+        for part in others:
+            self._begin_slice(part, deadline).wait()
+        return self._begin_slice(last, deadline)
 
-    def _send_slice(self, entries: Sequence[Entry], deadline: float) -> MessageId:
+    def _begin_slice(self, entries: Sequence[Entry], deadline: float) -> Sending:
         if not self._room.take(len(entries), deadline - self._clock.monotonic()):
             raise OutcomeUnknown(f"Pulsar did not confirm what was sent before these {len(entries)} messages in time.")
-        confirmed = threading.Event()
-        answer: list[Any] = []
+        sending = Sending(self, len(entries), deadline, self._clock)
 
         def settle(result: Any, id: Any) -> None:  # on the client's thread: it must not raise
-            answer.extend((result, id))
             self._room.give_back(len(entries))
-            confirmed.set()
+            sending.settle(result, id)
 
         self._hand_over(entries, settle)
-        if not confirmed.wait(max(0.0, deadline - self._clock.monotonic())):
-            raise OutcomeUnknown(f"Pulsar did not confirm {len(entries)} messages in time.")
-        result, id = answer
-        if result != _pulsar.Result.Ok:
-            self.failed = True
-            raise _failure(str(result))
-        return MessageId(id.ledger_id(), id.entry_id(), id.batch_index())
+        return sending
 
     def _hand_over(self, entries: Sequence[Entry], settle: Callable[[Any, Any], None]) -> None:
         send = self._producer.send_async
@@ -147,6 +143,39 @@ class Sender:
             self._producer.close()
 
 
+class Sending:
+    """A slice on its way to Pulsar."""
+
+    def __init__(self, sender: Sender, count: int, deadline: float, clock: Clock) -> None:
+        self._sender = sender
+        self._count = count
+        self._deadline = deadline
+        self._clock = clock
+        self._answer: tuple[Any, Any] | None = None
+        self._answered = threading.Event()
+
+    def settle(self, result: Any, id: Any) -> None:
+        """What Pulsar has answered for the last message, which is for all of them."""
+        self._answer = result, id
+        self._answered.set()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether Pulsar has answered, or had the time to."""
+        return self._answered.is_set() or self._clock.monotonic() > self._deadline
+
+    def wait(self) -> MessageId:
+        """The place of the last message. Raises OwnershipLost, OutcomeUnknown."""
+        self._answered.wait(max(0.0, self._deadline - self._clock.monotonic()))
+        if self._answer is None:
+            raise OutcomeUnknown(f"Pulsar did not confirm {self._count} messages in time.")
+        result, id = self._answer
+        if result != _pulsar.Result.Ok:
+            self._sender.failed = True
+            raise _failure(str(result))
+        return MessageId(id.ledger_id(), id.entry_id(), id.batch_index())
+
+
 def _failure(result: str) -> MagnetarError:
     if "Fenced" in result or "AlreadyClosed" in result:
         return OwnershipLost(f"Another producer has taken the partition over ({result}).")
@@ -164,6 +193,28 @@ def _slices(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
         yield entries[start:]
 
 
+class PulsarAppending:
+    """An appender's entries on their way."""
+
+    def __init__(self, sender: Sender, sending: Sending) -> None:
+        self._sender = sender
+        self._sending = sending
+
+    @property
+    def is_over(self) -> bool:
+        """Whether Pulsar has answered, or had the time to."""
+        return self._sending.is_over
+
+    def wait(self) -> MessageId:
+        """The place of the last entry."""
+        last = self._sending.wait()
+        self._sender.flush()
+        if last.entry < 0:
+            # Sent again after a reconnect, and recognized by the broker as stored: it does not say where.
+            raise OutcomeUnknown("Pulsar confirmed messages as repeated ones, without their places.")
+        return last
+
+
 class PulsarAppender:
     """The exclusive producer of one partition of an event topic."""
 
@@ -171,14 +222,13 @@ class PulsarAppender:
         self._sender = sender
         self.closed = False
 
+    def begin(self, entries: Sequence[Entry], *, timeout_seconds: float) -> PulsarAppending:
+        """Send the entries in their order, at least one."""
+        return PulsarAppending(self._sender, self._sender.begin(entries, timeout_seconds))
+
     def append(self, entries: Sequence[Entry], *, timeout_seconds: float) -> MessageId:
         """Store the entries in their order."""
-        last = self._sender.send(entries, timeout_seconds)
-        self._sender.flush()
-        if entries and last.entry < 0:
-            # Sent again after a reconnect, and recognized by the broker as stored: it does not say where.
-            raise OutcomeUnknown(f"Pulsar confirmed {len(entries)} messages as repeated ones, without their places.")
-        return last
+        return self.begin(entries, timeout_seconds=timeout_seconds).wait()
 
     def close(self) -> None:
         """Let go."""

@@ -22,7 +22,7 @@ from magnetar.schemas import (
 )
 
 from ..clock import Clock
-from ..log import Backlog, Entry, Message, Ownership, Run, TopicDescription
+from ..log import Backlog, Entry, Message, Ownership, Run, Stored, TopicDescription
 from ..preflight import Finding
 from ..provisioning import Roles, Step, WantedTopic
 from .sqlite_consumer import SqliteConsumer, backlog
@@ -272,6 +272,10 @@ class SqliteAppender:
         except BaseException:
             self._connection.close()
             raise
+
+    def begin(self, entries: Sequence[Entry], *, timeout_seconds: float) -> Stored:
+        """Store the entries at once."""
+        return Stored(self.append(entries, timeout_seconds=timeout_seconds))
 
     def append(self, entries: Sequence[Entry], *, timeout_seconds: float) -> MessageId:
         """Store the entries in one transaction, in which the owner is checked too."""

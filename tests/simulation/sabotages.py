@@ -14,28 +14,46 @@ from magnetar.pipelines.worker import Worker
 from magnetar.projections.range_loop import RangeLoop
 from magnetar.schemas import ReadRule, Verdict
 
-from tests.simulation.sim_log import SimAppender, SimLog
+from tests.simulation.sim_log import SimAppender, SimAppending, SimLog
 from tests.simulation.sim_store import SimStore
 
 Sabotage = Callable[[pytest.MonkeyPatch], None]
 
 
-def acknowledge_before_append(patch: pytest.MonkeyPatch) -> None:
-    """The commands are given up before their commits are stored."""
-    append = Worker._append
+def before_it_is_stored(patch: pytest.MonkeyPatch, do: Callable[[Any, int, Any], None]) -> None:
+    """Something is done with a chunk whose commits are still on their way."""
     carry_through = Worker._carry_through
 
-    def carry(self: Any, owned: Any, partition: int, messages: Any) -> None:
-        self.carried = partition, messages
-        carry_through(self, owned, partition, messages)
-
-    def acknowledge_first(self: Any, owned: Any, decisions: Any, first: int) -> None:
-        partition, messages = self.carried
-        self._consumer.acknowledge(partition, messages[-1].id)
-        append(self, owned, decisions, first)
+    def carry(self: Any, partition: int) -> None:
+        if partition in self._under_way:
+            do(self, partition, self._under_way[partition])
+        carry_through(self, partition)
 
     patch.setattr(Worker, "_carry_through", carry)
-    patch.setattr(Worker, "_append", acknowledge_first)
+
+
+def acknowledge_before_append(patch: pytest.MonkeyPatch) -> None:
+    """The commands are given up before their commits are stored."""
+    before_it_is_stored(
+        patch, lambda self, partition, chunk: self._consumer.acknowledge(partition, chunk.messages[-1].id)
+    )
+
+
+def decide_before_append(patch: pytest.MonkeyPatch) -> None:
+    """The next commands are decided, and nobody waits for the commits of those before."""
+    decide_batch, carry_through = Worker._decide_batch, Worker._carry_through
+
+    def decide(self: Any, batch: Any) -> None:
+        self.decides = batch.partition
+        decide_batch(self, batch)
+        self.decides = None
+
+    def carry(self: Any, partition: int) -> None:
+        if getattr(self, "decides", None) != partition:
+            carry_through(self, partition)
+
+    patch.setattr(Worker, "_decide_batch", decide)
+    patch.setattr(Worker, "_carry_through", carry)
 
 
 def no_fence(patch: pytest.MonkeyPatch) -> None:
@@ -60,10 +78,10 @@ def claim_not_read(patch: pytest.MonkeyPatch) -> None:
         rule, owned.schema = ReadRule(), self._log.number_of(self._events, self._schema.commit_json)
         reader, left = self._log.reader(self._events, partition, after=None), self._log.end_at_fence
         while left:
-            messages = reader.read(messages_max=left, timeout_seconds=1.0)
-            left -= len(messages)
-            for message in messages:
-                self._is_own_claim(message, owned, rule)
+            run = reader.read_run(messages_max=left, timeout_seconds=1.0)
+            left -= len(run.payloads)
+            for payload in run.payloads:
+                self._is_own_claim(payload, run, owned, rule)
 
     patch.setattr(SimLog, "fence", fence_and_note_the_end)
     patch.setattr(Worker, "_replay", replay)
@@ -72,18 +90,8 @@ def claim_not_read(patch: pytest.MonkeyPatch) -> None:
 
 def reply_before_append(patch: pytest.MonkeyPatch) -> None:
     """Clients are told of commits that are not stored yet."""
-    append, carry_through, reply = Worker._append, Worker._carry_through, Worker._reply
-
-    def carry(self: Any, owned: Any, partition: int, messages: Any) -> None:
-        self.carried = partition
-        carry_through(self, owned, partition, messages)
-
-    def reply_first(self: Any, owned: Any, decisions: Any, first: int) -> None:
-        reply(self, owned, self.carried, decisions)
-        append(self, owned, decisions, first)
-
-    patch.setattr(Worker, "_carry_through", carry)
-    patch.setattr(Worker, "_append", reply_first)
+    reply = Worker._reply
+    before_it_is_stored(patch, lambda self, partition, chunk: reply(self, chunk.owned, partition, chunk.decisions))
     patch.setattr(Worker, "_reply", lambda *_: None)
 
 
@@ -130,17 +138,17 @@ def source_not_checked(patch: pytest.MonkeyPatch) -> None:
 
 def unknown_outcome_taken_for_a_failure(patch: pytest.MonkeyPatch) -> None:
     """After a failed append the worker keeps the partition, and sends the same entries once more."""
-    append = SimAppender.append
+    wait = SimAppending.wait
 
-    def append_twice(self: Any, entries: Any, *, timeout_seconds: float) -> Any:
+    def wait_twice(self: Any) -> Any:
         from magnetar.schemas import OutcomeUnknown
 
         try:
-            return append(self, entries, timeout_seconds=timeout_seconds)
+            return wait(self)
         except OutcomeUnknown:
-            return append(self, entries, timeout_seconds=timeout_seconds)
+            return wait(self._appender.begin(self._flight.entries, timeout_seconds=30.0))
 
-    patch.setattr(SimAppender, "append", append_twice)
+    patch.setattr(SimAppending, "wait", wait_twice)
 
 
 def pending_row_skipped(patch: pytest.MonkeyPatch) -> None:
@@ -208,13 +216,11 @@ def progress_read_before_the_lease(patch: pytest.MonkeyPatch) -> None:
 
 def checkpoint_before_append(patch: pytest.MonkeyPatch) -> None:
     """Checkpoints are written with states whose commits are not stored."""
-    append = Worker._append
 
-    def write_first(self: Any, owned: Any, decisions: Any, first: int) -> None:
-        owned.checkpoints.write(owned.processor, owned.marks)
-        append(self, owned, decisions, first)
+    def write(_self: Any, _partition: int, chunk: Any) -> None:
+        chunk.owned.checkpoints.write(chunk.owned.processor, chunk.owned.marks)
 
-    patch.setattr(Worker, "_append", write_first)
+    before_it_is_stored(patch, write)
 
 
 def restored_states_folded_twice(patch: pytest.MonkeyPatch) -> None:
@@ -246,6 +252,7 @@ def spilled_states_forgotten(patch: pytest.MonkeyPatch) -> None:
 
 SABOTAGES: Final[tuple[Sabotage, ...]] = (
     acknowledge_before_append,
+    decide_before_append,
     no_fence,
     claim_not_read,
     reply_before_append,

@@ -253,6 +253,29 @@ class SimPublisher:
         """Nothing to let go of."""
 
 
+class SimAppending:
+    """Entries in the air."""
+
+    def __init__(self, appender: SimAppender, stage: Stage, flight: Flight, deadline: float) -> None:
+        self._appender = appender
+        self._stage = stage
+        self._flight = flight
+        self._deadline = deadline
+
+    @property
+    def is_over(self) -> bool:
+        """Somebody who is told so, and then has to wait, has lost nothing but time."""
+        return self._flight.done or bool(self._stage.pick("whether the append is over", 2))
+
+    def wait(self) -> MessageId:
+        stage, flight = self._stage, self._flight
+        self._appender.wait_for(flight)
+        stage.switch("confirmation")
+        if flight.broken or stage.monotonic() > self._deadline or stage.strikes("confirmation is lost"):
+            raise OutcomeUnknown("Not everything was confirmed in time.")
+        return flight.last
+
+
 class SimAppender:
     """A writer with its token."""
 
@@ -263,26 +286,26 @@ class SimAppender:
         self._schema = schema
         self.closed = False
 
-    def append(self, entries: Sequence[Entry], *, timeout_seconds: float) -> MessageId:
+    def begin(self, entries: Sequence[Entry], *, timeout_seconds: float) -> SimAppending:
         """All entries are sent at once; between any two that land, anything may happen."""
         self._log.check_sizes(entries)
-        stage, partition = self._log.stage, self._partition
+        stage = self._log.stage
         deadline = stage.monotonic() + timeout_seconds
         stage.switch("append")
         self.check_owner()
         flight = Flight(self._token, entries, self._schema)
-        partition.flights.append(flight)
-        self._wait_for(flight)
-        stage.switch("confirmation")
-        if flight.broken or stage.monotonic() > deadline or stage.strikes("confirmation is lost"):
-            raise OutcomeUnknown("Not everything was confirmed in time.")
-        return flight.last
+        self._partition.flights.append(flight)
+        return SimAppending(self, stage, flight, deadline)
+
+    def append(self, entries: Sequence[Entry], *, timeout_seconds: float) -> MessageId:
+        return self.begin(entries, timeout_seconds=timeout_seconds).wait()
 
     def check_owner(self) -> None:
         if self._partition.owner != self._token:
             raise OwnershipLost("Another writer has taken the partition over.")
 
-    def _wait_for(self, flight: Flight) -> None:
+    def wait_for(self, flight: Flight) -> None:
+        """Until all have landed, one after the other."""
         stage = self._log.stage
         while not flight.done:
             stage.switch(f"entry {flight.landed + 1} of {len(flight.entries)}")
