@@ -10,7 +10,7 @@ from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
-STARTING_PROCESSES = {"chaos", "cluster", "docs", "e2e", "pulsar"}
+STARTING_PROCESSES = {"chaos", "cluster", "docs", "e2e", "kubernetes", "pulsar"}
 """The folders of tests that wait for other processes: on a busy machine one may come too late."""
 
 # Tests import `examples` and `tests` from the checkout, and magnetar from where it is installed. In front of sys.path

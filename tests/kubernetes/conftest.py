@@ -1,6 +1,7 @@
 """These tests run where their control plane has been built: `make test-k8s` builds it."""
 
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from tests.kubernetes.control_plane import Api, program, running
 from tests.kubernetes.node import Node
 
 HERE = Path(__file__).parent
+_NUMBERS = count()
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """All on one control plane; none where there is none."""
     ours = [item for item in items if HERE in item.path.parents]
@@ -28,7 +31,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     with running(tmp_path_factory.mktemp("plane")) as api:
-        for number in range(5):  # no provisioner runs: disks for the projectors' claims
+        for number in range(10):  # no provisioner runs: disks for the projectors' claims
             disk = {"capacity": {"storage": "100Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/none"}}
             api.post(
                 "/api/v1/persistentvolumes", {"metadata": {"name": f"disk-{number}"}, "spec": disk}
@@ -53,7 +56,7 @@ def node(nodes: Node) -> Iterator[Node]:
 @pytest.fixture
 def namespace(api: Api, request: pytest.FixtureRequest) -> str:
     """One of this test alone, in which pods must be as restricted as can be."""
-    name: str = request.node.name.replace("_", "-")[5:60].rstrip("-")
+    name = f"{request.node.name.replace('_', '-')[5:50].rstrip('-')}-{next(_NUMBERS)}"  # a second try has another
     api.post("/api/v1/namespaces", {"metadata": {"name": name, "labels": RESTRICTED}}).raise_for_status()
     return name
 

@@ -1,7 +1,8 @@
 """A real Kubernetes control plane on loopback, without containers: etcd, API server, controllers and scheduler.
 
 They are one program, kubebox, built from the modules that Kubernetes publishes, and kept for all checkouts under a hash
-of its sources. `python -m tests.kubernetes.control_plane` builds it: some seven hundred seconds of processor time.
+of its sources. `python -m tests.kubernetes.control_plane` builds it: some seven hundred seconds of processor time. With
+`--where` it only says where it is, or would be.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import shutil
 import ssl
 import subprocess
+import sys
 import tempfile
 import time
 from base64 import b64encode
@@ -49,9 +51,7 @@ def build() -> Path:
         if not target.exists():
             if shutil.which("go") is None:
                 raise RigError("kubebox is built with Go, and there is none here.")
-            with tempfile.TemporaryDirectory(
-                dir=CACHE
-            ) as making:  # the compiler's own cache grows by 4 GB: not to stay
+            with tempfile.TemporaryDirectory(dir=CACHE) as making:  # the compiler's cache grows by 4 GB: not to stay
                 environment = {**os.environ, "GOCACHE": f"{making}/gocache", "GOFLAGS": "-mod=readonly"}
                 sources = shutil.copytree(SOURCES, f"{making}/sources")
                 command = ["go", "build", "-trimpath", "-ldflags", _FLAGS, "-o", f"{making}/out/kubebox", "."]
@@ -67,24 +67,8 @@ class Authority:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir()
-        self._openssl(
-            *[
-                "req",
-                "-x509",
-                "-newkey",
-                "rsa:2048",
-                "-nodes",
-                "-days",
-                "2",
-                "-subj",
-                "/CN=ca",
-                "-keyout",
-                "ca.key",
-                "-out",
-                "ca.crt",
-            ]
-        )
-        self._openssl(*["genrsa", "-out", "accounts.key", "2048"])
+        self._openssl("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca.key -out ca.crt")
+        self._openssl("genrsa -out accounts.key 2048")
 
     def path(self, name: str) -> str:
         """A file of it."""
@@ -92,12 +76,10 @@ class Authority:
 
     def sign(self, name: str, subject: str, extension: str) -> None:
         """Make a key, and a certificate for it."""
-        self._openssl(*f"req -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.csr -subj".split(), subject)
+        self._openssl(f"req -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.csr -subj {subject}")
         (self._folder / f"{name}.ext").write_text(extension)
-        self._openssl(
-            *f"x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -out {name}.crt".split(),
-            *("-extfile", f"{name}.ext"),
-        )
+        signed = f"x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -out {name}.crt"
+        self._openssl(f"{signed} -extfile {name}.ext")
 
     def kubeconfig(self, name: str, url: str) -> str:
         """What a client reads who is to be `name`."""
@@ -117,8 +99,8 @@ class Authority:
             }
         )
 
-    def _openssl(self, *arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=self._folder, check=True, capture_output=True)
+    def _openssl(self, arguments: str) -> None:
+        subprocess.run(["openssl", *arguments.split()], cwd=self._folder, check=True, capture_output=True)
 
 
 class Api:
@@ -265,4 +247,4 @@ def running(folder: Path) -> Iterator[Api]:
 
 
 if __name__ == "__main__":
-    print(build())
+    print(program() if "--where" in sys.argv else build())
