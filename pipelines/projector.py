@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, Final
@@ -18,6 +18,7 @@ from magnetar.projections.generations import Generations, GenerationTable, Kind,
 from magnetar.projections.http_front import HttpFront
 from magnetar.projections.leased_table import ADMIN_DEFINITIONS, LeasedTable, Table
 from magnetar.projections.quarantine import wish_statement
+from magnetar.projections.quarantining_table import QuarantiningTable
 from magnetar.projections.sql_views import create_view
 from magnetar.projections.store import Store, embedded_dsn
 from magnetar.projections.views import RESERVED, views
@@ -31,7 +32,7 @@ from .kept import kept
 from .log import Log
 from .pipeline import Pipeline
 from .process_metrics import watch_disk
-from .projector_metrics import hide_rebuild, show_rebuild
+from .projector_metrics import hide_rebuild, show_rebuild, watch_quarantine
 from .rebuild import SWAP_COMMITS_MAX, Filler, Furthest, catch_up, commits_behind
 from .rebuild_room import check_room
 from .runtime import closed_if_it_fails, collect_rarely, provision, wait_for_log
@@ -191,9 +192,15 @@ class Projector:
 
     def _show(self, target: Target) -> None:
         """Show a projection's rows."""
-        table = target.tables(self._known[target.name].shown)[0]
-        if table in self._tables:
-            self._tables[table].show()
+        self._show_tables(target.tables(self._known[target.name].shown))
+
+    def _show_tables(self, tables: Sequence[Table], failpoint: Callable[[str], None] = lambda _: None) -> None:
+        """One view shows them all."""
+        if tables[0] in self._tables:
+            self._tables[tables[0]].show(failpoint)
+        for table in tables:
+            if isinstance(made := self._tables.get(table), QuarantiningTable):
+                watch_quarantine(self._pipeline.name, table, made.held_keys)
 
     # --- feeding ------------------------------------------------------------------------------------------------------
 
@@ -377,7 +384,7 @@ class Projector:
         self._known[target.name] = known
         hide_rebuild(self._pipeline.name, target.name)
         self._failpoint("swap_recorded")
-        self._tables[tables[0]].show(self._failpoint)
+        self._show_tables(tables, self._failpoint)
         self._failpoint("after_swap")
         if is_outgrown:
             self._create_views()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+from magnetar.projections.leased_table import Table
 from prometheus_client import Counter, Gauge, Histogram
 
 from .clock import Clock
@@ -33,8 +35,11 @@ TABLE_LAG: Final = Gauge(
 LOST: Final = Counter(
     "magnetar_table_partitions_lost_total", "Partitions that could not be fed on, by error.", (*_LABELS, "error")
 )
-
-
+QUARANTINED: Final = Gauge(
+    "magnetar_quarantined_keys",
+    "Aggregates of which events are kept back from the table that is shown, since the projection raised on one.",
+    _LABELS,
+)
 REBUILD: Final = Gauge(
     "magnetar_rebuild_commits", "Commits in a generation that is being filled; gone when it is shown.",
     ("context", "target"),
@@ -86,6 +91,11 @@ class TableMetrics:
     def lost(self, error: Exception) -> None:
         """A partition cannot be fed on."""
         LOST.labels(*self._labels, type(error).__name__).inc()
+
+
+def watch_quarantine(context: str, table: Table, held_keys: Callable[[], int]) -> None:
+    """Have it said of how many aggregates events are kept back: of this generation from now on, and of no older one."""
+    QUARANTINED.labels(context, table.projection, table.aggregate).set_function(held_keys)
 
 
 def show_rebuild(context: str, target: str, commits: int, left: int) -> None:

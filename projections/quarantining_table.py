@@ -80,7 +80,11 @@ class QuarantiningTable(LeasedTable):
 
     def room(self) -> int:
         """How many keys more may be held."""
-        return self.quarantine_keys_max - sum(len(held) for held in list(self._held.values()))
+        return self.quarantine_keys_max - self.held_keys()
+
+    def held_keys(self) -> int:
+        """Of how many keys events are held, in the partitions that are open here. Any thread may call this."""
+        return sum(len(held) for held in list(self._held.values()))
 
     def hold(self, holding: Holding, fact: Fact, error: Exception) -> None:
         """Keep an event back that the projection raised on. Raises PartitionRefused if too many are."""

@@ -82,14 +82,14 @@ class Running(NamedTuple):
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Running]:
-    """A worker and a projector on the embedded log. A table stops at what its projection cannot take."""
+    """A worker and a projector on the embedded log. A table stops at the second aggregate with what it cannot take."""
     shutil.copy(Path(__file__).with_name("watched.py"), tmp_path)
     running = Running(tmp_path, dict(zip(("worker", "projector"), free_ports(2), strict=True)))
     processes = []
     for role, port in running.ports.items():
         with (tmp_path / f"{role}.log").open("w") as log:
             command = [str(MAGNETAR), "run", "watched", "--role", role, "--data", str(running.data)]
-            environment = os.environ | {"MAGNETAR_HEALTH_PORT": str(port), "MAGNETAR_QUARANTINE_KEYS_MAX": "0"}
+            environment = os.environ | {"MAGNETAR_HEALTH_PORT": str(port), "MAGNETAR_QUARANTINE_KEYS_MAX": "1"}
             processes.append(subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log))
         eventually(partial(_is_ready, port), f"{role} is ready")
     yield running
@@ -149,7 +149,8 @@ def test_every_documented_metric_is_scraped_under_load(running: Running) -> None
         with pytest.raises(CommandParked):
             client.ask(Purse, "a", Pay(13), timeout_seconds=SECONDS_MAX)
         fence(running, partition_of("a", 2))
-        client.ask(Purse, "a", Pay(POISON), timeout_seconds=SECONDS_MAX)
+        for id in ("a", "b"):
+            client.ask(Purse, id, Pay(POISON), timeout_seconds=SECONDS_MAX)
     with load(running, partition_of("a", 2)):
         eventually(lambda: "magnetar_checkpoint_timestamp_seconds" in with_samples(running), "a checkpoint")
     with running.rebuilding("Payment"):  # which stops at the poison
@@ -184,7 +185,7 @@ def test_trouble_raises_its_alerts_in_a_prometheus(running: Running, rules: dict
     path = tmp_path / "rules.yaml"
     path.write_text(yaml.safe_dump(quick))
     stalled = partition_of("a", 2)
-    other = next(id for id in map(str, range(100)) if partition_of(id, 2) != stalled)
+    other, another = [id for id in map(str, range(100)) if partition_of(id, 2) != stalled][:2]
     targets = [f"127.0.0.1:{port}" for port in running.ports.values()]
     with running.client() as client, prometheus_rig.running(tmp_path, path, targets) as prometheus:
         for id in ("a", other):
@@ -197,6 +198,8 @@ def test_trouble_raises_its_alerts_in_a_prometheus(running: Running, rules: dict
             (alert,) = prometheus.query('ALERTS{alertname="MagnetarCommandsStalled", alertstate="firing"}')
             assert alert["metric"]["partition"] == str(stalled)
             client.ask(Purse, other, Pay(POISON), timeout_seconds=SECONDS_MAX)
+            eventually(lambda: "MagnetarEventsQuarantined" in prometheus.alerts(), "an alert of a quarantined event")
+            client.ask(Purse, another, Pay(POISON), timeout_seconds=SECONDS_MAX)
             with pytest.raises(CommandParked):
                 client.ask(Purse, other, Pay(13), timeout_seconds=SECONDS_MAX)
         wanted = {"MagnetarCommandsParked", "MagnetarTablesBehind"}
@@ -239,6 +242,7 @@ CASES: dict[str, tuple[dict[str, str], str]] = {
         {f'magnetar_table_partitions_lost_total{{{BOARD},error="StoreUnavailable"}}': "1x9 1+8x20"},
         "12m",
     ),
+    "MagnetarEventsQuarantined": ({f"magnetar_quarantined_keys{{{BOARD}}}": "0x9 1x20"}, "11m"),
     "MagnetarTablesBehind": ({f'magnetar_table_lag_seconds{{{BOARD},partition="1"}}': "0x4 3+60x20"}, "7m"),
     "MagnetarRebuildStuck": (
         {

@@ -4,7 +4,8 @@ from functools import partial
 
 import pytest
 from magnetar.pipelines.clock import SystemClock
-from magnetar.pipelines.projector_metrics import TableMetrics, hide_rebuild, show_rebuild
+from magnetar.pipelines.projector_metrics import TableMetrics, hide_rebuild, show_rebuild, watch_quarantine
+from magnetar.projections.leased_table import Table
 from magnetar.schemas import StoreUnavailable
 from prometheus_client import REGISTRY
 
@@ -53,3 +54,12 @@ def test_a_rebuild_is_seen_while_it_lasts() -> None:
     assert REGISTRY.get_sample_value("magnetar_rebuild_commits_left", {"context": "c", "target": "Board"}) == 60
     hide_rebuild("c", "Board")
     assert REGISTRY.get_sample_value("magnetar_rebuild_commits", {"context": "c", "target": "Board"}) is None
+
+
+def test_quarantined_keys_are_those_of_the_generation_that_is_shown() -> None:
+    held = {1: 3, 2: 1}
+    for generation in held:
+        watch_quarantine("c", Table("board", "Held", generation), partial(held.__getitem__, generation))
+    assert sample("magnetar_quarantined_keys", aggregate="Held") == 1
+    held[2] = 0
+    assert sample("magnetar_quarantined_keys", aggregate="Held") == 0
