@@ -20,14 +20,21 @@ class Comparing:
         """`diff` is the command and its arguments."""
         self._diff = list(diff)
         self._waiting: list[list[str]] = []
+        self._of_sample = ""
         self._process: subprocess.Popen[str] | None = None
         self._printed = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open until `close`; a pipe could fill up
 
     def begin(self) -> None:
         """Compare what is saved now."""
         self._end()
+        self._of_sample = ""
         self._waiting = [[*self._diff, "--sample", str(SAMPLE_COMMITS)], self._diff]
         self._start()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is something that may be said later."""
+        return self._process is not None
 
     def step(self) -> str | None:
         """What there is to say, if anything; call it a few times a second.
@@ -40,11 +47,17 @@ class Comparing:
         said, is_last = self._printed.read().strip(), not self._waiting
         self._end()
         self._start()
+        if code == _DIFFERENT and not is_last:
+            self._of_sample = said.partition("\n\n")[2]  # behind the line that says what the sample is
+            return f"magnetar dev: this code makes something else of what is recorded.\n{said}"
         if code == _DIFFERENT:
-            of = "what" if is_last else "a sample of what"
-            return f"magnetar dev: this save makes something else of {of} is recorded.\n{said}"
+            return "magnetar dev: " + (
+                "of all that is recorded, as of the sample."
+                if said == self._of_sample
+                else f"this code makes something else of what is recorded.\n{said}"
+            )
         if code == _SAME and is_last:
-            return "magnetar dev: this save makes the same of what is recorded."
+            return "magnetar dev: this code makes the same of what is recorded."
         return None
 
     def close(self) -> None:

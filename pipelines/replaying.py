@@ -15,6 +15,7 @@ from magnetar.schemas.commit import Commit, CommitCodec
 
 from .history import Codecs, log_of, messages_behind
 from .log import Log, Message
+from .parked import id_of
 from .pipeline import Pipeline
 
 EXAMPLES: Final = 3
@@ -180,8 +181,12 @@ class Judging:
         self._not_folding: dict[Unfoldable, NotFolding] = {}
 
     def judge(self, history: Iterable[Recorded]) -> None:
-        """Take in what is recorded of some aggregates, each from its first event on."""
+        """Take in what is recorded of some aggregates, each from its first event on.
+
+        A parked command that was settled later is no difference: what became of it is recorded behind it.
+        """
         redeciding = Redeciding(self._class)
+        open_ones: dict[str, tuple[Recorded, Became]] = {}
         for each in history:
             self._commits += 1
             is_known = not redeciding.is_broken(each.key)
@@ -189,19 +194,30 @@ class Judging:
                 if is_known:
                     self._unfoldable(redeciding.cannot_read(each.key, each.unreadable), each, 0)
                 continue
+            if each.commit.resolves is not None:
+                open_ones.pop(each.commit.resolves, None)
             if is_known and (each.command is not None or each.unknown):
-                self._ask(redeciding, each, each.commit)
+                now = self._ask(redeciding, each, each.commit)
+                if now is not None and each.commit.parked is not None:
+                    open_ones[id_of(each.commit, Position(each.position))] = each, now
+                elif now is not None:
+                    self._differs(each, each.commit, now)
             elif each.why_not or each.command is not None:
                 self._not_asked[each.why_not or BEHIND] += 1
             if (unfoldable := redeciding.fold(each.commit)) is not None:
                 self._unfoldable(unfoldable, each, each.commit.version)
+        for each, now in open_ones.values():
+            if each.commit is not None:
+                self._differs(each, each.commit, now)
 
-    def _ask(self, redeciding: Redeciding, each: Recorded, commit: Commit) -> None:
+    def _ask(self, redeciding: Redeciding, each: Recorded, commit: Commit) -> Became | None:
+        """What the command comes to now, if it is something else."""
         self._asked += 1
-        before = Became.recorded(commit)
         now = unknown(each.unknown) if each.unknown else redeciding.decide(commit, each.command)
-        if now.is_as(before):
-            return
+        return None if now.is_as(Became.recorded(commit)) else now
+
+    def _differs(self, each: Recorded, commit: Commit, now: Became) -> None:
+        before = Became.recorded(commit)
         kinds = (before.kind, now.kind)
         found = self._otherwise.setdefault(kinds, Otherwise(*kinds, examples=[]))
         found.commands += 1

@@ -19,6 +19,7 @@ from .windows import Keyed, read_keyed
 _ROWS_FORM: Final = "(cls, event: …) -> Iterator[Self] or (cls, event: …, meta: Meta) -> Iterator[Self]"
 _FOLD_FORM: Final = "(self, event: …) -> Self | None or (self, event: …, meta: Meta) -> Self | None"
 _TAKEN: Final = frozenset({"apply", "project", "replace", "revision"})
+_TAKEN_IN_FOLDS: Final = _TAKEN | {"window", "by", "merges"}
 
 
 class Contract(NamedTuple):
@@ -105,7 +106,8 @@ def _has_default(cls: type[Any], field: str) -> bool:
 
 
 def _note(cls: type[Any], kind: str, name: str, method: Any, form: str) -> dict[str, Any]:
-    if taken_names := [field for field in cls.__struct_fields__ if field in _TAKEN]:
+    taken_by_us = _TAKEN_IN_FOLDS if kind == "fold" else _TAKEN
+    if taken_names := [field for field in cls.__struct_fields__ if field in taken_by_us]:
         raise DeclarationError(
             f"{cls.__qualname__} has a field {taken_names[0]!r}, which is a name of Magnetar's.",
             cure="Call it something else.",

@@ -25,7 +25,7 @@ from .freshness import Going, step
 from .http_after import After
 from .http_answer import Encoder, encoder_for, error_response, exception_block, headers_of
 from .http_request import admit, read_question
-from .query import ENDPOINT_FILE, Endpoint, publish, token_of
+from .query import ENDPOINT_FILE, PORT_FILE, Endpoint, publish, token_of
 from .statement import clickhouse_error
 
 SHORT_BYTES: Final = 1 << 20
@@ -59,8 +59,24 @@ class _BrokenOff(Exception):
     """The connection ends without the answer's end, so that nobody takes a part for the whole."""
 
 
+def _bound(port: int) -> socket.socket:
+    # The protocol is named, or else asyncio leaves Nagle's algorithm on: every answer would come 40 ms later.
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind(("127.0.0.1", port))
+        listening.listen()
+    except OSError as error:
+        listening.close()
+        raise SettingsError(
+            f"Port {port} of 127.0.0.1 cannot be used: {error.strerror}.",
+            cure="Set MAGNETAR_QUERY_PORT to another.",
+        ) from error
+    return listening
+
+
 class HttpFront:
-    """Listens on 127.0.0.1, on a port that the system chooses unless one is given, and asks everybody for the token.
+    """Listens on 127.0.0.1, on a port that the system chooses once unless one is given, and asks all for the token.
 
     The endpoint is written to the data folder, readable by its owner alone, and removed by `close`.
     """
@@ -94,23 +110,25 @@ class HttpFront:
     def start(self) -> str:
         """Begin to listen; returns the URL. Raises SettingsError if the port is taken."""
         self._timezone = self._reader.timezone()
-        # The protocol is named, or else asyncio leaves Nagle's algorithm on: every answer would come 40 ms later.
-        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind(("127.0.0.1", self._port))
-            listening.listen()
-        except OSError as error:
-            listening.close()
-            raise SettingsError(
-                f"Port {self._port} of 127.0.0.1 cannot be used: {error.strerror}.",
-                cure="Set MAGNETAR_QUERY_PORT to another.",
-            ) from error
+        listening = self._listen()
+        port: int = listening.getsockname()[1]
         self._thread = threading.Thread(target=self._serve, args=(listening,), name="magnetar-http", daemon=True)
         self._thread.start()
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        url = f"http://127.0.0.1:{port}/"
         publish(self._file.parent, Endpoint(url, self._token))
         return url
+
+    def _listen(self) -> socket.socket:
+        """On the port that is wanted, or else on that of the last time, as long as nobody else has it."""
+        last = self._file.with_name(PORT_FILE)
+        if self._port:
+            return _bound(self._port)
+        try:
+            return _bound(int(last.read_text()))
+        except (OSError, ValueError, OverflowError, SettingsError):
+            listening = _bound(0)
+            last.write_text(str(listening.getsockname()[1]))
+            return listening
 
     def close(self) -> None:
         """Listen no more, and end the questions that are being answered."""

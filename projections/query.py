@@ -20,6 +20,9 @@ from .supervised import is_supervised
 ENDPOINT_FILE: Final = "query-endpoint.json"
 """Where the process that has the engine open says how to reach it; readable by its owner alone."""
 
+PORT_FILE: Final = "query-port"
+"""The port of the last time, which is taken again if it is free: what was set up with it goes on after a restart."""
+
 CREDENTIAL_FILE: Final = "query-token"
 """The token alone; it stays when the process has ended."""
 

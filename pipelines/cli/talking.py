@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from enum import EnumMeta
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 
 import typer
 from magnetar.schemas import Command, SettingsError
@@ -216,6 +218,22 @@ def _in_plain_words(error: Exception) -> str:
     return text
 
 
+def _fields_of(command: type[Command]) -> Iterator[str]:
+    """The names of its fields, with the values of those that have few: `priority (low, high)`."""
+    from magnetar.schemas.signatures import members_of
+
+    for name, hint in get_type_hints(command).items():
+        if name in command.__struct_encode_fields__:
+            values = [str(value) for member in members_of(hint) for value in _values_of(member)]
+            yield f"{name} ({', '.join(values)})" if values else name
+
+
+def _values_of(hint: Any) -> Sequence[Any]:
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    return [member.value for member in list[Any](hint)] if isinstance(hint, EnumMeta) else []
+
+
 def pipeline_command(pipeline: Pipeline, aggregate: str, name: str, fields: str) -> tuple[Any, Command]:
     """The aggregate's class and the command built from JSON. Raises SettingsError naming what does not fit."""
     import msgspec
@@ -224,14 +242,15 @@ def pipeline_command(pipeline: Pipeline, aggregate: str, name: str, fields: str)
     if name not in schema.commands:
         known = ", ".join(schema.commands)
         raise SettingsError(f"{aggregate} has no command {name!r}.", cure=f"It has: {known}.")
-    known_fields = schema.commands[name].__struct_encode_fields__
-    cure = f"Its fields: {', '.join(known_fields) or 'none'}."
+    cls = schema.commands[name]
+    known_fields = cls.__struct_encode_fields__
+    cure = f"Its fields: {', '.join(_fields_of(cls)) or 'none'}."
     try:
-        command = msgspec.json.decode(fields.encode(), type=schema.commands[name])
         given = msgspec.json.decode(fields.encode(), type=dict[str, msgspec.Raw])
+        # msgspec passes over what it does not know: a misspelled field would be its default in the log for ever.
+        if unknown := sorted(given.keys() - set(known_fields)):
+            raise SettingsError(f"{name} has no field {unknown[0]!r}.", cure=cure)
+        command: Command = msgspec.json.decode(fields.encode(), type=cls)
     except msgspec.MsgspecError as error:
         raise SettingsError(f"The fields of {name} do not fit: {_in_plain_words(error)}.", cure=cure) from error
-    # msgspec passes over what it does not know: a misspelled field would be its default in the log for ever.
-    if unknown := sorted(given.keys() - set(known_fields)):
-        raise SettingsError(f"{name} has no field {unknown[0]!r}.", cure=cure)
     return pipeline.aggregates[aggregate], command

@@ -10,8 +10,9 @@ from typing import Any, Self
 import pytest
 from magnetar.aggregates import Aggregate
 from magnetar.pipelines import Pipeline
+from magnetar.pipelines.parked import ParkedCommands
 from magnetar.pipelines.replaying import Replayed, replay
-from magnetar.schemas import Event, partition_of
+from magnetar.schemas import Event, OutcomeUnknown, partition_of
 
 from tests.unit.pipelines.counting_rig import UNLUCKY, Add, Added, Rig, TooMuch, tallies
 
@@ -138,6 +139,20 @@ def test_what_was_parked_by_an_error_is_decided_by_code_that_has_none(rig: Rig) 
         UNLUCKY.add(13)
     assert counts(found) == {("parked: brain_raised", "Added"): 1}
     assert "unlucky" in found.otherwise[0].examples[0].recorded
+
+
+def test_what_was_parked_and_settled_later_is_no_difference(rig: Rig) -> None:
+    rig.send(13)
+    parked = ParkedCommands(tallies, rig.log, rig.clock)
+    UNLUCKY.clear()
+    try:
+        settling = parked.again(parked.open_ones()[0])
+        with pytest.raises(OutcomeUnknown):
+            list(parked.settle([settling], timeout_seconds=0))
+        rig.work()
+        assert replay(tallies, rig.log, "Tally").is_same
+    finally:
+        UNLUCKY.add(13)
 
 
 def test_code_that_raises_would_park(rig: Rig) -> None:

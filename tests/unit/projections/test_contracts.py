@@ -49,6 +49,7 @@ APPLY = "def apply(self, event: Put) -> Self: return self"
         (f"class P(Fold):\n  a: object = None\n  {APPLY}", "which has no Avro type"),
         (f"class P(Fold):\n  _a: int = 0\n  {APPLY}", "which cannot stand in Avro and ClickHouse"),
         (f"class P(Fold):\n  revision: int = 0\n  {APPLY}", "which is a name of Magnetar's"),
+        (f"class P(Fold):\n  by: str = ''\n  {APPLY}", "has a field 'by', which is a name of Magnetar's"),
         ("class P(Fold):\n  a: int = 0", "P has no method `apply`"),
         ("class P(Fold):\n  async def apply(self, event: Put) -> Self: return self", "is async"),
         ("class P(Fold):\n  def apply(self, event) -> Self: return self", "does not say which events"),
