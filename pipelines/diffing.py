@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     only_changed: bool = False
     """Of the projections, those whose declaration has changed."""
     sample: int | None = None
-    """The first so many commits of each aggregate, spread over its partitions; None for all."""
+    """So many commits of each aggregate, see Sample; None for all."""
     examples: int = EXAMPLES
 
 
@@ -97,12 +98,11 @@ def diff(pipeline: Pipeline, log: Log, data: Path, clock: Clock, wanted: Wanted)
     that compare the rows.
     """
     tables = [target for target in _targets(pipeline, wanted) if target.projection != MIRROR]
-    commits_max = commits_max_of(pipeline, wanted)
     replayed = [
-        replay(pipeline, log, name, commits_max=commits_max, examples=wanted.examples)
+        replay(pipeline, log, name, sample=wanted.sample, examples=wanted.examples)
         for name in aggregates_of(pipeline, wanted)
     ]
-    found = _tables(pipeline, log, data, clock, wanted, tables, commits_max) if tables else []
+    found = _tables(pipeline, log, data, clock, wanted, tables) if tables else []
     return Difference(pipeline.name, replayed, found, wanted.sample)
 
 
@@ -115,11 +115,6 @@ def aggregates_of(pipeline: Pipeline, wanted: Wanted) -> list[str]:
     return [target.name for target in _targets(pipeline, wanted) if target.projection == MIRROR]
 
 
-def commits_max_of(pipeline: Pipeline, wanted: Wanted) -> int | None:
-    """How many commits of each partition are meant."""
-    return None if wanted.sample is None else -(-wanted.sample // pipeline.partitions)
-
-
 def _tables(
     pipeline: Pipeline,
     log: Log,
@@ -127,16 +122,15 @@ def _tables(
     clock: Clock,
     wanted: Wanted,
     targets: Sequence[Target],
-    commits_max: int | None,
 ) -> list[TableDifference]:
     with scratch_folder() as folder:
         # All of them before the scratch engine is opened: where nobody runs, this process opens the data folder's.
-        live = LiveTables(pipeline, data, commits_max=commits_max)
-        taken = [
-            (target, live.snapshot(target, folder / f"{target.name}.native"))
-            for target in targets
-            if commits_max is None or not issubclass(projection_of(pipeline, target.projection), Sql)
-        ]
+        with closing(LiveTables(pipeline, data, sample=wanted.sample)) as live:
+            taken = [
+                (target, live.snapshot(target, folder / f"{target.name}.native"))
+                for target in targets
+                if wanted.sample is None or not issubclass(projection_of(pipeline, target.projection), Sql)
+            ]
         scratch = Scratch(pipeline, log, clock, folder)
         try:
             found = [

@@ -12,13 +12,14 @@ from magnetar.projections.declarations import view_name
 from magnetar.projections.fingerprint import fingerprint_of
 from magnetar.projections.freshness import MIRROR
 from magnetar.projections.progress import fingerprints
-from magnetar.projections.query import answer
+from magnetar.projections.query import Answers
 from magnetar.projections.row_difference import Side
 from magnetar.projections.snapshot import Until, columns_of, in_file, progress_of, shown_query
 from msgspec.json import decode
 
 from .pipeline import Pipeline
 from .rebuild_status import generations_of
+from .sampling import Sample
 from .targets import Target, projection_of
 
 _TRIES: Final = 5
@@ -40,15 +41,19 @@ class Snapshot(NamedTuple):
 class LiveTables:
     """The tables of a data folder, asked through whoever has them open."""
 
-    def __init__(self, pipeline: Pipeline, folder: Path, *, commits_max: int | None) -> None:
-        """`commits_max`: so many commits of each partition, from its first."""
+    def __init__(self, pipeline: Pipeline, folder: Path, *, sample: int | None) -> None:
+        """`sample`: so many commits of each aggregate, see Sample; None for all."""
         self._pipeline = pipeline
-        self._folder = folder
-        self._commits_max = commits_max
+        self._answers = Answers(folder)
+        self._sample = sample
+
+    def close(self) -> None:
+        """Let go of the folder's engine, where this process has opened it: it can have one open only."""
+        self._answers.close()
 
     def ask(self, sql: str) -> list[dict[str, Any]]:
         """The rows of a query."""
-        return [decode(line) for line in answer(self._folder, sql, "JSONEachRow").splitlines()]
+        return [decode(line) for line in self._answers.answer(sql, "JSONEachRow").splitlines()]
 
     def snapshot(self, target: Target, file: Path) -> Snapshot:
         """Write a table's rows to a file, as of the commit that each partition is at.
@@ -85,11 +90,18 @@ class LiveTables:
             aggregates=target.aggregates,
             partitions=self._pipeline.partitions,
         )
-        file.write_bytes(answer(self._folder, query, "Native"))
+        file.write_bytes(self._answers.answer(query, "Native"))
         return until, not issubclass(projection, Sql) or until == self._until(target, generation)
 
     def _until(self, target: Target, generation: int | None) -> Until:
         found = progress_of(self.ask, self._pipeline.name, target.projection, target.aggregates, generation)
-        if self._commits_max is None:
+        if self._sample is None:
             return found
-        return {part: min(number, self._commits_max) for part, number in found.items()}
+        taken = {aggregate: Sample(self._sample, self._pipeline.partitions) for aggregate in target.aggregates}
+        until: dict[tuple[str, int], int] = {}
+        for part in sorted(found):
+            sample = taken[part[0]]
+            if number := min(found[part], sample.of_next or 0):
+                until[part] = number
+                sample.took(number)
+        return until

@@ -36,7 +36,7 @@ class _Line(msgspec.Struct, omit_defaults=True):
     correlation_id: str | None = None
 
 
-def record(pipeline: Pipeline, log: Log, file: Path, *, aggregates: Iterable[str], commits_max: int | None) -> int:
+def record(pipeline: Pipeline, log: Log, file: Path, *, aggregates: Iterable[str], sample: int | None) -> int:
     """Write what is recorded of some aggregates to a file, a line of JSON for each commit; returns how many.
 
     What stands there can be read by whoever reads the file: fields of commands and events are in it.
@@ -45,7 +45,7 @@ def record(pipeline: Pipeline, log: Log, file: Path, *, aggregates: Iterable[str
     lines = [
         encode(_line(aggregate, each.commit, each.command))
         for aggregate in aggregates
-        for partition in recorded(pipeline, log, aggregate, commits_max=commits_max)
+        for partition in recorded(pipeline, log, aggregate, sample=sample)
         for each in partition
         if each.commit is not None
     ]

@@ -17,6 +17,7 @@ from .history import Codecs, log_of, messages_behind
 from .log import Log, Message
 from .parked import id_of
 from .pipeline import Pipeline
+from .sampling import Sample
 
 EXAMPLES: Final = 3
 """So many of each kind of difference are shown, unless more are asked for."""
@@ -75,15 +76,15 @@ class Replayed(msgspec.Struct):
 
 
 def replay(
-    pipeline: Pipeline, log: Log, aggregate: str, *, commits_max: int | None = None, examples: int = EXAMPLES
+    pipeline: Pipeline, log: Log, aggregate: str, *, sample: int | None = None, examples: int = EXAMPLES
 ) -> Replayed:
     """Decide the recorded commands of an aggregate once more, each on the recorded events before it.
 
-    `commits_max` is how many commits of each partition are replayed, from its start; None for all that there are now.
+    `sample` is how many commits are replayed, see Sample; None for all that there are now.
     Nothing is written. The states of one partition's aggregates are in memory at a time.
     """
     judging = Judging(pipeline, aggregate, examples)
-    for partition in recorded(pipeline, log, aggregate, commits_max=commits_max):
+    for partition in recorded(pipeline, log, aggregate, sample=sample):
         judging.judge(partition)
     return judging.replayed()
 
@@ -112,9 +113,12 @@ class _Recording:
         self._commits = Codecs(log, self._topic, CommitCodec(schema))
         self._commands = Codecs(log, pipeline.topic(aggregate, TopicKind.COMMANDS), CommandCodec(schema))
         self._sources = _Commands(pipeline, log, aggregate, partition)
+        self.commits = 0
+        """How many have been read."""
 
     def read(self, commits_max: int | None) -> Iterator[Recorded]:
         for message, number in islice(log_of(self._log, self._topic, self._partition), commits_max):
+            self.commits += 1
             position = str(Position.of(self._pipeline.name, self._aggregate, self._partition, number))
             try:
                 commit = self._commits.of(message.schema).decode(message.payload)
@@ -139,11 +143,19 @@ class _Recording:
 
 
 def recorded(
-    pipeline: Pipeline, log: Log, aggregate: str, *, commits_max: int | None = None
+    pipeline: Pipeline, log: Log, aggregate: str, *, sample: int | None = None
 ) -> Iterator[Iterator[Recorded]]:
-    """What is recorded of an aggregate, partition by partition."""
+    """What is recorded of an aggregate, partition by partition, each read to its end before the next.
+
+    `sample` is how many commits are wanted, see Sample; None for all.
+    """
+    taken = Sample(sample, pipeline.partitions)
     for partition in range(pipeline.partitions):
-        yield _Recording(pipeline, log, aggregate, partition).read(commits_max)
+        if taken.of_next == 0:
+            return
+        recording = _Recording(pipeline, log, aggregate, partition)
+        yield recording.read(taken.of_next)
+        taken.took(recording.commits)
 
 
 class _Commands:

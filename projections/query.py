@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import time
+from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -82,11 +83,64 @@ def query(folder: Path, sql: str, fmt: QueryFormat) -> bytes:
 
 
 def answer(folder: Path, sql: str, clickhouse_format: str) -> bytes:
-    """Answer a query over a data folder, in one of ClickHouse's formats.
+    """Answer a query over a data folder, in one of ClickHouse's formats. Raises what `Answers.answer` raises."""
+    with closing(Answers(folder)) as answers:
+        return answers.answer(sql, clickhouse_format)
 
-    Raises QueryRefused, with ClickHouse's own words, for a query that is wrong or would change something, and
-    DataFolderError if there is nothing to query.
+
+class Answers:
+    """Answers queries over a data folder: through whoever has the engine open or, where nobody has, in this process.
+
+    It is then open until `close`: opening takes most of a second, and a projector that starts waits meanwhile.
     """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._store: Store | None = None
+
+    def close(self) -> None:
+        """Close the engine, if it is open here."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    def answer(self, sql: str, clickhouse_format: str) -> bytes:
+        """Answer a query, in one of ClickHouse's formats.
+
+        Raises QueryRefused, with ClickHouse's own words, for a query that is wrong or would change something, and
+        DataFolderError if there is nothing to query.
+        """
+        _check(self._folder, sql)
+        deadline = time.monotonic() + STARTING_SECONDS
+        while True:
+            try:
+                return self._answer(sql, clickhouse_format)
+            except DataFolderError:  # it is open elsewhere: in a process that starts, or for another query
+                if time.monotonic() > deadline:
+                    raise
+            except QueryRefused as error:
+                if not is_passing(error.what) or time.monotonic() > deadline:
+                    raise
+            except _NotYet as error:
+                if time.monotonic() > deadline:
+                    raise StoreUnavailable(
+                        "`magnetar dev` runs on this data folder, and its projector does not answer.",
+                        cure="Look at what it prints.",
+                    ) from error
+            time.sleep(LOOK_SECONDS)
+
+    def _answer(self, sql: str, clickhouse_format: str) -> bytes:
+        if self._store is None and (answered := _through_another(self._folder, sql, clickhouse_format)) is not None:
+            return answered
+        if self._store is None:
+            if is_supervised(self._folder):  # its projector is started again: were the engine open here, it could not
+                raise _NotYet
+            self._store = Store(embedded_dsn(self._folder))
+        return self._store.read_only(sql, fmt=clickhouse_format)
+
+
+def _check(folder: Path, sql: str) -> None:
+    """Raise DataFolderError if there is nothing to query, and QueryRefused if nothing is asked."""
     if not (folder / "clickhouse").exists():
         raise DataFolderError(
             f"There is no ClickHouse data in {folder}.", cure="Run the pipeline first, or name its folder with --data."
@@ -95,53 +149,31 @@ def answer(folder: Path, sql: str, clickhouse_format: str) -> bytes:
         raise QueryRefused("The query is empty.", cure='It is a SELECT: "SELECT count() FROM shop.commits".')
     if not os.access(folder / "clickhouse", os.W_OK):  # ClickHouse writes to its folder also when it only reads
         raise DataFolderError(f"The data folder {folder} is read-only.", cure="Make it writable.")
-    deadline = time.monotonic() + STARTING_SECONDS
-    while True:
-        try:
-            return _answer(folder, sql, clickhouse_format)
-        except DataFolderError:  # it is open elsewhere: in a process that starts, or for another query
-            if time.monotonic() > deadline:
-                raise
-        except QueryRefused as error:
-            if not is_passing(error.what) or time.monotonic() > deadline:
-                raise
-        except _NotYet as error:
-            if time.monotonic() > deadline:
-                raise StoreUnavailable(
-                    "`magnetar dev` runs on this data folder, and its projector does not answer.",
-                    cure="Look at what it prints.",
-                ) from error
-        time.sleep(LOOK_SECONDS)
 
 
 class _NotYet(Exception):
     """Somebody is about to open the engine, and must not be kept from it."""
 
 
-def _answer(folder: Path, sql: str, clickhouse_format: str) -> bytes:
+def _through_another(folder: Path, sql: str, clickhouse_format: str) -> bytes | None:
+    """The answer of the process that has the engine open; None if there is none."""
     endpoint = read_endpoint(folder)
-    if endpoint is not None:
-        if _is_stopped(endpoint.pid):
-            raise StoreUnavailable(
-                f"Process {endpoint.pid} has ClickHouse open, and is stopped: it would never answer.",
-                cure=f"Let it go on: kill -CONT {endpoint.pid}; or end it: kill -9 {endpoint.pid}.",
-            )
-        try:
-            return ask_endpoint(endpoint, sql, clickhouse_format)
-        except httpx.ConnectError:
-            pass  # its process is gone without having tidied up
-        except httpx.TransportError as error:
-            raise StoreUnavailable(
-                f"ClickHouse's process ended while it answered: {error}.",
-                cure="Ask again: a query changes nothing. If it ends each time, look at what `magnetar dev` prints.",
-            ) from error
-    if is_supervised(folder):  # its projector is started again: were the engine open here, it could not
-        raise _NotYet
-    store = Store(embedded_dsn(folder))
+    if endpoint is None:
+        return None
+    if _is_stopped(endpoint.pid):
+        raise StoreUnavailable(
+            f"Process {endpoint.pid} has ClickHouse open, and is stopped: it would never answer.",
+            cure=f"Let it go on: kill -CONT {endpoint.pid}; or end it: kill -9 {endpoint.pid}.",
+        )
     try:
-        return store.read_only(sql, fmt=clickhouse_format)
-    finally:
-        store.close()
+        return ask_endpoint(endpoint, sql, clickhouse_format)
+    except httpx.ConnectError:
+        return None  # its process is gone without having tidied up
+    except httpx.TransportError as error:
+        raise StoreUnavailable(
+            f"ClickHouse's process ended while it answered: {error}.",
+            cure="Ask again: a query changes nothing. If it ends each time, look at what `magnetar dev` prints.",
+        ) from error
 
 
 def ask_endpoint(endpoint: Endpoint, sql: str, clickhouse_format: str) -> bytes:

@@ -80,14 +80,15 @@ def shown_query(
     limit = f"multiIf({numbers}, CAST([], 'Array(UInt64)'))[_partition + 1]"
     named = ", ".join("toString(_aggregate) AS _aggregate" if n == "_aggregate" else n for n in identity_of(projection))
     table = f"{database}.{quoted(f'{view}__g{generation}')}"
+    some = f"has({sorted({nth for (_, nth), number in until.items() if number})}, _partition)"
     if issubclass(projection, Fold):  # also what is deleted: a row that is gone since is not one that never was
         return (
             f"SELECT {named}, _is_deleted, toUInt8(_number > {limit}) AS _is_late, {own} FROM {table} "
-            f"ORDER BY _number DESC LIMIT 1 BY {', '.join(identity_of(projection))}"
+            f"WHERE {some} ORDER BY _number DESC LIMIT 1 BY {', '.join(identity_of(projection))}"
         )
     return (
         f"SELECT {named}, toUInt8(0) AS _is_deleted, toUInt8(0) AS _is_late, {own} FROM {table} "
-        f"WHERE _number <= {limit}"
+        f"WHERE {some} AND _number <= {limit}"
     )
 
 

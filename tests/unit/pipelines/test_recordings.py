@@ -19,7 +19,7 @@ def file(tmp_path: Path) -> Path:
     rig.send(5, 20, 0, 200, 13)
     rig.send(30, id="b", actor="somebody")
     file = tmp_path / "history.jsonl"
-    assert record(tallies, rig.log, file, aggregates=["Tally"], commits_max=None) == 6
+    assert record(tallies, rig.log, file, aggregates=["Tally"], sample=None) == 6
     rig.close()
     return file
 

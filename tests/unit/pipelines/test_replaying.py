@@ -190,13 +190,15 @@ def test_an_event_that_the_code_lacks_is_named(rig: Rig) -> None:
     assert broken.aggregates == 1
 
 
-def test_a_sample_takes_the_first_commits_of_each_partition(rig: Rig) -> None:
+def test_a_sample_takes_the_first_commits_of_as_few_partitions_as_have_them(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("magnetar.pipelines.sampling.PARTITION_COMMITS_MIN", 2)
     neighbour = next(id for id in "bcdefgh" if partition_of(id, 2) != partition_of("a", 2))
     rig.send(5, 20, 30)
     rig.send(20, 30, id=neighbour)
-    found = replayed(rig, Strict, commits_max=2)
-    assert found.commits == 4
-    assert counts(found) == {("Added", "rejected: TooMuch"): 3}
+    assert [replayed(rig, Strict, sample=wanted).commits for wanted in (1, 2, 3, 4, 5, 6)] == [1, 2, 3, 4, 5, 5]
+    assert counts(replayed(rig, Strict, sample=4)) == {("Added", "rejected: TooMuch"): 3}
 
 
 def test_so_many_examples_are_kept_and_all_are_counted(rig: Rig) -> None:
