@@ -59,6 +59,10 @@ test-k8s: $(ENVIRONMENT) ## install the chart on a real API server; builds it fi
 	.venv/bin/python -m tests.kubernetes.control_plane
 	.venv/bin/pytest tests/kubernetes
 
+.PHONY: test-image
+test-image: $(ENVIRONMENT) ## build a new project's image and run it as the chart does; wants root, buildah, podman, runc, mmdebstrap
+	MAGNETAR_TEST_IMAGE=1 .venv/bin/pytest tests/image
+
 .PHONY: docs
 docs: $(ENVIRONMENT) ## build the docs' site, build/site/index.html; any warning is an error
 	@tools/check docs

@@ -1,0 +1,89 @@
+"""The image of a project that `magnetar new` has made: built from its Dockerfile, and run as the chart runs it."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.image_rig import build, done, run
+from tests.pulsar_rig import free_ports
+
+ROOT = Path(__file__).resolve().parents[2]
+MAGNETAR = Path(sys.executable).with_name("magnetar")
+RESTRICTED = ("--read-only", "--user=65532:65532", "--cap-drop=ALL", "--security-opt=no-new-privileges")
+TAG = "localhost/magnetar-shop:test"
+DATA = "--volume=/var/lib/magnetar"
+SECONDS_MAX = 180
+
+
+@pytest.fixture(scope="session")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The image of a new project, with a wheel of this checkout, as the project's README says."""
+    project = tmp_path_factory.mktemp("project") / "shop"
+    subprocess.run([MAGNETAR, "new", "shop"], cwd=project.parent, check=True)
+    wheel = f"build --wheel --no-isolation --outdir {project / 'vendor'} {ROOT}"
+    subprocess.run([sys.executable, "-m", *wheel.split()], check=True, capture_output=True)
+    yield build(project, TAG)
+    done(run("podman", "rmi", "--force", TAG))  # it is large
+
+
+@pytest.fixture
+def worker(image: str) -> Iterator[tuple[str, int]]:
+    """The container of a worker and its port, on the host's network."""
+    (port,) = free_ports(1)
+    environment = (f"--env=MAGNETAR_HEALTH_PORT={port}", "--env=HOME=/tmp")
+    container = done(run("podman", "run", "--detach", "--network=host", *RESTRICTED, DATA, *environment, image))
+    yield container, port
+    run("podman", "rm", "--force", "--volumes", container)
+
+
+def eventually(holds: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + SECONDS_MAX
+    while not holds():
+        assert time.monotonic() < deadline, f"not within {SECONDS_MAX} s: {what}"
+        time.sleep(0.2)
+
+
+def is_ready(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def test_the_image_is_labelled_and_runs_as_nobody(image: str) -> None:
+    (found,) = json.loads(done(run("podman", "inspect", image)))
+    assert found["Config"]["User"] == "65532:65532"
+    assert found["Config"]["Labels"]["org.opencontainers.image.title"] == "shop"
+    shell = ("--entrypoint=/bin/sh", image, "-c")
+    assert done(run("podman", "run", "--rm", *RESTRICTED, *shell, "id -u; grep CapEff /proc/self/status")).split() == [
+        *("65532", "CapEff:", "0000000000000000")
+    ]
+    refused = run("podman", "run", "--rm", *RESTRICTED, *shell, "touch /opt/venv/x")
+    assert refused.returncode != 0
+    assert "Read-only file system" in refused.stderr
+
+
+def test_the_image_holds_nothing_to_build_with(image: str) -> None:
+    shell = ("--entrypoint=/bin/sh", image, "-c", "command -v gcc make git; ls /source; true")
+    assert done(run("podman", "run", "--rm", *RESTRICTED, *shell)) == ""
+
+
+def test_a_worker_in_its_container_decides_and_ends_when_it_is_told_to(worker: tuple[str, int]) -> None:
+    container, port = worker
+    eventually(lambda: is_ready(port), "ready")
+    asked = run(
+        *("podman", "exec", container, "magnetar", "ask", "shop.pipeline", "Order", "42", "Buy"),
+        '{"sku": "tea", "pieces": 2}',
+    )
+    assert "accepted: Bought(sku='tea', pieces=2)" in done(asked)
+    assert 'magnetar_commands_total{aggregate="Order",context="shop",outcome="accepted"} 1.0' in (
+        httpx.get(f"http://127.0.0.1:{port}/metrics").text
+    )
+    done(run("podman", "stop", "--time=60", container))
+    assert done(run("podman", "inspect", "--format={{.State.ExitCode}}", container)) == "0"
