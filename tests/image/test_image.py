@@ -49,6 +49,12 @@ def eventually(holds: Callable[[], bool], what: str) -> None:
         time.sleep(0.2)
 
 
+def in_shell(image: str, script: str) -> subprocess.CompletedProcess[str]:
+    """A shell in a container of its own."""
+    options = ("--rm", "--network=none", *RESTRICTED, "--entrypoint=/bin/sh")
+    return run("podman", "run", *options, image, "-c", script)
+
+
 def is_ready(port: int) -> bool:
     try:
         return httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
@@ -60,18 +66,16 @@ def test_the_image_is_labelled_and_runs_as_nobody(image: str) -> None:
     (found,) = json.loads(done(run("podman", "inspect", image)))
     assert found["Config"]["User"] == "65532:65532"
     assert found["Config"]["Labels"]["org.opencontainers.image.title"] == "shop"
-    shell = ("--entrypoint=/bin/sh", image, "-c")
-    assert done(run("podman", "run", "--rm", *RESTRICTED, *shell, "id -u; grep CapEff /proc/self/status")).split() == [
+    assert done(in_shell(image, "id -u; grep CapEff /proc/self/status")).split() == [
         *("65532", "CapEff:", "0000000000000000")
     ]
-    refused = run("podman", "run", "--rm", *RESTRICTED, *shell, "touch /opt/venv/x")
+    refused = in_shell(image, "touch /opt/venv/x")
     assert refused.returncode != 0
     assert "Read-only file system" in refused.stderr
 
 
 def test_the_image_holds_nothing_to_build_with(image: str) -> None:
-    shell = ("--entrypoint=/bin/sh", image, "-c", "command -v gcc make git; ls /source; true")
-    assert done(run("podman", "run", "--rm", *RESTRICTED, *shell)) == ""
+    assert done(in_shell(image, "command -v gcc make git; ls /source; true")) == ""
 
 
 def test_a_worker_in_its_container_decides_and_ends_when_it_is_told_to(worker: tuple[str, int]) -> None:
