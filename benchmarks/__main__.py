@@ -14,13 +14,14 @@ import structlog
 from magnetar.pipelines.runtime import collect_rarely
 from magnetar.pipelines.settings import EMBEDDED, Settings
 
-from . import ask, mirror, observability, processes, recovery, scale, worker
+from . import ask, latency, mirror, observability, processes, recovery, scale, worker
 from .broker import BROKERS, running
 from .measured import Measured
 
 SCALE_LEAST: Final = 0.8
 RECOVERY_SECONDS_MAX: Final = 10.0
 OBSERVABILITY_MOST: Final = 0.05
+VISIBLE_P99_MS: Final = 1000.0
 MEMORY_AGGREGATES_MIN: Final = 100_000
 """With fewer aggregates, the process itself is more than they are."""
 
@@ -156,6 +157,18 @@ def ask_rows(broker: Broker, _: int) -> Iterator[Row]:
     )
 
 
+def latency_rows(broker: Broker, _: int) -> Iterator[Row]:
+    """How long after its answer a command's row is visible."""
+    found = latency.run(broker.settings)
+    yield Row(
+        f"row visible after its answer, at {ask.SENT_PER_SECOND:,} commands/s: p50 and p99",
+        f"{found.p50_ms:.0f} ms and {found.p99_ms:.0f} ms",
+        f"{found.sent_per_second:,.0f} commands/s were sent",
+        f"p99 {VISIBLE_P99_MS:.0f} ms",
+        found.p99_ms < VISIBLE_P99_MS and found.sent_per_second > 0.99 * ask.SENT_PER_SECOND,
+    )
+
+
 def observability_rows(broker: Broker, commands: int) -> Iterator[Row]:
     """What figures and traces add to a command's processor time. How many traces are recorded is the user's choice."""
     for cost in observability.run(broker.settings, commands // 2):
@@ -183,6 +196,7 @@ BENCHMARKS: Final[dict[str, Callable[[Broker, int], Iterator[Row]]]] = {
     "recovery": recovery_rows,
     "scale": scale_rows,
     "ask": ask_rows,
+    "latency": latency_rows,
     "observability": observability_rows,
 }
 EMBEDDED_ALONE: Final = {"recovery", "scale", "observability"}
