@@ -63,6 +63,12 @@ test-k8s: $(ENVIRONMENT) ## install the chart on a real API server; builds it fi
 test-image: $(ENVIRONMENT) ## build a new project's image and run it as the chart does; wants root, buildah, podman, runc, mmdebstrap
 	MAGNETAR_TEST_IMAGE=1 .venv/bin/pytest tests/image
 
+.PHONY: test-node
+test-node: $(ENVIRONMENT) ## run the flights in containers, on a real node beside a real Pulsar; wants root and packages of the system
+	.venv/bin/python -m tests.kubernetes.control_plane
+	.venv/bin/python -m tests.node_rig
+	MAGNETAR_TEST_NODE=1 .venv/bin/pytest tests/node
+
 .PHONY: docs
 docs: $(ENVIRONMENT) ## build the docs' site, build/site/index.html; any warning is an error
 	@tools/check docs

@@ -137,13 +137,21 @@ class Existing:
 class Standalone(Existing):
     """One Pulsar in one process, with its own ports and data, which ends when this process does."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
-        """`settings` go into standalone.conf."""
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, str] | None = None,
+        *,
+        address: str = "127.0.0.1",
+        interface: str = "lo",
+    ) -> None:
+        """`settings` go into standalone.conf. It listens on the address, which is one of the interface's."""
         self._folder = folder
+        self._address, self._interface = address, interface
         self._settings = settings or {}
         self._home = distribution()
         self._port, self._web = free_ports(2)
-        super().__init__(f"pulsar://127.0.0.1:{self._port}", f"http://127.0.0.1:{self._web}")
+        super().__init__(f"pulsar://{address}:{self._port}", f"http://{address}:{self._web}")
         self._process: subprocess.Popen[bytes] | None = None
         self._configure()
 
@@ -157,9 +165,9 @@ class Standalone(Existing):
         settings = {
             "brokerServicePort": str(self._port),
             "webServicePort": str(self._web),
-            "bindAddress": "127.0.0.1",
-            "advertisedAddress": "127.0.0.1",
-            "listeningInterface": "lo",  # without it, the bookie listens on all interfaces
+            "bindAddress": self._address,
+            "advertisedAddress": self._address,
+            "listeningInterface": self._interface,  # without it, the bookie listens on all interfaces
             "allowLoopback": "true",
             # On a busy machine the only bookie answers late, and the broker would do without it for half an hour.
             "bookkeeperClientHealthCheckEnabled": "false",
@@ -181,7 +189,7 @@ class Standalone(Existing):
         }
         data = self._folder / "data"
         command = [
-            str(self._home / "bin" / "pulsar"), "standalone", "-nfw", "-nss", "-a", "127.0.0.1",
+            str(self._home / "bin" / "pulsar"), "standalone", "-nfw", "-nss", "-a", self._address,
             "--metadata-dir", str(data / "metadata"), "--bookkeeper-dir", str(data / "bookkeeper"),
         ]  # fmt: skip
         parent = os.getpid()

@@ -27,38 +27,43 @@ import httpx
 
 from tests.pulsar_rig import CACHE, RigError, free_ports
 
-VERSION: Final = "v1.37.2"
-SOURCES: Final = Path(__file__).with_name("kubebox")
+KUBEBOX: Final = "v1.37.2"
 START_SECONDS_MAX: Final = 180
 _STAMP: Final = "k8s.io/component-base/version"
-_FLAGS: Final = (
-    f"-s -w -X {_STAMP}.gitVersion={VERSION} -X {_STAMP}.gitMajor=1 -X {_STAMP}.gitMinor={VERSION.split('.')[1]}"
-)
 
 
-def program() -> Path:
-    """Where kubebox is, or would be."""
-    sources = b"".join((SOURCES / name).read_bytes() for name in ("go.mod", "go.sum", "main.go"))
-    return CACHE / f"kubebox-{hashlib.sha256(sources + _FLAGS.encode()).hexdigest()[:16]}" / "kubebox"
+def program(name: str = "kubebox", version: str = KUBEBOX) -> Path:
+    """Where a program is, or would be."""
+    sources = b"".join((_sources(name) / file).read_bytes() for file in ("go.mod", "go.sum", "main.go"))
+    return CACHE / f"{name}-{hashlib.sha256(sources + _flags(version).encode()).hexdigest()[:16]}" / name
 
 
-def build() -> Path:
-    """Build kubebox, if it is not there. Raises RigError if it cannot be built."""
-    target = program()
+def build(name: str = "kubebox", version: str = KUBEBOX) -> Path:
+    """Build a program, if it is not there. Raises RigError if it cannot be built."""
+    target = program(name, version)
     CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / "kubebox.lock").open("w") as lock:
+    with (CACHE / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.exists():
             if shutil.which("go") is None:
-                raise RigError("kubebox is built with Go, and there is none here.")
+                raise RigError(f"{name} is built with Go, and there is none here.")
             with tempfile.TemporaryDirectory(dir=CACHE) as making:  # the compiler's cache grows by 4 GB: not to stay
                 environment = {**os.environ, "GOCACHE": f"{making}/gocache", "GOFLAGS": "-mod=readonly"}
-                sources = shutil.copytree(SOURCES, f"{making}/sources")
-                command = ["go", "build", "-trimpath", "-ldflags", _FLAGS, "-o", f"{making}/out/kubebox", "."]
+                sources = shutil.copytree(_sources(name), f"{making}/sources")
+                command = ["go", "build", "-trimpath", "-ldflags", _flags(version), "-o", f"{making}/out/{name}", "."]
                 if subprocess.run(command, cwd=sources, env=environment, check=False).returncode != 0:
-                    raise RigError("kubebox could not be built: see above.")
+                    raise RigError(f"{name} could not be built: see above.")
                 (Path(making) / "out").rename(target.parent)
     return target
+
+
+def _sources(name: str) -> Path:
+    return Path(__file__).with_name(name)
+
+
+def _flags(version: str) -> str:
+    major, minor, _ = version.removeprefix("v").split(".")
+    return f"-s -w -X {_STAMP}.gitVersion={version} -X {_STAMP}.gitMajor={major} -X {_STAMP}.gitMinor={minor}"
 
 
 class Authority:
@@ -109,6 +114,7 @@ class Api:
     def __init__(self, url: str, authority: Authority) -> None:
         context = ssl.create_default_context(cafile=authority.path("ca.crt"))
         context.load_cert_chain(authority.path("admin.crt"), authority.path("admin.key"))
+        self.url, self.authority = url, authority
         self.kubeconfig = authority.kubeconfig("admin", url)
         self._client = httpx.Client(base_url=url, verify=context, timeout=60)
 
