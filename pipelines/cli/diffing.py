@@ -204,7 +204,10 @@ def _say_table(found: TableDifference, sides: tuple[str, str] = ("shown now", "b
     if found.examples:
         print_table(("", *sides), [_side_by_side(each) for each in found.examples])
     if not found.is_same and not found.has_changed and not found.is_fork:
-        typer.echo(f"Its declaration is the same: raise `revision` of {found.projection}, so that this is noticed.")
+        typer.echo(
+            f"Its declaration is the same: if its code has changed, raise `revision` of {found.projection}, so that "
+            "this is noticed; if events are kept back from it, `magnetar quarantined` names them."
+        )
     typer.echo()
 
 

@@ -64,6 +64,7 @@ def status(
     import msgspec
 
     from ..clock import SystemClock
+    from ..rebuild_status import changed
     from ..settling import shown_quarantined
     from ..standing import projections_of
     from ..status import StatusReader, asking, together
@@ -73,9 +74,9 @@ def status(
     try:
         found = StatusReader(pipeline, log, SystemClock(), ask).read()
         projections = projections_of(ask, pipeline.name, found)
-        held = list["QuarantinedKey"]()
+        held, due = list["QuarantinedKey"](), list[str]()
         with suppress(MagnetarError):  # nobody answers: what the log says is shown all the same
-            held = shown_quarantined(ask, pipeline)
+            held, due = shown_quarantined(ask, pipeline), changed(ask, pipeline)
     finally:
         log.close()
     if json:
@@ -86,6 +87,7 @@ def status(
                 "partitions": msgspec.to_builtins(found),
                 "projections": msgspec.to_builtins(projections),
                 "quarantined": [each._asdict() for each in held],
+                "rebuild_due": due,
             }
         )
         return
@@ -120,6 +122,9 @@ def status(
                 for row in projections
             ],
         )
+    if due:
+        are_shown = "is shown" if len(due) == 1 else "are shown"
+        typer.echo(f"\n{', '.join(due)} {are_shown} as older code has it: magnetar rebuild {target} --changed")
 
 
 def _say_quarantined(held: Sequence[QuarantinedKey], target: str) -> None:
