@@ -8,12 +8,12 @@ import multiprocessing
 import random
 import subprocess
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event
 from statistics import quantiles
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from magnetar.pipelines import SyncClient
 from magnetar.pipelines.clock import SystemClock
@@ -24,12 +24,13 @@ from magnetar.pipelines.supervisor import part_arguments
 from magnetar.schemas import OutcomeUnknown, partition_of, uuid7
 from magnetar.schemas.command_message import CommandCodec, CommandEnvelope
 
-from magnetar import Client
+from magnetar import Client, Pipeline
 
 from .broker import environment, fresh
 from .domain import Box, Put
 from .worker import COMMANDS, NOTE, PARTITIONS, SCHEMA, boxes
 
+WORKER: Final = ("worker",)
 AGGREGATES = 1000
 WARM_UP = 64
 ASK_SECONDS = 60
@@ -57,16 +58,20 @@ class Answered(NamedTuple):
 
 
 @contextmanager
-def working(settings: Settings) -> Generator[None]:
-    """A worker in a process of its own."""
-    prepare(boxes, settings, SystemClock())
-    arguments = [*part_arguments("worker", "benchmarks.worker:boxes"), "--log-level", "error"]
-    arguments += ["--data", str(settings.data)]
-    process = subprocess.Popen(arguments, stdin=subprocess.PIPE, env=environment(settings))
-    try:
+def working(
+    settings: Settings,
+    pipeline: Pipeline = boxes,
+    target: str = "benchmarks.worker:boxes",
+    roles: Sequence[str] = WORKER,
+) -> Generator[None]:
+    """The parts of a pipeline that have these roles, each in a process of its own."""
+    prepare(pipeline, settings, SystemClock())
+    with ExitStack() as left:
+        for role in roles:
+            arguments = [*part_arguments(role, target), "--log-level", "error", "--data", str(settings.data)]
+            process = subprocess.Popen(arguments, stdin=subprocess.PIPE, env=environment(settings))
+            left.callback(process.communicate)  # closes its standard input: it ends
         yield
-    finally:
-        process.communicate()  # closes its standard input: it ends
 
 
 def waited(settings: Settings, asks: int) -> Waited:
@@ -111,20 +116,31 @@ def send(settings: Settings, stop: Event, sent: "Queue[float]") -> None:
     log.close()
 
 
-def busy(settings: Settings, asks: int) -> Waited:
-    """The same while another process sends thousands of commands a second."""
+@contextmanager
+def sending(settings: Settings) -> Generator[Callable[[], float]]:
+    """Another process sends thousands of commands a second; what is given stops it, and says how many it were."""
     context = multiprocessing.get_context("spawn")
     stop, sent = context.Event(), context.Queue()
     sender = context.Process(target=send, args=(settings, stop, sent), daemon=True)
     sender.start()
     try:
         sent.get(timeout=ASK_SECONDS)
-        found = waited(settings, asks)
-        stop.set()
-        return found._replace(sent_per_second=sent.get(timeout=60))
+
+        def stopped() -> float:
+            stop.set()
+            rate: float = sent.get(timeout=60)
+            return rate
+
+        yield stopped
     finally:
         stop.set()
         sender.join(60)
+
+
+def busy(settings: Settings, asks: int) -> Waited:
+    """The same beside that."""
+    with sending(settings) as stopped:
+        return waited(settings, asks)._replace(sent_per_second=stopped())
 
 
 async def many(settings: Settings, asks: int, in_flight: int) -> float:

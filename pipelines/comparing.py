@@ -31,11 +31,6 @@ class Comparing:
         self._waiting = [[*self._diff, "--sample", str(SAMPLE_COMMITS)], self._diff]
         self._start()
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether there is something that may be said later."""
-        return self._process is not None
-
     def step(self) -> str | None:
         """What there is to say, if anything; call it a few times a second.
 

@@ -198,7 +198,7 @@ class Judging:
         A parked command that was settled later is no difference: what became of it is recorded behind it.
         """
         redeciding = Redeciding(self._class)
-        open_ones: dict[str, tuple[Recorded, Became]] = {}
+        open_ones: dict[str, tuple[Recorded, Commit, Became]] = {}
         for each in history:
             self._commits += 1
             is_known = not redeciding.is_broken(each.key)
@@ -211,16 +211,15 @@ class Judging:
             if is_known and (each.command is not None or each.unknown):
                 now = self._ask(redeciding, each, each.commit)
                 if now is not None and each.commit.parked is not None:
-                    open_ones[id_of(each.commit, Position(each.position))] = each, now
+                    open_ones[id_of(each.commit, Position(each.position))] = each, each.commit, now
                 elif now is not None:
                     self._differs(each, each.commit, now)
             elif each.why_not or each.command is not None:
                 self._not_asked[each.why_not or BEHIND] += 1
             if (unfoldable := redeciding.fold(each.commit)) is not None:
                 self._unfoldable(unfoldable, each, each.commit.version)
-        for each, now in open_ones.values():
-            if each.commit is not None:
-                self._differs(each, each.commit, now)
+        for difference in open_ones.values():
+            self._differs(*difference)
 
     def _ask(self, redeciding: Redeciding, each: Recorded, commit: Commit) -> Became | None:
         """What the command comes to now, if it is something else."""

@@ -13,6 +13,9 @@ ROOT = Path(__file__).resolve().parent.parent
 STARTING_PROCESSES = {"chaos", "cluster", "docs", "e2e", "kubernetes", "pulsar"}
 """The folders of tests that wait for other processes: on a busy machine one may come too late."""
 
+ASKED_FOR = {"image": "MAGNETAR_TEST_IMAGE", "node": "MAGNETAR_TEST_NODE"}
+"""The folders of tests that take minutes, and what asks for them: `make test-image`, `make test-node`."""
+
 # Tests import `examples` and `tests` from the checkout, and magnetar from where it is installed. In front of sys.path
 # (where `python -m pytest` puts it) the checkout's `magnetar` folder, which lacks the rooms, would hide the wheel.
 sys.path[:] = [*(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT), str(ROOT)]
@@ -35,23 +38,29 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what needs a broker, keep it in one process, and leave it out if MAGNETAR_TEST_BROKER=none.
 
-    What is marked `soak` is left out unless MAGNETAR_TEST_SOAK is set. What starts processes has a second try, and the
-    summary names it.
+    What is marked `soak` is left out unless MAGNETAR_TEST_SOAK is set, and a folder that has to be asked for likewise.
+    What starts processes has a second try, and the summary names it.
     """
     for item in items:
-        if STARTING_PROCESSES & set(item.path.relative_to(ROOT).parts):
+        if STARTING_PROCESSES & _folders(item):
             item.add_marker(pytest.mark.flaky(reruns=1))
         if ROOT / "tests" / "pulsar" in item.path.parents:
             item.add_marker(pytest.mark.broker)
         if item.get_closest_marker("broker"):
             item.add_marker(pytest.mark.xdist_group("broker"))
-    left_out = {"broker"} if os.environ.get("MAGNETAR_TEST_BROKER") == "none" else set[str]()
+    left_out = {folder for folder, variable in ASKED_FOR.items() if variable not in os.environ}
+    if os.environ.get("MAGNETAR_TEST_BROKER") == "none":
+        left_out.add("broker")
     if "MAGNETAR_TEST_SOAK" not in os.environ:
         left_out.add("soak")
-    without = [item for item in items if left_out & {mark.name for mark in item.iter_markers()}]
+    without = [item for item in items if left_out & (_folders(item) | {mark.name for mark in item.iter_markers()})]
     if without:
         items[:] = [item for item in items if item not in without]
         config.hook.pytest_deselected(items=without)
+
+
+def _folders(item: pytest.Item) -> set[str]:
+    return set(item.path.relative_to(ROOT).parts)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -6,12 +6,14 @@ import fcntl
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Final
 
 from tests.pulsar_rig import CACHE, RigError
 
+ROOT: Final = Path(__file__).resolve().parents[1]
 PACKAGES: Final = ("buildah", "mmdebstrap", "podman", "runc")
 BASE: Final = "localhost/magnetar-base:bookworm"
 STORE: Final = CACHE / "containers"
@@ -65,6 +67,15 @@ def done(ran: subprocess.CompletedProcess[str]) -> str:
     if ran.returncode != 0:
         raise RigError(f"{' '.join(map(str, ran.args))} failed:\n{ran.stdout[-3000:]}\n{ran.stderr[-3000:]}")
     return ran.stdout.strip()
+
+
+def new_project(folder: Path, name: str) -> Path:
+    """What `magnetar new` makes, with a wheel of this checkout, as the project's README says."""
+    project = folder / name
+    subprocess.run([Path(sys.executable).with_name("magnetar"), "new", name], cwd=folder, check=True)
+    wheel = f"build --wheel --no-isolation --outdir {project / 'vendor'} {ROOT}"
+    subprocess.run([sys.executable, "-m", *wheel.split()], check=True, capture_output=True)
+    return project
 
 
 def build(project: Path, tag: str) -> str:

@@ -76,7 +76,8 @@ def status(
         projections = projections_of(ask, pipeline.name, found)
         held, due = list["QuarantinedKey"](), list[str]()
         with suppress(MagnetarError):  # nobody answers: what the log says is shown all the same
-            held, due = shown_quarantined(ask, pipeline), changed(ask, pipeline)
+            held = shown_quarantined(ask, pipeline)
+            due = changed(ask, pipeline)
     finally:
         log.close()
     if json:

@@ -37,7 +37,7 @@ def no_exclusive_producers() -> None:
         return PulsarAppender(Sender(producer, self.message_bytes_max, self._clock))
 
     PulsarLog.fence = fence_nobody  # type: ignore[method-assign]
-    Worker._forget_what_others_have = lambda _: None  # type: ignore[method-assign, assignment]
+    Worker._forget_what_others_have = lambda self: None  # type: ignore[method-assign]
 
 
 def lease_not_checked() -> None:

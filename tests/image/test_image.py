@@ -2,19 +2,15 @@
 
 import json
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import httpx
 import pytest
 
-from tests.image_rig import build, done, run
+from tests.chaos.processes import eventually
+from tests.image_rig import build, done, new_project, run
 from tests.pulsar_rig import free_ports
 
-ROOT = Path(__file__).resolve().parents[2]
-MAGNETAR = Path(sys.executable).with_name("magnetar")
 RESTRICTED = ("--read-only", "--user=65532:65532", "--cap-drop=ALL", "--security-opt=no-new-privileges")
 TAG = "localhost/magnetar-shop:test"
 DATA = "--volume=/var/lib/magnetar"
@@ -23,12 +19,8 @@ SECONDS_MAX = 180
 
 @pytest.fixture(scope="session")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The image of a new project, with a wheel of this checkout, as the project's README says."""
-    project = tmp_path_factory.mktemp("project") / "shop"
-    subprocess.run([MAGNETAR, "new", "shop"], cwd=project.parent, check=True)
-    wheel = f"build --wheel --no-isolation --outdir {project / 'vendor'} {ROOT}"
-    subprocess.run([sys.executable, "-m", *wheel.split()], check=True, capture_output=True)
-    yield build(project, TAG)
+    """The image of a new project."""
+    yield build(new_project(tmp_path_factory.mktemp("project"), "shop"), TAG)
     done(run("podman", "rmi", "--force", TAG))  # it is large
 
 
@@ -40,13 +32,6 @@ def worker(image: str) -> Iterator[tuple[str, int]]:
     container = done(run("podman", "run", "--detach", "--network=host", *RESTRICTED, DATA, *environment, image))
     yield container, port
     run("podman", "rm", "--force", "--volumes", container)
-
-
-def eventually(holds: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + SECONDS_MAX
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {SECONDS_MAX} s: {what}"
-        time.sleep(0.2)
 
 
 def in_shell(image: str, script: str) -> subprocess.CompletedProcess[str]:
@@ -80,7 +65,7 @@ def test_the_image_holds_nothing_to_build_with(image: str) -> None:
 
 def test_a_worker_in_its_container_decides_and_ends_when_it_is_told_to(worker: tuple[str, int]) -> None:
     container, port = worker
-    eventually(lambda: is_ready(port), "ready")
+    eventually(lambda: is_ready(port), "ready", seconds=SECONDS_MAX)
     asked = run(
         *("podman", "exec", container, "magnetar", "ask", "shop.pipeline", "Order", "42", "Buy"),
         '{"sku": "tea", "pieces": 2}',

@@ -3,10 +3,7 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,13 +17,13 @@ from magnetar.pipelines.settings import Settings
 from examples.flights import demo
 from examples.flights.data import commands, expected, rows
 from examples.flights.pipeline import flights
-from tests.image_rig import build, done, run
+from tests.chaos.processes import eventually
+from tests.image_rig import build, done, new_project, run
 from tests.kubernetes.control_plane import Api, running
 from tests.node_rig import BRIDGE, GATEWAY, RealNode, network
 from tests.pulsar_rig import Standalone, data_folder, started
 
 ROOT = Path(__file__).resolve().parents[2]
-MAGNETAR = Path(sys.executable).with_name("magnetar")
 IMAGE = "localhost/magnetar-flights:test"
 FLIGHTS = 2_000
 SECONDS_MAX = 600
@@ -36,12 +33,9 @@ PODS = "/api/v1/namespaces/flights/pods"
 @pytest.fixture(scope="session")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The image of a project with the flights' modules, from the Dockerfile of `magnetar new`."""
-    project = tmp_path_factory.mktemp("project") / "flights"
-    subprocess.run([MAGNETAR, "new", "flights"], cwd=project.parent, check=True)
+    project = new_project(tmp_path_factory.mktemp("project"), "flights")
     shutil.rmtree(project / "flights")
     shutil.copytree(ROOT / "examples" / "flights", project / "flights")
-    wheel = f"build --wheel --no-isolation --outdir {project / 'vendor'} {ROOT}"
-    subprocess.run([sys.executable, "-m", *wheel.split()], check=True, capture_output=True)
     yield build(project, IMAGE)
     done(run("podman", "rmi", "--force", IMAGE))  # it is large
 
@@ -102,13 +96,6 @@ def values(broker: Standalone) -> dict[str, Any]:
     }
 
 
-def eventually(holds: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + SECONDS_MAX
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {SECONDS_MAX} s: {what}"
-        time.sleep(0.5)
-
-
 def test_nothing_is_lost_when_a_workers_pod_is_deleted(
     node: RealNode,
     api: Api,
@@ -144,8 +131,8 @@ def test_nothing_is_lost_when_a_workers_pod_is_deleted(
         api.delete(f"{PODS}/{victim}", 0).raise_for_status()
         for _ in client.send_many(outgoing[len(outgoing) // 2 :]):
             pass
-    eventually(lambda: in_tables() >= want.commands, "all commits are in the tables")
-    eventually(lambda: len([pod for pod in pods("worker-flight") if is_ready(pod)]) == 2, "the pod is replaced")
+    eventually(lambda: in_tables() >= want.commands, "all commits are in the tables", seconds=SECONDS_MAX)
+    eventually(lambda: sum(map(is_ready, pods("worker-flight"))) == 2, "the pod is replaced", seconds=SECONDS_MAX)
     assert victim not in {pod["metadata"]["name"] for pod in pods("worker-flight")}
     monkeypatch.setattr(demo, "ask", ask)
     assert demo.report(tmp_path, want) == 0

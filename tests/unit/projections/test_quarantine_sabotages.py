@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +16,7 @@ from magnetar.projections.store import Store
 from magnetar.schemas import MagnetarError
 
 from tests.unit.projections import test_quarantine as tested
-from tests.unit.projections.test_quarantine import WRONG, Amounts, Sums
+from tests.unit.projections.test_quarantine import Amounts, Sums
 
 Sabotage = Callable[[pytest.MonkeyPatch], None]
 
@@ -108,13 +108,7 @@ CASES: Final[list[tuple[Sabotage, Callable[..., None]]]] = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def wrong() -> Iterator[None]:
-    """As the tests have it."""
-    WRONG.clear()
-    WRONG.add(13)
-    yield
-    WRONG.clear()
+wrong = tested.wrong
 
 
 @pytest.mark.parametrize(
