@@ -261,7 +261,8 @@ def test_a_client_that_hangs_up_ends_its_query_alone(endpoint: Endpoint, store: 
 def test_a_client_that_hangs_up_in_the_middle_of_an_answer_ends_its_query(endpoint: Endpoint, store: Store) -> None:
     sql = "SELECT number AS hung_up FROM numbers(100000000000)"
     with httpx.stream("POST", endpoint.url, content=sql, auth=("default", endpoint.token)) as response:
-        next(response.iter_raw())
+        answer = response.iter_raw()  # kept: httpx hangs up when it is dropped
+        next(answer)
         assert running(store, "hung_up") == 1
     eventually(lambda: running(store, "hung_up") == 0)
 
@@ -272,7 +273,8 @@ def test_a_client_that_takes_nothing_has_its_query_ended(
     monkeypatch.setattr(http_front, "STALLED_SECONDS", 0.5)
     sql = "SELECT number AS stalled FROM numbers(100000000000)"
     with httpx.stream("POST", endpoint.url, content=sql, auth=("default", endpoint.token)) as response:
-        next(response.iter_raw())
+        answer = response.iter_raw()  # kept: httpx hangs up when it is dropped
+        next(answer)
         eventually(lambda: running(store, "stalled") == 0)
 
 
