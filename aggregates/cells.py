@@ -12,6 +12,11 @@ from msgspec import Struct
 from .budget import Allowance, Budget
 from .state_codec import StateCodec
 
+PACKED_BYTES_MAX: Final = 1024
+"""A state up to this size is kept in its stored form, and a larger one as objects. A small state is some fourteen
+objects, and those of a million do not fit into the processor's caches: to touch them takes longer than to decode one
+piece of bytes, which has two thirds of their size. A large one would take longer to decode."""
+
 _SPILLED_AT_ONCE: Final = 1000
 _DUMPED_AT_ONCE: Final = 2000
 
@@ -19,6 +24,9 @@ _DUMPED_AT_ONCE: Final = 2000
 Cell: TypeAlias = tuple[int, Any]
 """An aggregate: its version, and its state, which is None if it has ended. A plain tuple: one is made for each command,
 and a named one takes three times as long."""
+
+_Kept: TypeAlias = tuple[int, Any]
+"""A cell in memory, whose state may be in its stored form: then it is `bytes`, which no state is."""
 
 
 class StoredCell(Struct, frozen=True, gc=False, array_like=True):
@@ -57,8 +65,7 @@ class Cells:
     """Cells by aggregate id.
 
     What was touched lately is *young*. When there are too many in memory, of all that share the allowance, those that
-    were not touched since the last change of generations go to the spill. A cell that came from a checkpoint stays in
-    its stored form until it is used.
+    were not touched since the last change of generations go to the spill.
     """
 
     def __init__(self, codec: StateCodec, *, allowance: Allowance | None = None, spill: Spill | None = None) -> None:
@@ -67,9 +74,8 @@ class Cells:
         self._allowance = Budget().states if allowance is None else allowance
         self._spill = spill
         self._refusal: PartitionRefused | None = None
-        self._young: dict[str, Cell] = {}
-        self._old: dict[str, Cell] = {}
-        self._stored: dict[str, tuple[int, bytes]] = {}
+        self._young: dict[str, _Kept] = {}
+        self._old: dict[str, _Kept] = {}
 
     @property
     def fingerprint(self) -> bytes:
@@ -78,14 +84,24 @@ class Cells:
 
     def __len__(self) -> int:
         """How many cells there are; one that is in memory and on disk counts twice."""
-        return len(self._young) + len(self._old) + len(self._stored) + (len(self._spill) if self._spill else 0)
+        return self.held() + (len(self._spill) if self._spill else 0)
+
+    def __contains__(self, id: str) -> bool:
+        return id in self._young or self._fetch(id) is not None
 
     def get(self, id: str) -> Cell | None:
-        """The cell of an aggregate, or None if nothing has happened to it."""
-        return self._young.get(id) or self._fetch(id)
+        """The cell of an aggregate, or None if nothing has happened to it. Raises PartitionRefused if it has become
+        what its class cannot read."""
+        kept = self._young.get(id) or self._fetch(id)
+        if kept is None or type(kept[1]) is not bytes:
+            return kept
+        return kept[0], self._codec.decode(kept[1])
 
     def put(self, id: str, version: int, state: Any) -> None:
         """Put the cell of an aggregate that `get` was asked for."""
+        before = self._young.get(id)
+        if before is None or type(before[1]) is bytes:  # one that is large is not encoded time and again
+            state = self._packed(state)
         self._young[id] = (version, state)
 
     def settle(self) -> None:
@@ -102,25 +118,26 @@ class Cells:
 
     def held(self) -> int:
         """How many states are in memory."""
-        return len(self._young) + len(self._old) + len(self._stored)
+        return len(self._young) + len(self._old)
 
     def give_up(self, count: int) -> None:
         """Let so many states go to disk, or a thousand of them. One that cannot be stored stays."""
         if self._spill is None:
             return
-        if not self._old and not self._stored:
+        if not self._old:
             self._old, self._young = self._young, {}
         taken = self._taken(min(count, _SPILLED_AT_ONCE))
         try:
             self._spill.store(taken)
         except BaseException:  # a full disk: whoever goes on all the same must not find older states
-            self._stored.update((cell.id, (cell.version, cell.state)) for cell in taken)
+            self._keep(taken)
             raise
 
-    def in_memory(self) -> Iterator[tuple[str, Cell]]:
-        """Those that are decoded."""
-        yield from list(self._young.items())
-        yield from list(self._old.items())
+    def touched(self) -> Iterator[tuple[str, Cell]]:
+        """Those that were asked for lately."""
+        for id in list(self._young):
+            if (cell := self.get(id)) is not None:
+                yield id, cell
 
     def close(self) -> None:
         """Throw everything away."""
@@ -132,12 +149,12 @@ class Cells:
 
     def restore(self, cells: Sequence[StoredCell]) -> None:
         """Take in cells of a checkpoint."""
-        self._stored.update((cell.id, (cell.version, cell.state)) for cell in cells)
+        self._keep(cells)
         self.settle()
 
     def dump(self) -> Iterator[list[StoredCell]]:
         """All cells that are there now, each as it is when its turn comes, by the two thousand."""
-        ids = iter([*self._young, *self._old, *self._stored])
+        ids = iter([*self._young, *self._old])
         while batch := list(islice(ids, _DUMPED_AT_ONCE)):
             yield [stored for id in batch if (stored := self._stored_cell(id)) is not None]
         last = ""
@@ -146,38 +163,46 @@ class Cells:
             yield [self._stored_cell(cell.id) or cell for cell in cells]
 
     def _stored_cell(self, id: str) -> StoredCell | None:
-        cell = self._young.get(id) or self._old.get(id)
-        if cell is not None:
-            return StoredCell(id, cell[0], self._codec.encode(cell[1]))
-        found = self._stored.get(id)
-        if found is None and self._spill is not None:
-            found = self._spill.load(id)
-        return None if found is None else StoredCell(id, *found)
+        kept = self._young.get(id) or self._old.get(id)
+        if kept is None and self._spill is not None:
+            kept = self._spill.load(id)
+        return None if kept is None else StoredCell(id, kept[0], self._stored_form(kept[1]))
 
-    def _fetch(self, id: str) -> Cell | None:
+    def _stored_form(self, state: Any) -> bytes:
+        return state if type(state) is bytes else self._codec.encode(state)
+
+    def _packed(self, state: Any) -> Any:
+        """The state as it is kept: one that cannot be stored as it is, which is said where it has to be stored."""
+        try:
+            data = self._codec.encode(state)
+        except PartitionRefused:
+            return state
+        return data if len(data) <= PACKED_BYTES_MAX else state
+
+    def _keep(self, cells: Sequence[StoredCell]) -> None:
+        """Keep these in memory, behind all that have been asked for."""
+        self._old.update((cell.id, (cell.version, cell.state)) for cell in cells)
+
+    def _fetch(self, id: str) -> _Kept | None:
         """Find it outside of the young generation, and bring it there."""
-        cell = self._old.pop(id, None)
-        if cell is None:
-            found = self._stored.pop(id, None)
-            if found is None and self._spill is not None:
-                found = self._spill.load(id)
-            if found is None:
-                return None
-            cell = (found[0], self._codec.decode(found[1]))
-        self._young[id] = cell
-        return cell
+        kept = self._old.pop(id, None)
+        if kept is None and self._spill is not None:
+            kept = self._spill.load(id)
+        if kept is None:
+            return None
+        if type(kept[1]) is bytes and len(kept[1]) > PACKED_BYTES_MAX:
+            kept = kept[0], self._codec.decode(kept[1])
+        self._young[id] = kept
+        return kept
 
     def _taken(self, count: int) -> list[StoredCell]:
-        """Take so many out of memory, those from the checkpoint first: nobody has asked for them yet."""
+        """Take so many out of memory."""
         taken: list[StoredCell] = []
-        while self._stored and len(taken) < count:
-            id, found = self._stored.popitem()
-            taken.append(StoredCell(id, *found))
         while self._old and len(taken) < count:
-            id, cell = self._old.popitem()
+            id, (version, state) = self._old.popitem()
             try:
-                taken.append(StoredCell(id, cell[0], self._codec.encode(cell[1])))
+                taken.append(StoredCell(id, version, self._stored_form(state)))
             except PartitionRefused as refusal:  # this partition's fault, and it may be another that asks for room
-                self._young[id] = cell
+                self._young[id] = (version, state)
                 self._refusal = refusal
         return taken

@@ -179,7 +179,7 @@ class PartitionProcessor:
         if self._incarnation_of_last != incarnation:
             self._last_id = None  # the topic was made anew: its commands are not those that were decided
         if self._contract.can_end:
-            for id, (version, state) in self._cells.in_memory():
+            for id, (version, state) in self._cells.touched():
                 with suppress(Cannot):  # an is_ended that raises: the aggregate's commands will be parked
                     if state is not None and self._has_ended(state):
                         self._cells.put(id, version, None)
@@ -237,7 +237,7 @@ class PartitionProcessor:
         self, envelope: CommandEnvelope, key: str, known_as: bytes | None, published_at_ms: int
     ) -> None:
         aggregate_id = envelope.aggregate_id
-        if self._cells.get(aggregate_id) is None:  # what stands there has passed these tests
+        if aggregate_id not in self._cells:  # what stands there has passed these tests
             if (why := why_bad_aggregate_id(aggregate_id)) is not None:
                 raise Cannot("bad_id", why)
             if (home := partition_of(aggregate_id, self._partitions)) != self._partition:

@@ -22,8 +22,8 @@ SCALE_LEAST: Final = 0.8
 RECOVERY_SECONDS_MAX: Final = 10.0
 OBSERVABILITY_MOST: Final = 0.05
 VISIBLE_P99_MS: Final = 1000.0
-MEMORY_AGGREGATES_MIN: Final = 100_000
-"""With fewer aggregates, the process itself is more than they are."""
+MEMORY_AGGREGATES_MIN: Final = 1_000_000
+"""With fewer aggregates, what the process has free from before is as much as they take."""
 
 
 class Aims(NamedTuple):

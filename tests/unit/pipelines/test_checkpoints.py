@@ -75,6 +75,14 @@ class HugeTally(Tally, wire_name="Tally"):
         return self.replace(total=2**70)
 
 
+class TextTally(Tally, wire_name="Tally"):
+    """Its `apply` makes a state that the class cannot read."""
+
+    def apply(self, event: Added | Closed) -> Self:
+        many: Any = "many"
+        return self.replace(total=many)
+
+
 tallies = Pipeline("tallies", aggregates=[Tally], partitions=1)
 SCHEMA = tallies.schemas["Tally"]
 COMMANDS, EVENTS, CHECKPOINTS = (
@@ -367,6 +375,20 @@ def test_a_state_that_cannot_be_spilled_refuses_its_partition(system: System) ->
         pass
     assert "A state of Tally cannot be stored: " in worker.refused[0].what
     worker.close()
+
+
+def test_a_state_that_its_class_cannot_read_refuses_its_partition_at_the_next_command(system: System) -> None:
+    system.send(AGGREGATES)
+    worker = system.worker(TextTally)
+    system.decide(worker)
+    assert worker.refused == {}
+    system.send(1)
+    system.decide(worker)
+    assert "A state of Tally cannot be read: Expected `int`, got `str`" in worker.refused[0].what
+    worker.close()
+    states = system.run()
+    assert {state.total for _, state in states.values()} != {"many"}
+    assert [version for version, _ in states.values()].count(2) == 2
 
 
 def test_without_the_file_of_the_checkpoints_the_log_is_read_from_its_start(
