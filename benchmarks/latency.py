@@ -21,7 +21,7 @@ from .domain import Box, BoxPut, Put
 from .worker import PARTITIONS, boxes
 
 ROLES: Final = ("worker", "projector")
-LOOK_SECONDS: Final = 0.005
+LOOK_SECONDS: Final = 0.05
 START_SECONDS: Final = 120.0
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
-from typing import ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 from magnetar.schemas import LeaseLost, MessageId, StoreUnavailable
 
-from .columns import literal
+from .columns import literal, quoted
 from .freshness import MIRROR
 from .generations import DEFINITION as GENERATIONS
 from .quarantine import DEFINITION as QUARANTINE
@@ -73,6 +74,22 @@ class Table(NamedTuple):
     def target(self) -> str:
         """What is rebuilt and swapped as a whole: an aggregate's name means its mirror."""
         return self.aggregate if self.projection == MIRROR else self.projection
+
+
+class PendingRow(NamedTuple):
+    """A row of `magnetar.pending`."""
+
+    projection: str
+    generation: int
+    aggregate: str
+    partition: int
+    epoch: int
+    nonce: str
+    first: int
+    last: int
+    after: str | None
+    owner: str | None
+    counted: int
 
 
 class LeasedTable(ABC):
@@ -180,21 +197,24 @@ class LeasedTable(ABC):
 
     def write_pending(self, partition: int, lease: Lease, pending: Range) -> None:
         """Write the range down under the lease's epoch."""
-        self._store.command(
-            "INSERT INTO magnetar.pending "
-            "(`projection`, generation, aggregate, partition, epoch, nonce, first, last, after, owner, counted) VALUES "
-            "({projection:String}, {generation:UInt32}, {aggregate:String}, {partition:UInt16}, {epoch:UInt64}, "
-            "{nonce:String}, {first:Int64}, {last:Int64}, {after:Nullable(String)}, {owner:Nullable(String)}, "
-            "{counted:UInt64})",
-            {
-                **self._key(partition, lease),
-                "first": pending.first,
-                "last": pending.last,
-                "after": None if pending.after is None else ":".join(str(part) for part in pending.after),
-                "owner": None if pending.owner is None else pending.owner.hex(),
-                "counted": self.counted(partition),
-            },
+        self.write_pending_rows([self.pending_row(partition, lease, pending)])
+
+    def pending_row(self, partition: int, lease: Lease, pending: Range) -> PendingRow:
+        """What is written down of a range before it is inserted."""
+        return PendingRow(
+            **self._key(partition, lease),
+            first=pending.first,
+            last=pending.last,
+            after=None if pending.after is None else ":".join(str(part) for part in pending.after),
+            owner=None if pending.owner is None else pending.owner.hex(),
+            counted=self.counted(partition),
         )
+
+    def write_pending_rows(self, rows: Sequence[PendingRow]) -> None:
+        """Write ranges down, of any tables and partitions: it takes ClickHouse as long as for one of them."""
+        columns = ", ".join(quoted(name) for name in PendingRow._fields)
+        lines = "\n".join(json.dumps(row._asdict()) for row in rows)
+        self._store.command(f"INSERT INTO magnetar.pending ({columns}) FORMAT JSONEachRow\n{lines}")
 
     def tell(self, partition: int, number: int) -> None:
         """Write down how far the tables are: the pending range says so of what is below it alone."""
@@ -210,7 +230,7 @@ class LeasedTable(ABC):
             },
         )
 
-    def _key(self, partition: int, lease: Lease) -> dict[str, str | int]:
+    def _key(self, partition: int, lease: Lease) -> dict[str, Any]:
         return {
             "projection": self.table.projection,
             "generation": self.table.generation,

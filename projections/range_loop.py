@@ -65,6 +65,14 @@ class Range(NamedTuple):
     owner: bytes | None
 
 
+class Planned(NamedTuple):
+    """A range that has been read, and not been inserted."""
+
+    range: Range
+    schema: int
+    payloads: Sequence[bytes]
+
+
 class RangeStore(Protocol):
     """Where the rows go. Each method is one effect; a crash or a freeze can come between any two."""
 
@@ -149,7 +157,15 @@ class RangeLoop:
         return self._after
 
     def step(self, *, timeout_seconds: float = 0.0) -> int:
-        """Insert the next range; returns how many commits it has, 0 if nothing came in time. Raises LeaseLost.
+        """Insert the next range; returns how many commits it has, 0 if nothing came in time. Raises LeaseLost."""
+        planned = self.plan(timeout_seconds=timeout_seconds)
+        if planned is None:
+            return 0
+        self._store.write_pending(self._partition, self._lease, planned.range)
+        return self.insert(planned)
+
+    def plan(self, *, timeout_seconds: float = 0.0) -> Planned | None:
+        """Read the next range; None if nothing came in time. It has to be written down, and then inserted.
 
         That a range is in the table is told by the next one's pending row or, when nothing comes, by a row of its own:
         who asks for what he has written (projections/freshness.py) need not wait for somebody else to write.
@@ -157,17 +173,25 @@ class RangeLoop:
         after, owner, first = self._after, self._rule.owner, self._rule.expected
         room = self._range_commits_max
         if self._until is not None and (room := min(room, self._until - self.number)) <= 0:
-            return 0
+            return None
         schema, payloads = self._collect(room, timeout_seconds)
         if payloads:
-            found = Range(first, first + len(payloads) - 1, after, owner)
-            self._store.write_pending(self._partition, self._lease, found)
-            self._pending = found
-            self._insert(found, schema, payloads)
-        elif not self._is_told:
+            return Planned(Range(first, first + len(payloads) - 1, after, owner), schema, payloads)
+        if not self._is_told:
             self._store.tell(self._partition, self.number)
             self._is_told = True
-        return len(payloads)
+        return None
+
+    def insert(self, planned: Planned) -> int:
+        """Insert a range that is written down under this lease; returns how many commits it has. Raises LeaseLost."""
+        self._pending = planned.range
+        self._insert(*planned)
+        return len(planned.payloads)
+
+    @property
+    def lease(self) -> Lease:
+        """What the range is to be written down under."""
+        return self._lease
 
     def between_ranges(self, work: Callable[[Lease, Range], None]) -> None:
         """Let the store do something else under this lease, and tell it the range that is written down."""
