@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
+import pulsar
 import pytest
 from magnetar.pipelines import Pipeline
 from magnetar.pipelines.clock import SystemClock
@@ -17,7 +18,7 @@ from magnetar.pipelines.log import Entry
 from magnetar.pipelines.logs.pulsar import PulsarLog
 from magnetar.pipelines.runtime import provision
 from magnetar.pipelines.worker import Worker
-from magnetar.schemas import ReadRule, TopicKind, Verdict, uuid7
+from magnetar.schemas import MessageId, ReadRule, TopicKind, Verdict, uuid7
 from magnetar.schemas.command_message import CommandCodec, CommandEnvelope
 from magnetar.schemas.commit import read_head
 
@@ -47,6 +48,8 @@ class Takeovers:
         self.pipeline = Pipeline(f"c{uuid.uuid4().hex[:12]}", aggregates=[Purse], partitions=1)
         self.log = self._open()
         provision(self.pipeline, self.log)
+        self._rule, self._found = ReadRule(), list[Verdict]()
+        self._last: MessageId | None = None
         schema = self.pipeline.schemas["Purse"]
         self._codec = CommandCodec(schema)
         self._publisher = self.log.publisher(
@@ -78,15 +81,14 @@ class Takeovers:
 
     def verdicts(self) -> list[Verdict]:
         """What the read rule says of each message."""
-        topic, rule = self.pipeline.topic("Purse", TopicKind.EVENTS), ReadRule()
-        end, found, last = self.log.end(topic, 0), list[Verdict](), None
-        reader = self.log.reader(topic, 0, after=None)
-        while end is not None and (last is None or last < end):
+        topic = self.pipeline.topic("Purse", TopicKind.EVENTS)
+        end, reader = self.log.end(topic, 0), self.log.reader(topic, 0, after=self._last)
+        while end is not None and (self._last is None or self._last < end):
             for message in reader.read(messages_max=10_000, timeout_seconds=240):
-                found.append(rule.judge(*read_head(message.payload)[:2]))
-                last = message.id
+                self._found.append(self._rule.judge(*read_head(message.payload)[:2]))
+                self._last = message.id
         reader.close()
-        return found
+        return self._found
 
 
 def taken_over(broker: Standalone, rounds_max: int) -> list[Verdict]:
@@ -113,8 +115,15 @@ def test_with_the_claim_not_read_that_fails(broker: Standalone, monkeypatch: pyt
     fence = PulsarLog.fence
 
     def fence_and_look(self: Any, topic: Any, partition: int, **names: Any) -> Any:
+        """Look where the log ends as soon as that can be: by a consumer, in a millisecond. By HTTP it takes longer than
+        what is on its way."""
+        consumer = self._others.subscribe(
+            self._url(topic, partition), uuid.uuid4().hex, initial_position=pulsar.InitialPosition.Latest
+        )
         appender = fence(self, topic, partition, **names)
-        self.end_at_fence = self.end(topic, partition)
+        id = consumer.get_last_message_id()
+        self.end_at_fence = MessageId(id.ledger_id(), id.entry_id(), id.batch_index()) if id.entry_id() >= 0 else None
+        consumer.unsubscribe()
         return appender
 
     def replay_to_the_end_at_the_fence(self: Any, partition: int, owned: Any, start: Any) -> None:
