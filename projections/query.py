@@ -186,7 +186,7 @@ def ask_endpoint(endpoint: Endpoint, sql: str, clickhouse_format: str) -> bytes:
         timeout=httpx.Timeout(5.0, read=None),
     )
     if not response.is_success:
-        raise QueryRefused(response.text.strip())
+        raise QueryRefused(response.text.strip(), code=int(response.headers.get("X-ClickHouse-Exception-Code", 0)))
     return response.content
 
 

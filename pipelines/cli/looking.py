@@ -181,11 +181,14 @@ def history(
         state_fields = msgspec.to_builtins(state)
         print_json({"aggregate": aggregate, "id": id, "version": reached, "state": state_fields, "commits": commits})
         return
-    if found:
-        print_table(
-            ("number", "at", "command", "outcome", "version", "what became of it"),
-            [_history_row(step, commands.get(step.commit.number, {"type": ""})["type"]) for step in found],
-        )
+    if not found:
+        since = "" if until is None else " until then"
+        typer.echo(f"{aggregate} {id} was never sent a command{since}. It begins as {state!r}")
+        return
+    print_table(
+        ("number", "at", "command", "outcome", "version", "what became of it"),
+        [_history_row(step, commands.get(step.commit.number, {"type": ""})["type"]) for step in found],
+    )
     typer.echo(f"{aggregate} {id} at version {reached}: {state!r}")
 
 

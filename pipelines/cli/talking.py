@@ -9,7 +9,7 @@ from enum import EnumMeta
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 
 import typer
-from magnetar.schemas import Command, SettingsError
+from magnetar.schemas import Command, QueryRefused, SettingsError
 
 from . import completing
 from .shared import EXIT_REJECTED, AggregateId, AggregateName, AsJson, Data, Target, print_json
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ..pipeline import Pipeline
 
 PLOT: Final = "plot"
+
+_UNKNOWN_IDENTIFIER: Final = 47
 
 CommandName = Annotated[
     str,
@@ -145,7 +147,14 @@ def query(
             typer.echo(f"stale: {late.what}", err=True)
         return found
 
-    found = ask(chosen)
+    try:
+        found = ask(chosen)
+    except QueryRefused as error:
+        if error.fields.get("code") == _UNKNOWN_IDENTIFIER:
+            error.cure = (
+                "Has a projection gained that column? It comes with its rebuild, which `magnetar status` names."
+            )
+        raise
     if is_plot:
         found = _plotted(found)
     elif chosen is QueryFormat.TABLE and not found:

@@ -143,6 +143,7 @@ def test_fields_that_do_not_fit_are_named(running: Shell, fields: str, why: str)
 def test_nothing_of_what_does_not_fit_was_sent(running: Shell) -> None:
     refusal(running, "ask", "shop", "Order", "unsent", "Buy", "{}")
     assert json.loads(running.run("history", "shop", "Order", "unsent", "--json").stdout)["commits"] == []
+    assert "Order unsent was never sent a command." in running.run("history", "shop", "Order", "unsent").stdout
 
 
 @pytest.mark.parametrize(
@@ -162,6 +163,7 @@ def test_nothing_of_what_does_not_fit_was_sent(running: Shell) -> None:
         (["query", "SELECT"], "SYNTAX_ERROR"),
         (["query", "SELECT * FROM shop.worst_sellers"], "UNKNOWN_TABLE"),
         (["query", "SELECT colour FROM shop.best_sellers"], "UNKNOWN_IDENTIFIER"),
+        (["query", "SELECT price FROM shop.best_sellers"], "Has a projection gained that column?"),
         (["query", "DROP TABLE shop.best_sellers"], "DROP is not a statement that reads"),
         (["query", "SELECT 1; SELECT 2"], "Multi-statements are not allowed"),
         (["query", f"SELECT '{ODD}'"], "is not UTF-8"),
