@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from base64 import b64decode
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 from magnetar.schemas.commit import Fact, meta_of
@@ -17,43 +17,54 @@ from .projected_table import ProjectedTable
 from .quarantine import Holding
 from .quarantining_table import Made
 
-STATES_MAX: Final = 120_000
-"""How many states of one table are kept in memory, over all partitions. Those of the others are read back from the
-table when an event needs them: a state of a few fields takes about half a kilobyte as a Python object."""
+STATES_BYTES_MAX: Final = 32 * 1024 * 1024
+"""How much memory the states of one table take, over all partitions: 100,000 of a few fields. Those of the others are
+read back from the table when an event needs them."""
+
+_KEPT_BYTES: Final = 250
+"""What a state takes besides its bytes and its key's: the two objects, and their entry in a dictionary."""
 
 _KEYS: Final = '{"type": "record", "name": "Keys", "fields": [{"name": "key", "type": "string"}]}'
 _TRUE, _FALSE = b"\x01", b"\x00"
 
 
 class States:
-    """The newest states of one partition, the oldest look first. None stands for a row that is not there."""
+    """The newest states of one partition in their stored form, the oldest look first.
 
-    def __init__(self, states_max: int, *, is_whole: bool) -> None:
-        self._states: dict[str, Any] = {}
-        self._states_max = states_max
-        self._is_whole = is_whole
+    As objects they would take some times as much, and each is needed once in a range at most.
+    """
+
+    def __init__(self, bytes_max: int, *, is_whole: bool) -> None:
+        self._states: dict[str, bytes] = {}
+        self._bytes = 0
+        self._bytes_max = bytes_max
+        self.is_whole = is_whole
         """Whether a key that is not here is not in the table either."""
 
-    def missing(self, keys: Iterable[str]) -> list[str]:
-        """The keys of which only the table knows."""
-        return [] if self._is_whole else [key for key in dict.fromkeys(keys) if key not in self._states]
+    def of(self, keys: Iterable[str]) -> dict[str, bytes]:
+        """Those of these keys that are here."""
+        kept = self._states
+        return {key: kept[key] for key in keys if key in kept}
 
-    def __contains__(self, key: str) -> bool:
-        return key in self._states
-
-    def take(self, key: str) -> Any:
-        """A state that is known."""
-        return self._states.get(key)
-
-    def put(self, states: dict[str, Any]) -> None:
+    def put(self, states: Mapping[str, bytes]) -> None:
         """States that stand in the table now. Those that were not asked for longest make room for them."""
         kept = self._states
-        for key in states:
-            kept.pop(key, None)
-        kept.update(states)
-        while len(kept) > self._states_max:
-            del kept[next(iter(kept))]
-            self._is_whole = False
+        for key, state in states.items():
+            self._drop(key)
+            kept[key] = state
+            self._bytes += len(state) + len(key) + _KEPT_BYTES
+        while self._bytes > self._bytes_max:
+            self._drop(next(iter(kept)))
+            self.is_whole = False
+
+    def _drop(self, key: str) -> None:
+        if (state := self._states.pop(key, None)) is not None:
+            self._bytes -= len(state) + len(key) + _KEPT_BYTES
+
+
+def packed(body: bytes, *, is_deleted: bool) -> bytes:
+    """A row's bytes as a state that is kept."""
+    return _TRUE if is_deleted else _FALSE + body
 
 
 class FoldTable(ProjectedTable):
@@ -78,7 +89,7 @@ class FoldTable(ProjectedTable):
         super().__init__(*args, **options)
         self._states: dict[int, States] = {}
         self._seed: Any = self.projection()
-        self._changed: dict[int, dict[str, Any]] = {}
+        self._changed: dict[int, dict[str, bytes]] = {}
 
     @property
     def read_from(self) -> str:
@@ -87,19 +98,19 @@ class FoldTable(ProjectedTable):
 
     def forget(self, partition: int) -> None:
         """Begin with what is in the table."""
-        states_max = max(1, STATES_MAX // self._source.partitions)
-        self._states[partition] = States(states_max, is_whole=not self._last[partition])
+        bytes_max = STATES_BYTES_MAX // self._source.partitions
+        self._states[partition] = States(bytes_max, is_whole=not self._last[partition])
 
     def rows(self, partition: int, facts: Sequence[Fact], holding: Holding, /) -> Made:
         """The row of each key after its last event."""
-        states, changed, last = self._states[partition], dict[str, Any](), dict[str, Fact]()
-        before = self._read_back(partition, states.missing(fact.aggregate_id for fact in facts))
+        changed, last, kept = dict[str, Any](), dict[str, Fact](), dict[str, bytes]()
+        before = self._before(partition, (fact.aggregate_id for fact in facts))
         takes_meta, seed, checked = self._contract.takes_meta, self._seed, self.checked
         for fact in facts:
             if (holding.known or holding.settled) and holding.takes(fact):
                 continue
             key = fact.aggregate_id
-            state = changed[key] if key in changed else before[key] if key in before else states.take(key)
+            state = changed[key] if key in changed else self._unpacked(before.get(key))
             apply = (seed if state is None else state).apply
             try:
                 after = apply(fact.event, meta_of(fact)) if takes_meta else apply(fact.event)
@@ -111,33 +122,34 @@ class FoldTable(ProjectedTable):
         rows, misfits = list[bytes](), list[str]()
         for key, state in changed.items():
             try:
-                rows.append(self._row(last[key], state))
+                body = self._codec.encode(seed if state is None else state)
             except Exception:  # noqa: BLE001 - as above; which of its events it was is found out
                 misfits.append(key)
+                continue
+            kept[key] = packed(body, is_deleted=state is None)
+            rows.append(self._row(last[key], body, is_deleted=state is None))
         for key in misfits:
-            state = before[key] if key in before else states.take(key)
-            rows += self._as_far_as_it_goes(key, state, facts, changed, holding)
-        new = sum(1 for key in changed if key not in before and key not in states)
-        self._changed[partition] = changed
-        return Made(rows, new)
+            rows += self._as_far_as_it_goes(key, self._unpacked(before.get(key)), facts, kept, holding)
+        self._changed[partition] = kept
+        return Made(rows, sum(1 for key in kept if key not in before))
 
     def _as_far_as_it_goes(
-        self, key: str, state: Any, facts: Sequence[Fact], changed: dict[str, Any], holding: Holding
+        self, key: str, state: Any, facts: Sequence[Fact], kept: dict[str, bytes], holding: Holding
     ) -> list[bytes]:
         """The row of a key before the first event that makes one which cannot be stored; that one is held."""
         row: list[bytes] = []
-        del changed[key]
         for fact in (each for each in facts if each.aggregate_id == key):
             if holding.takes(fact):
                 continue
             apply = (self._seed if state is None else state).apply
             try:
                 after = apply(fact.event, meta_of(fact)) if self._contract.takes_meta else apply(fact.event)
-                row = [self._row(fact, after)]
+                body = self._codec.encode(self._seed if after is None else after)
             except Exception as error:  # noqa: BLE001 - as above
                 self.hold(holding, fact, error)
                 continue
-            changed[key] = state = after
+            kept[key], state = packed(body, is_deleted=after is None), after
+            row = [self._row(fact, body, is_deleted=after is None)]
         return row
 
     def is_whole(self, counted: int, below: int, all_of_it: int, *, has_range: bool) -> bool:
@@ -148,15 +160,26 @@ class FoldTable(ProjectedTable):
         """Keep what was folded: it is in the table."""
         self._states[partition].put(self._changed.pop(partition))
 
-    def _row(self, fact: Fact, state: Any, key: bytes = b"") -> bytes:
-        body = self._codec.encode(self._seed if state is None else state)
-        return self.framed(fact, (_TRUE if state is None else _FALSE) + write_bytes(body) + key + body)
+    def _before(self, partition: int, keys: Iterable[str]) -> dict[str, bytes]:
+        """The states of these keys as of before the range that is folded, of those that have a row in the table."""
+        states, keys = self._states[partition], dict.fromkeys(keys)
+        found = states.of(keys)
+        lacking = [] if states.is_whole else [key for key in keys if key not in found]
+        return found | self._read_back(partition, lacking)
 
-    def _read_back(self, partition: int, keys: Sequence[str]) -> dict[str, Any]:
+    def _row(self, fact: Fact, body: bytes, key: bytes = b"", *, is_deleted: bool) -> bytes:
+        return self.framed(fact, (_TRUE if is_deleted else _FALSE) + write_bytes(body) + key + body)
+
+    def _unpacked(self, state: bytes | None) -> Any:
+        """The object that a state is; None for a row that is not there, or not any more."""
+        if state is None or state[:1] == _TRUE:
+            return None
+        return self._codec.decode(io.BytesIO(state[1:]))
+
+    def _read_back(self, partition: int, keys: Sequence[str]) -> dict[str, bytes]:
         """The states of these keys in the table, all of which are of before the range that is folded."""
-        decode = self._codec.decode
         return {
-            key: None if is_deleted else decode(io.BytesIO(b64decode(state)))
+            key: packed(b64decode(state), is_deleted=is_deleted)
             for key, is_deleted, state in self._stored(partition, keys)
         }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from base64 import b64decode
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final, NamedTuple
@@ -14,13 +13,14 @@ from magnetar.schemas.framing import write_bytes, write_long
 
 from .columns import column_type, comment, literal, quoted
 from .contracts import contract_of
-from .fold_table import FoldTable
+from .fold_table import FoldTable, packed
 from .quarantine import Holding
 from .quarantining_table import Made
 from .sql_views import said_of
 from .windows import Keyed
 
 _WINDOW: Final = "DateTime64(3, 'UTC')"
+_LATE_BYTES: Final = 8
 
 
 class _Folded(NamedTuple):
@@ -112,16 +112,16 @@ class KeyedFoldTable(FoldTable):
 
     def rows(self, partition: int, facts: Sequence[Fact], holding: Holding, /) -> Made:
         """The row of each key after its last event."""
-        states, changed, last = self._states[partition], dict[_Place, _Folded](), dict[_Place, tuple[Fact, int]]()
+        changed, last = dict[_Place, _Folded](), dict[_Place, tuple[Fact, int]]()
         places = {(fact.aggregate_id, fact.version): self._places(fact) for fact in facts}
-        before = self._read_back(partition, states.missing(p.key for each in places.values() for p in each))
+        before = self._before(partition, (place.key for each in places.values() for place in each))
         newest, window = self._newest[partition], self._keyed.window
         for fact in facts:
             if (holding.known or holding.settled) and holding.takes(fact):
                 continue
             folded = dict[_Place, _Folded]()
             for place in places[fact.aggregate_id, fact.version]:
-                state = changed.get(place) or before.get(place.key) or states.take(place.key) or _Folded(None, 0)
+                state = changed.get(place) or self._unpacked(before.get(place.key))
                 late = window is not None and window.is_late(place.start_us, newest)
                 try:
                     folded[place] = _Folded(self._after(fact, state.row), state.late + late)
@@ -132,10 +132,16 @@ class KeyedFoldTable(FoldTable):
                 newest = max(newest, self._keyed.time_us(fact))
                 changed.update(folded)
                 last.update((place, (fact, newest)) for place in folded)
-        new = sum(1 for place in changed if place.key not in before and place.key not in states)
-        self._changed[partition] = {place.key: folded for place, folded in changed.items()}
-        self._newest_after[partition] = newest
-        return Made([self._keyed_row(*last[place], place, folded) for place, folded in changed.items()], new)
+        kept, rows = dict[str, bytes](), list[bytes]()
+        for place, folded in changed.items():
+            body = self._codec.encode(self._seed if folded.row is None else folded.row)
+            kept[place.key] = _packed(body, folded.late, is_deleted=folded.row is None)
+            key = write_bytes(place.key.encode()) + write_long(place.start_us // 1000)
+            fact, seen = last[place]
+            key += write_long(folded.late) + write_long(seen)
+            rows.append(self._row(fact, body, key, is_deleted=folded.row is None))
+        self._changed[partition], self._newest_after[partition] = kept, newest
+        return Made(rows, sum(1 for key in kept if key not in before))
 
     def keep(self, partition: int) -> None:
         """Keep what was folded: it is in the table."""
@@ -161,16 +167,21 @@ class KeyedFoldTable(FoldTable):
             self._codec.encode(self.checked(after))  # what cannot be stored is this event's fault, and no later one's
         return after
 
-    def _keyed_row(self, fact: Fact, newest: int, place: _Place, folded: _Folded) -> bytes:
-        key = write_bytes(place.key.encode()) + write_long(place.start_us // 1000)
-        return self._row(fact, folded.row, key + write_long(folded.late) + write_long(newest))
+    def _unpacked(self, state: bytes | None) -> _Folded:
+        if state is None:
+            return _Folded(None, 0)
+        return _Folded(super()._unpacked(state[_LATE_BYTES:]), int.from_bytes(state[:_LATE_BYTES]))
 
-    def _read_back(self, partition: int, keys: Sequence[str]) -> dict[str, Any]:
-        decode = self._codec.decode
+    def _read_back(self, partition: int, keys: Sequence[str]) -> dict[str, bytes]:
         return {
-            key: _Folded(None if is_deleted else decode(io.BytesIO(b64decode(state))), late)
+            key: _packed(b64decode(state), late, is_deleted=is_deleted)
             for key, is_deleted, state, late in self._stored(partition, keys, "_late")
         }
+
+
+def _packed(body: bytes, late: int, *, is_deleted: bool) -> bytes:
+    """A row's bytes, and how many of its events came late, as a state that is kept."""
+    return late.to_bytes(_LATE_BYTES) + packed(body, is_deleted=is_deleted)
 
 
 def fold_table_of(projection: type[Any]) -> type[FoldTable]:

@@ -106,7 +106,7 @@ class ProjectedTable(QuarantiningTable):
     # --- what it is ---------------------------------------------------------------------------------------------------
 
     range_commits_max: ClassVar[int] = 10_000
-    """A range is in memory as Python objects, about a kilobyte for each event, and keeps the others waiting."""
+    """A range is in memory as Python objects, half a kilobyte for each event and more, and keeps the others waiting."""
     unit: ClassVar[str]
     """What is counted, in the plural."""
     counting: ClassVar[str]

@@ -40,6 +40,10 @@ FENCE_TIMEOUT_SECONDS: Final = 30.0
 """SQLite gives its lock to whoever asks next, and a busy owner asks all the time: a fence may have to try often."""
 
 TRIM_TIMEOUT_SECONDS: Final = 5.0
+READER_CACHE_KB: Final = 128
+"""How many pages of its file a reader keeps: it reads them in their order, each once. SQLite's 2 MB would be there for
+each table and each of its partitions."""
+
 FROZEN_SECONDS: Final = 1.0
 """How long an owner, or who wants to become it, waits for the transaction of a process that is stopped: a worker has
 other partitions to look after meanwhile. A busy one is waited for longer: SQLite gives its lock to nobody in turn."""
@@ -301,6 +305,7 @@ class SqliteReader:
         self._after = after
         self._clock = clock
         self._connection = connect(path)
+        self._connection.execute(f"PRAGMA cache_size={-READER_CACHE_KB}")
 
     def read(self, *, messages_max: int, timeout_seconds: float) -> Sequence[Message]:
         """Return the next messages, looking again every few milliseconds while there are none."""

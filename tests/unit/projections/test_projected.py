@@ -107,7 +107,7 @@ def test_a_fold_is_right_with_fewer_states_in_memory_than_keys_and_owners_that_c
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     random = Random(seed)
-    monkeypatch.setattr(fold_table, "STATES_MAX", 12)
+    monkeypatch.setattr(fold_table, "STATES_BYTES_MAX", 12 * 270)
     boxes = Boxes(store, tmp_path, Balance)
     table: ProjectedTable | None = None
     for _ in range(12):

@@ -114,7 +114,7 @@ def test_rows_by_a_field_are_merged_over_the_partitions(store: Store, tmp_path: 
 def test_ranges_and_crashes_make_no_difference(
     store: Store, tmp_path: Path, projection: type[Any], seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fold_table, "STATES_MAX", 8)
+    monkeypatch.setattr(fold_table, "STATES_BYTES_MAX", 8 * 300)
     random = Random(seed)
     told = []
     for commits_max in (2, 7, 1000):
