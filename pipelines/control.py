@@ -13,6 +13,7 @@ import msgspec
 from magnetar.projections.fingerprint import fingerprint_of
 from magnetar.projections.freshness import MIRROR
 from magnetar.projections.query import Endpoint
+from magnetar.projections.scratch_rows import ScratchRows
 from magnetar.schemas import MagnetarError, SettingsError
 
 from .pipeline import Pipeline
@@ -44,6 +45,10 @@ class Settling(msgspec.Struct, frozen=True):
 
 class TakesWishes(Protocol):
     """What carries a wish out: the projector."""
+
+    def keep_scratch(self, rows: ScratchRows) -> None:
+        """Make a scratch table, or remove it."""
+        ...
 
     def settle(self, settling: Settling) -> None:
         """Write down what is to be done with quarantined keys."""
@@ -80,6 +85,8 @@ def _asked_of(projector: TakesWishes, asked: dict[str, Any]) -> tuple[list[str],
     if "settling" in asked:
         settling = msgspec.convert(asked["settling"], Settling)
         return sorted({key.projection for key in settling.keys}), partial(projector.settle, settling)
+    if "scratch" in asked:
+        return [], partial(projector.keep_scratch, msgspec.convert(asked["scratch"], ScratchRows))
     wish, names = Wish(asked["wish"]), [str(a) for a in asked["names"]]
     return names, partial(projector.wish, wish, names)
 
@@ -115,6 +122,11 @@ def send_settling(endpoint: Endpoint, pipeline: Pipeline, settling: Settling) ->
     names = sorted({key.projection for key in settling.keys})
     asked = {"settling": msgspec.to_builtins(settling), "fingerprints": _fingerprints(pipeline, names)}
     return _send(endpoint, {**asked, "pipeline": pipeline.name})
+
+
+def send_scratch(endpoint: Endpoint, pipeline: Pipeline, rows: ScratchRows) -> list[str]:
+    """The same for a scratch table, whatever code the projector runs: it has no part in the rows."""
+    return _send(endpoint, {"scratch": msgspec.to_builtins(rows), "fingerprints": {}, "pipeline": pipeline.name})
 
 
 def _send(endpoint: Endpoint, asked: Mapping[str, object]) -> list[str]:

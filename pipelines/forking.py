@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -71,16 +71,36 @@ def forked(pipeline: Pipeline, log: Log, clock: Clock, fork: Fork, *, examples: 
 
 def furthest(pipeline: Pipeline, log: Log, aggregates: Sequence[str], until: datetime | None) -> tuple[Until, Until]:
     """By aggregate and partition, the last commit whose command is not later than that, and the last one of all."""
-    until_us = None if until is None else (until - _EPOCH) // timedelta(microseconds=1)
     then, now = dict[tuple[str, int], int](), dict[tuple[str, int], int]()
+    until_us = None if until is None else micros(until)
+    for place, number, at in commit_times(pipeline, log, aggregates):
+        now[place] = number
+        if until_us is None or at <= until_us:
+            then[place] = number
+    return then, now
+
+
+def earliest(pipeline: Pipeline, log: Log, aggregates: Sequence[str], since: datetime) -> Until:
+    """By aggregate and partition, the first commit whose command is not earlier than that."""
+    found, since_us = dict[tuple[str, int], int](), micros(since)
+    for place, number, at in commit_times(pipeline, log, aggregates):
+        if at >= since_us:
+            found.setdefault(place, number)
+    return found
+
+
+def commit_times(pipeline: Pipeline, log: Log, aggregates: Sequence[str]) -> Iterator[tuple[tuple[str, int], int, int]]:
+    """Of every commit: aggregate and partition, its number, and its command's time in microseconds since 1970."""
     for aggregate in aggregates:
         topic = pipeline.topic(aggregate, TopicKind.EVENTS)
         for partition in range(pipeline.partitions):
             for message, number in log_of(log, topic, partition):
-                now[aggregate, partition] = number
-                if until_us is None or read_time(message.payload)[0] <= until_us:
-                    then[aggregate, partition] = number
-    return then, now
+                yield (aggregate, partition), number, read_time(message.payload)[0]
+
+
+def micros(at: datetime) -> int:
+    """A time in microseconds since 1970."""
+    return (at - _EPOCH) // timedelta(microseconds=1)
 
 
 def load_projection(named: str) -> type[Any]:

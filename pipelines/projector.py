@@ -19,6 +19,7 @@ from magnetar.projections.http_front import HttpFront
 from magnetar.projections.leased_table import ADMIN_DEFINITIONS, LeasedTable, Table
 from magnetar.projections.quarantine import wish_statement
 from magnetar.projections.quarantining_table import QuarantiningTable
+from magnetar.projections.scratch_rows import ScratchRows, keeping
 from magnetar.projections.sql_views import create_view
 from magnetar.projections.store import Store, embedded_dsn
 from magnetar.projections.views import RESERVED, views
@@ -275,6 +276,11 @@ class Projector:
                 )
             )
         self._settling.set()
+
+    def keep_scratch(self, rows: ScratchRows) -> None:
+        """Make a scratch table, in the place of one of before, or remove it. Any thread may call this."""
+        self._define()
+        self._store.command(keeping(rows, self._pipeline.name, self._folder.parent))
 
     def _look_after_quarantine(self) -> None:
         if self._settling.is_set() and self._clock.monotonic() >= self._settle_at:

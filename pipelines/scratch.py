@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +15,7 @@ from magnetar.projections.columns import quoted
 from magnetar.projections.declarations import view_name
 from magnetar.projections.leased_table import ADMIN_DEFINITIONS, LeasedTable, Table
 from magnetar.projections.quarantine import quarantined
-from magnetar.projections.range_loop import RangeLoop
+from magnetar.projections.range_loop import Lease, Range, RangeLoop
 from magnetar.projections.snapshot import Until
 from magnetar.projections.store import Store, embedded_dsn
 from magnetar.schemas import LogUnavailable, MagnetarError, wire_name
@@ -51,6 +51,21 @@ class Refused(msgspec.Struct, frozen=True):
     """Ids of some."""
 
 
+class Slice:
+    """A table that takes no commits before one of a number; a RangeStore in all else as it is."""
+
+    def __init__(self, table: LeasedTable, first: int) -> None:
+        self._table, self._first = table, first
+        self.take_lease, self.stop_older_inserts = table.take_lease, table.stop_older_inserts
+        self.read_pending, self.write_pending, self.tell = table.read_pending, table.write_pending, table.tell
+
+    def insert(self, partition: int, lease: Lease, inserted: Range, schema: int, payloads: Sequence[bytes]) -> None:
+        """See RangeStore."""
+        skipped = max(0, self._first - inserted.first)
+        if taken := payloads[skipped:]:
+            self._table.insert(partition, lease, inserted._replace(first=inserted.first + skipped), schema, taken)
+
+
 class Scratch:
     """An engine in a temporary folder. This process must have no other one open meanwhile."""
 
@@ -64,10 +79,19 @@ class Scratch:
         for statement in (*ADMIN_DEFINITIONS, f"CREATE DATABASE IF NOT EXISTS {quoted(pipeline.name)}"):
             self.store.command(statement)
 
-    def fill(self, projection: type[Any], aggregates: tuple[str, ...], until: Until, *, generation: int = 1) -> Filled:
+    def fill(
+        self,
+        projection: type[Any],
+        aggregates: tuple[str, ...],
+        until: Until,
+        *,
+        generation: int = 1,
+        since: Until | None = None,
+    ) -> Filled:
         """Make the table of a projection, and fill it from the log up to there, by the range loop.
 
-        Raises what the log or ClickHouse raises; what the projection itself raises is in the answer.
+        With `since`, the commits before those are read and left out. Raises what the log or ClickHouse raises; what the
+        projection itself raises is in `refused`.
         """
         tables = [Table(wire_name(projection), aggregate, generation) for aggregate in aggregates]
         made = [self._kinds.make(table, projection=projection) for table in tables]
@@ -77,19 +101,26 @@ class Scratch:
         name = f"{quoted(self._pipeline.name)}.{quoted(f'{view}__g{generation}')}"
         parts = [(each, partition) for each in made for partition in range(self._pipeline.partitions)]
         with ThreadPoolExecutor(THREADS, thread_name_prefix="magnetar-scratch") as threads:
-            for error in threads.map(lambda part: self._fill_part(part[0], part[1], until), parts):
+            for error in threads.map(lambda part: self._fill_part(part[0], part[1], until, since), parts):
                 if error is not None:
                     raise error
         return Filled(name, projection)
 
-    def _fill_part(self, table: LeasedTable, partition: int, until: Until) -> MagnetarError | None:
+    def show(self, projection: type[Any], aggregate: str) -> str:
+        """Make the view of a projection that was filled, as users see it; returns its name as SQL has it."""
+        self._kinds.make(Table(wire_name(projection), aggregate, 1), projection=projection).show()
+        return f"{quoted(self._pipeline.name)}.{quoted(view_name(projection))}"
+
+    def _fill_part(self, table: LeasedTable, partition: int, until: Until, since: Until | None) -> MagnetarError | None:
         aggregate = table.table.aggregate
-        goal = until.get((aggregate, partition), 0)
-        if not goal:
+        goal, first = until.get((aggregate, partition), 0), 1
+        if since is not None:
+            first = since.get((aggregate, partition), goal + 1)
+        if first > goal:
             return None
         try:
             loop = RangeLoop(
-                table,
+                Slice(table, first),
                 partition,
                 lambda after: self._source.open(aggregate, partition, after),
                 nonce=_NONCE,

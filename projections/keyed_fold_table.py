@@ -122,9 +122,9 @@ class KeyedFoldTable(FoldTable):
             folded = dict[_Place, _Folded]()
             for place in places[fact.aggregate_id, fact.version]:
                 state = changed.get(place) or self._unpacked(before.get(place.key))
-                late = window is not None and window.is_late(place.start_us, newest)
+                is_late = window is not None and window.is_late(place.start_us, newest)
                 try:
-                    folded[place] = _Folded(self._after(fact, state.row), state.late + late)
+                    folded[place] = _Folded(self._after(fact, state.row), state.late + is_late)
                 except Exception as error:  # noqa: BLE001 - the projection's code is anybody's: its aggregate is held
                     self.hold(holding, fact, error)
                     break
@@ -133,13 +133,13 @@ class KeyedFoldTable(FoldTable):
                 changed.update(folded)
                 last.update((place, (fact, newest)) for place in folded)
         kept, rows = dict[str, bytes](), list[bytes]()
-        for place, folded in changed.items():
-            body = self._codec.encode(self._seed if folded.row is None else folded.row)
-            kept[place.key] = _packed(body, folded.late, is_deleted=folded.row is None)
-            key = write_bytes(place.key.encode()) + write_long(place.start_us // 1000)
+        for place, (row, late) in changed.items():
+            body = self._codec.encode(self._seed if row is None else row)
+            kept[place.key] = _packed(body, late, is_deleted=row is None)
             fact, seen = last[place]
-            key += write_long(folded.late) + write_long(seen)
-            rows.append(self._row(fact, body, key, is_deleted=folded.row is None))
+            key = write_bytes(place.key.encode()) + write_long(place.start_us // 1000)
+            key += write_long(late) + write_long(seen)
+            rows.append(self._row(fact, body, key, is_deleted=row is None))
         self._changed[partition], self._newest_after[partition] = kept, newest
         return Made(rows, sum(1 for key in kept if key not in before))
 

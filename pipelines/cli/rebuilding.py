@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from magnetar.schemas import SettingsError
 
+from . import slicing
 from .shared import EXIT_INTERRUPTED, AsJson, Data, TableNames, Target, print_json, print_table, sized
 
 if TYPE_CHECKING:
@@ -30,6 +31,21 @@ def rebuild(
     rollback: Annotated[bool, typer.Option("--rollback", help="Show what was shown before the last swap.")] = False,
     drop_old: Annotated[bool, typer.Option("--drop-old", help="Remove the tables that are not shown.")] = False,
     cancel: Annotated[bool, typer.Option("--cancel", help="Give up the rebuild that is under way.")] = False,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Into a scratch table instead: from that time on. Not of a Fold.", show_default=False
+        ),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Into a scratch table instead: up to the last command of that time.",
+            show_default=False,
+        ),
+    ] = None,
+    drop_scratch: Annotated[bool, typer.Option("--drop-scratch", help="Remove the scratch tables.")] = False,
     data: Data = None,
     json: AsJson = False,
 ) -> None:
@@ -38,6 +54,9 @@ def rebuild(
     The pipeline may run meanwhile: then its projector does the work, and this command shows how far it is. Killed or
     interrupted at any time, it goes on when the pipeline runs, or when you run it again. The tables that were shown
     before are kept up to date, for `--rollback`, until `--drop-old` or the next rebuild.
+
+    With `--since` or `--until`, a table `…__scratch` is filled with the rows of that slice of history, for you to query
+    beside what is shown. It stays as it is, until `--drop-scratch` or the next slice. A time without a zone is UTC.
 
     **Examples:**
 
@@ -48,11 +67,25 @@ def rebuild(
     `magnetar rebuild shop.pipeline --changed`
 
     `magnetar rebuild shop.pipeline --rollback`
+
+    `magnetar rebuild shop.pipeline Sales --since 2026-01-01 --until 2026-01-31T12:00`
     """
     from ..loading import load_pipeline
     from ..settings import load_settings
+    from ..wishes import Wish
 
     wish = _wish(status=status, dry_run=dry_run, rollback=rollback, drop_old=drop_old, cancel=cancel)
+    if since is not None or until is not None or drop_scratch:
+        if wish is not Wish.REBUILD or changed or (drop_scratch and (since or until)):
+            raise SettingsError(
+                "--since, --until and --drop-scratch go with none of the other options.",
+                cure="Give a slice, or --drop-scratch, and the names of projections.",
+            )
+        if drop_scratch:
+            slicing.drop_scratch(target, names or (), data=data)
+        else:
+            slicing.slices(target, names or (), since, until, data=data, json=json)
+        return
     pipeline, settings = load_pipeline(target), load_settings(data=data)
     named = _named(pipeline, settings, names or [], changed=changed)
     if not named:

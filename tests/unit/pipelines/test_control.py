@@ -11,6 +11,7 @@ from magnetar.pipelines.control import KeyWish, Settling, take_wish
 from magnetar.pipelines.wishes import Wish
 from magnetar.projections import Fold
 from magnetar.projections.fingerprint import fingerprint_of
+from magnetar.projections.scratch_rows import ScratchRows
 from magnetar.schemas import SettingsError
 
 from tests.unit.pipelines.counting_rig import Added, Tally, tallies
@@ -22,12 +23,16 @@ class Recording:
     def __init__(self) -> None:
         self.wished: list[tuple[Wish, list[str]]] = []
         self.settled: list[Settling] = []
+        self.kept: list[ScratchRows] = []
 
     def wish(self, wish: Wish, aggregates: Iterable[str]) -> None:
         self.wished.append((wish, list(aggregates)))
 
     def settle(self, settling: Settling) -> None:
         self.settled.append(settling)
+
+    def keep_scratch(self, rows: ScratchRows) -> None:
+        self.kept.append(rows)
 
 
 def asked(**changes: Any) -> bytes:
@@ -70,6 +75,14 @@ def test_what_is_to_be_done_with_quarantined_keys_reaches_it_too() -> None:
     assert projector.settled == [settling]
 
 
+def test_the_rows_of_a_scratch_table_reach_it_too_whatever_code_it_runs() -> None:
+    projector, folding = Recording(), Pipeline("tallies", aggregates=[Tally], projections=[Last])
+    rows = ScratchRows("last", "scratch-a", (("total", "Int64", ""),), "a comment")
+    answer = take_wish(projector, folding, asked(scratch=msgspec.to_builtins(rows)))
+    assert json.loads(answer) == {"other_code": []}
+    assert projector.kept == [rows]
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
@@ -77,6 +90,7 @@ def test_what_is_to_be_done_with_quarantined_keys_reaches_it_too() -> None:
         (b"[]", "That is no wish"),
         (asked(wish="destroy"), "That is no wish"),
         (asked(names=7), "That is no wish"),
+        (asked(scratch={}), "That is no wish"),
         (asked(fingerprints=None), "That is no wish"),
         (asked(pipeline="shop"), "runs on this data folder is 'tallies', not 'shop'"),
         (asked(names=["Order"]), "Order"),
