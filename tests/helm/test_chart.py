@@ -165,10 +165,13 @@ def test_scaling_follows_the_backlog_and_stops_at_the_partitions(chart: Chart) -
     scaled = objects["ScaledObject", "rel-worker-stock-item"]["spec"]
     assert (scaled["minReplicaCount"], scaled["maxReplicaCount"]) == (1, 4)
     (trigger,) = scaled["triggers"]
+    assert trigger["type"] == "pulsar"
     assert trigger["metadata"]["topic"] == "persistent://public/shop/stock-item-commands"
     assert trigger["metadata"]["subscription"] == "magnetar"
     assert trigger["authenticationRef"] == {"name": "rel"}
-    assert objects["TriggerAuthentication", "rel"]["spec"]["secretTargetRef"][0]["name"] == "jwt"
+    authentication = objects["TriggerAuthentication", "rel"]["spec"]
+    assert authentication["secretTargetRef"] == [{"parameter": "bearerToken", "name": "jwt", "key": "jwt"}]
+    assert authentication["configMapTargetRef"] == [{"parameter": "ca", "name": "authority", "key": "ca.crt"}]
     assert "replicas" not in objects["Deployment", "rel-worker-stock-item"]["spec"]
 
 
