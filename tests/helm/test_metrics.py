@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from copy import deepcopy
 from functools import partial
-from itertools import cycle
+from itertools import count, cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,15 +21,20 @@ import pytest
 import yaml
 from magnetar.pipelines import CommandParked, SyncClient
 from magnetar.pipelines.clock import SystemClock
+from magnetar.pipelines.deciding import decide_until, workers_of
 from magnetar.pipelines.logs.sqlite import SqliteLog
 from magnetar.pipelines.outgoing import Outgoing
+from magnetar.pipelines.runtime import provision
 from magnetar.pipelines.settings import Settings
 from magnetar.schemas import TopicKind, partition_of
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests import prometheus_rig
+from tests.e2e.disks import SMALL, Disk
 from tests.helm.conftest import Chart, minimal
 from tests.helm.watched import POISON, Pay, Purse, watched
+from tests.helm.watched_newer import Purse as NewerPurse
+from tests.helm.watched_newer import Tip, Tipped, newer
 from tests.pulsar_rig import free_ports
 from tools.site import metrics
 
@@ -50,6 +55,7 @@ class Running(NamedTuple):
 
     folder: Path
     ports: dict[str, int]
+    processes: dict[str, subprocess.Popen[bytes]]
 
     @property
     def data(self) -> Path:
@@ -84,18 +90,18 @@ class Running(NamedTuple):
 def running(tmp_path: Path) -> Iterator[Running]:
     """A worker and a projector on the embedded log. A table stops at the second aggregate with what it cannot take."""
     shutil.copy(Path(__file__).with_name("watched.py"), tmp_path)
-    running = Running(tmp_path, dict(zip(("worker", "projector"), free_ports(2), strict=True)))
-    processes = []
+    running = Running(tmp_path, dict(zip(("worker", "projector"), free_ports(2), strict=True)), {})
     for role, port in running.ports.items():
         with (tmp_path / f"{role}.log").open("w") as log:
             command = [str(MAGNETAR), "run", "watched", "--role", role, "--data", str(running.data)]
             environment = os.environ | {"MAGNETAR_HEALTH_PORT": str(port), "MAGNETAR_QUARANTINE_KEYS_MAX": "1"}
-            processes.append(subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log))
+            process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log)
+            running.processes[role] = process
         eventually(partial(_is_ready, port), f"{role} is ready")
     yield running
-    for process in processes:
+    for process in running.processes.values():
         process.terminate()
-    for process in processes:
+    for process in running.processes.values():
         process.wait(60)
 
 
@@ -178,16 +184,32 @@ def fence(running: Running, partition: int) -> None:
     log.close()
 
 
-def test_trouble_raises_its_alerts_in_a_prometheus(running: Running, rules: dict[str, Any], tmp_path: Path) -> None:
-    quick = deepcopy(rules)
-    for rule in quick["groups"][0]["rules"]:
+@pytest.fixture
+def prometheus(running: Running, rules: dict[str, Any], tmp_path: Path) -> Iterator[prometheus_rig.Prometheus]:
+    """One that watches them, by the chart's alerts. What they wait for is short."""
+    targets = [f"127.0.0.1:{port}" for port in running.ports.values()]
+    with prometheus_rig.running(tmp_path, quick(rules, tmp_path), targets) as prometheus:
+        yield prometheus
+
+
+def quick(rules: dict[str, Any], folder: Path) -> Path:
+    """The rules, with what a test cannot wait for made short."""
+    changed = deepcopy(rules)
+    for rule in changed["groups"][0]["rules"]:
         rule["for"] = "1s"
-    path = tmp_path / "rules.yaml"
-    path.write_text(yaml.safe_dump(quick))
+        if rule["alert"] == "MagnetarRebuildStuck":
+            rule["expr"] = rule["expr"].replace("[15m]", "[5s]")
+        if rule["alert"] == "MagnetarTablesStuck":  # a partition is tried again every five to ten seconds
+            rule["expr"] = rule["expr"].replace("> 10", "> 1")
+    path = folder / "rules.yaml"
+    path.write_text(yaml.safe_dump(changed))
+    return path
+
+
+def test_trouble_raises_its_alerts_in_a_prometheus(running: Running, prometheus: prometheus_rig.Prometheus) -> None:
     stalled = partition_of("a", 2)
     other, another = [id for id in map(str, range(100)) if partition_of(id, 2) != stalled][:2]
-    targets = [f"127.0.0.1:{port}" for port in running.ports.values()]
-    with running.client() as client, prometheus_rig.running(tmp_path, path, targets) as prometheus:
+    with running.client() as client:
         for id in ("a", other):
             client.ask(Purse, id, Pay(1), timeout_seconds=SECONDS_MAX)
         eventually(lambda: len(prometheus.query('magnetar_table_number{projection="mirror"}')) == 2, "scrapes")
@@ -202,10 +224,71 @@ def test_trouble_raises_its_alerts_in_a_prometheus(running: Running, rules: dict
             client.ask(Purse, another, Pay(POISON), timeout_seconds=SECONDS_MAX)
             with pytest.raises(CommandParked):
                 client.ask(Purse, other, Pay(13), timeout_seconds=SECONDS_MAX)
-        wanted = {"MagnetarCommandsParked", "MagnetarTablesBehind"}
-        eventually(lambda: wanted <= prometheus.alerts(), f"alerts {wanted}")
+        with running.rebuilding("Payment"):  # which the poison stops, too
+            wanted = {f"Magnetar{name}" for name in ("CommandsParked", "TablesBehind", "TablesStuck", "RebuildStuck")}
+            eventually(lambda: wanted <= prometheus.alerts(), f"alerts {wanted}")
         client.ask(Purse, "a", Pay(1), timeout_seconds=SECONDS_MAX)  # it goes on by itself
         eventually(lambda: not prometheus.query("magnetar_command_age_seconds > 0"), "nothing in hand")
+
+
+def test_workers_that_fight_that_are_old_and_that_are_gone_raise_their_alerts(
+    running: Running, prometheus: prometheus_rig.Prometheus
+) -> None:
+    with running.client() as client:
+
+        def fought() -> bool:
+            fence(running, partition_of("a", 2))
+            client.ask(Purse, "a", Pay(1), timeout_seconds=SECONDS_MAX)
+            return "MagnetarFencingWar" in prometheus.alerts()
+
+        eventually(fought, "an alert of workers that take partitions from each other")
+        assert "MagnetarPartitionsRefused" not in prometheus.alerts()
+        decide_by_newer_code(running)
+        client.send(Purse, "a", Pay(1))
+        eventually(lambda: "MagnetarPartitionsRefused" in prometheus.alerts(), "an alert of events of newer code")
+    running.processes["worker"].terminate()
+    eventually(lambda: "MagnetarNobodyDecides" in prometheus.alerts(), "an alert that no worker is there")
+
+
+def decide_by_newer_code(running: Running) -> None:
+    """Let a worker of a later version decide commands, in whose events is more than the other knows."""
+    log, clock, stopped = SqliteLog(running.data, SystemClock()), SystemClock(), threading.Event()
+    provision(newer, log)
+    workers = workers_of(newer, log, name="newer", clock=clock)
+    thread = threading.Thread(target=decide_until, args=(stopped.is_set, workers, clock))
+    thread.start()
+    ids = count()
+    with SyncClient(newer, settings=Settings(data=running.data)) as client:
+
+        def decided() -> bool:
+            try:
+                tipped = client.ask(NewerPurse, str(next(ids)), Tip(1), timeout_seconds=SECONDS_MAX).outcome
+            except CommandParked:  # on the partition that the other has kept
+                return False
+            return isinstance(tipped, Tipped)
+
+        eventually(decided, "the later version has a partition")
+    stopped.set()
+    thread.join()
+    for worker in workers:
+        worker.close()
+    log.close()
+
+
+def test_a_disk_that_is_nearly_full_raises_its_alerts(rules: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    disk, (port,) = Disk(tmp_path / "disk", SMALL, "64m"), free_ports(1)
+    shutil.copy(Path(__file__).with_name("watched.py"), disk.path)
+    (disk.path / "full").write_bytes(bytes(59 * 2**20))
+    command = [*disk.within, str(MAGNETAR), "run", "watched", "--role", "worker"]
+    process = subprocess.Popen(command, env=os.environ | {"MAGNETAR_HEALTH_PORT": str(port)})
+    with prometheus_rig.running(tmp_path, quick(rules, tmp_path), [f"127.0.0.1:{port}"]) as prometheus:
+        wanted = {"MagnetarDiskFull", "MagnetarPreflight"}  # the preflight wants a gigabyte
+        eventually(lambda: process.poll() is not None or wanted <= prometheus.alerts(), f"alerts {wanted}")
+        assert process.poll() is None
+    process.terminate()
+    process.wait(60)
+    disk.close()
 
 
 @contextmanager
