@@ -73,7 +73,7 @@ class RealNode:
 
     def ctr(self, *arguments: str) -> str:
         """What containerd's client says."""
-        command = ["ctr", "--address", str(self._socket), "--namespace", "k8s.io", *arguments]
+        command = self._ctr(*arguments)
         ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
         if ran.returncode != 0:
             raise RigError(f"{' '.join(command)} failed:\n{ran.stdout[-2000:]}\n{ran.stderr[-2000:]}")
@@ -81,10 +81,19 @@ class RealNode:
 
     def run_in(self, pod: Any, *command: str) -> str:
         """What a command prints in a pod's container, as `kubectl exec` would."""
-        container = pod["status"]["containerStatuses"][0]["containerID"].removeprefix("containerd://")
-        return self.ctr(
-            "tasks", "exec", "--user", "65532:65532", "--exec-id", f"e{time.monotonic_ns()}", container, *command
-        )
+        return self.ctr(*_within(pod, *command))
+
+    def command_in(self, pod: Any, *command: str) -> list[str]:
+        """The command line that does so, for who does not want to wait."""
+        return self._ctr(*_within(pod, *command))
+
+    def process_of(self, pod: Any) -> int:
+        """The first process of a pod's container, as this machine numbers it."""
+        found = [line.split() for line in self.ctr("tasks", "list").splitlines()]
+        return next(int(process) for container, process, *_ in found if container == _container(pod))
+
+    def _ctr(self, *arguments: str) -> list[str]:
+        return ["ctr", "--address", str(self._socket), "--namespace", "k8s.io", *arguments]
 
     def _is_ready(self) -> bool:
         node = self._api.get("/api/v1/nodes/localhost")
@@ -200,6 +209,15 @@ state = "{self._folder}/containerd-state"
             with contextlib.suppress(OSError):  # somebody else's, who is in there
                 group.rmdir()
         shutil.rmtree(self._folder / "containerd", ignore_errors=True)  # the images, unpacked
+
+
+def _container(pod: Any) -> str:
+    return str(pod["status"]["containerStatuses"][0]["containerID"]).removeprefix("containerd://")
+
+
+def _within(pod: Any, *command: str) -> list[str]:
+    options = ["--user", "65532:65532", "--exec-id", f"e{time.monotonic_ns()}"]
+    return ["tasks", "exec", *options, _container(pod), *command]
 
 
 def _network_namespaces() -> set[str]:

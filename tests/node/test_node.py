@@ -3,7 +3,9 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from magnetar.pipelines.chart import write_chart
 from magnetar.pipelines.settings import Settings
 
 from examples.flights import demo
-from examples.flights.data import commands, expected, rows
+from examples.flights.data import Expected, commands, expected, rows
 from examples.flights.pipeline import flights
 from tests.chaos.processes import eventually
 from tests.image_rig import build, done, new_project, run
@@ -27,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 IMAGE = "localhost/magnetar-flights:test"
 FLIGHTS = 2_000
 SECONDS_MAX = 600
+DOCS = ROOT / "docs" / "kubernetes.md"
 PODS = "/api/v1/namespaces/flights/pods"
 
 
@@ -71,7 +74,7 @@ def node(broker: Standalone, api: Api, image: str, tmp_path_factory: pytest.Temp
 
 
 @pytest.fixture(scope="session")
-def disk(api: Api, tmp_path_factory: pytest.TempPathFactory) -> None:
+def disk(api: Api, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A volume for the projector, which the image's user may write to: no provisioner runs."""
     folder = tmp_path_factory.mktemp("disk")
     for each in (folder, folder.parent):
@@ -83,6 +86,7 @@ def disk(api: Api, tmp_path_factory: pytest.TempPathFactory) -> None:
         "hostPath": {"path": str(folder)},
     }
     api.post("/api/v1/persistentvolumes", {"metadata": {"name": "disk"}, "spec": spec}).raise_for_status()
+    return folder
 
 
 def values(broker: Standalone) -> dict[str, Any]:
@@ -96,51 +100,112 @@ def values(broker: Standalone) -> dict[str, Any]:
     }
 
 
-def test_nothing_is_lost_when_a_workers_pod_is_deleted(
-    node: RealNode,
-    api: Api,
-    broker: Standalone,
-    disk: None,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+class Flying:
+    """The release, and what its tables must come to."""
+
+    def __init__(self, node: RealNode, api: Api, want: Expected) -> None:
+        self.node, self.api, self.want = node, api, want
+
+    def pods(self, component: str) -> list[Any]:
+        return self.api.items(PODS, labelSelector=f"app.kubernetes.io/component={component}")
+
+    def projector(self, *command: str) -> str:
+        """What a command prints in the projector's pod."""
+        return self.node.run_in(self.pods("projector")[0], *command)
+
+    def ask(self, _: Path, sql: str) -> list[dict[str, Any]]:
+        said = self.projector("magnetar", "query", sql, "--format", "jsonl")
+        return [json.loads(line) for line in said.splitlines()]
+
+    def is_ready(self, component: str, count: int) -> bool:
+        """Whether the component has just so many pods, and all are ready."""
+        return [is_ready(pod) for pod in self.pods(component)] == [True] * count
+
+    def delete(self, pod: Any) -> None:
+        """Without grace: its processes are killed."""
+        self.api.delete(f"{PODS}/{pod['metadata']['name']}", 0).raise_for_status()
+
+
+@pytest.fixture(scope="session")
+def flying(
+    node: RealNode, api: Api, broker: Standalone, disk: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Flying]:
+    """The release, with all in its tables. When half of the commands had been sent, a worker's pod was deleted."""
     restricted = {"pod-security.kubernetes.io/enforce": "restricted"}
     api.post("/api/v1/namespaces", {"metadata": {"name": "flights", "labels": restricted}}).raise_for_status()
     helm = helm_python.Config(kubeconfig_content=api.kubeconfig, namespace="flights")
-    helm.install(write_chart(tmp_path), "fly", values(broker), wait="watcher", timeout=SECONDS_MAX)
-
-    def pods(component: str) -> list[Any]:
-        return api.items(PODS, labelSelector=f"app.kubernetes.io/component={component}")
-
-    def ask(_: Path, sql: str) -> list[dict[str, Any]]:
-        said = node.run_in(pods("projector")[0], "magnetar", "query", sql, "--format", "jsonl")
-        return [json.loads(line) for line in said.splitlines()]
-
-    def in_tables() -> int:
-        return int(ask(tmp_path, "SELECT count() AS n FROM flights.commits")[0]["n"])
-
+    chart = write_chart(tmp_path_factory.mktemp("chart"))
+    helm.install(chart, "fly", values(broker), wait="watcher", timeout=SECONDS_MAX)
     chosen = list(islice(rows(all_months=False), FLIGHTS))
-    want = expected(iter(chosen))
+    flying = Flying(node, api, expected(iter(chosen)))
     settings = Settings(broker=broker.service_url, broker_admin=broker.admin_url)
     outgoing = list(demo.outgoing(commands(iter(chosen)), set()))
     with SyncClient(flights, settings=settings) as client:
         for _ in client.send_many(outgoing[: len(outgoing) // 2]):
             pass
-        victim = pods("worker-flight")[0]["metadata"]["name"]
-        api.delete(f"{PODS}/{victim}", 0).raise_for_status()
+        victim = flying.pods("worker-flight")[0]
+        flying.delete(victim)
         for _ in client.send_many(outgoing[len(outgoing) // 2 :]):
             pass
-    eventually(lambda: in_tables() >= want.commands, "all commits are in the tables", seconds=SECONDS_MAX)
-    eventually(lambda: sum(map(is_ready, pods("worker-flight"))) == 2, "the pod is replaced", seconds=SECONDS_MAX)
-    assert victim not in {pod["metadata"]["name"] for pod in pods("worker-flight")}
-    monkeypatch.setattr(demo, "ask", ask)
-    assert demo.report(tmp_path, want) == 0
-    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("✓")]
-    assert "\n".join(said) in (ROOT / "docs" / "kubernetes.md").read_text(), said
+    eventually(lambda: in_tables(flying) >= flying.want.commands, "all commits are in the tables", seconds=SECONDS_MAX)
+    eventually(lambda: flying.is_ready("worker-flight", 2), "the pod is replaced", seconds=SECONDS_MAX)
+    assert victim["metadata"]["name"] not in {pod["metadata"]["name"] for pod in flying.pods("worker-flight")}
+    yield flying
     helm.uninstall("fly", wait="watcher", timeout=SECONDS_MAX)
     helm.close()
 
 
+def in_tables(flying: Flying) -> int:
+    return int(flying.ask(Path(), "SELECT count() AS n FROM flights.commits")[0]["n"])
+
+
 def is_ready(pod: Any) -> bool:
     return any(each["type"] == "Ready" and each["status"] == "True" for each in pod["status"].get("conditions", []))
+
+
+@pytest.fixture
+def reported(
+    flying: Flying, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[], str]:
+    """Compares all tables with the CSV, and gives what agreed."""
+
+    def report() -> str:
+        monkeypatch.setattr(demo, "ask", flying.ask)
+        assert demo.report(tmp_path, flying.want) == 0
+        return "\n".join(line for line in capsys.readouterr().out.splitlines() if line.startswith("✓"))
+
+    return report
+
+
+def test_nothing_is_lost_when_a_workers_pod_is_deleted(reported: Callable[[], str]) -> None:
+    said = reported()
+    assert said in DOCS.read_text(), said
+
+
+def test_a_rebuild_goes_on_where_it_was_when_the_projectors_pod_is_killed(
+    flying: Flying, disk: Path, reported: Callable[[], str]
+) -> None:
+    (pod,) = flying.pods("projector")
+    process, tables = flying.node.process_of(pod), disk / "clickhouse"
+    rebuild = flying.node.command_in(pod, "magnetar", "rebuild", "flights.pipeline")
+    command = subprocess.Popen(rebuild, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    eventually(lambda: parts(tables), "the new table has its first rows", seconds=SECONDS_MAX)
+    os.kill(process, signal.SIGSTOP)  # so that it cannot get done before the pod is dead
+    assert "flight__commits__g1" in (tables / "metadata/flights/flight__commits.sql").read_text(), "it is not done"
+    flying.delete(pod)
+    command.wait(SECONDS_MAX)  # it ran in that pod
+    eventually(lambda: flying.is_ready("projector", 1), "the pod is replaced", seconds=SECONDS_MAX)
+    assert flying.pods("projector")[0]["metadata"]["uid"] != pod["metadata"]["uid"]
+    status = ("magnetar", "rebuild", "flights.pipeline", "--status", "--json")
+
+    def shown() -> set[int]:
+        return {each["generation"] for each in json.loads(flying.projector(*status)) if each["state"] == "shown"}
+
+    # Nobody gives the command again. A rebuild that began anew would make a third generation.
+    eventually(lambda: shown() == {2}, "the rebuild is done", seconds=SECONDS_MAX)
+    assert reported() in DOCS.read_text()
+
+
+def parts(tables: Path) -> list[Path]:
+    """What the rebuild has inserted so far."""
+    return list((tables / "data/flights/flight__commits__g2").glob("*_*_*_*"))
