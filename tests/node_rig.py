@@ -191,15 +191,13 @@ state = "{self._folder}/containerd-state"
 
     def stop(self) -> None:
         """End the containers, then the processes, and take away what they leave on the machine."""
+        containerd, kubelet = self._processes[:1], self._processes[1:]
+        _end(kubelet)  # first: it ends and starts containers, too
         with contextlib.suppress(RigError):
             for task in self.ctr("tasks", "list", "--quiet").split():
-                self.ctr("tasks", "delete", "--force", task)
-        for process in reversed(self._processes):
-            process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(20)
-            process.kill()
-            process.wait()
+                with contextlib.suppress(RigError):  # one that has just ended
+                    self.ctr("tasks", "delete", "--force", task)
+        _end(containerd)
         mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
         for mount in reversed([mount for mount in mounts if mount.startswith(str(self._folder))]):
             subprocess.run(["umount", "--lazy", mount], check=False)
@@ -213,6 +211,15 @@ state = "{self._folder}/containerd-state"
 
 def _container(pod: Any) -> str:
     return str(pod["status"]["containerStatuses"][0]["containerID"]).removeprefix("containerd://")
+
+
+def _end(processes: list[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+        process.kill()
+        process.wait()
 
 
 def _within(pod: Any, *command: str) -> list[str]:

@@ -97,23 +97,35 @@ def test_an_upgrade_takes_one_worker_at_a_time_and_adds_none(
     eventually(lambda: not names(pods("worker-order")) & before, "all are new")
 
 
+def evicted(api: Api, namespace: str, pod: str) -> int:
+    """What the server answers to who drains the node of a pod."""
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": namespace}}
+    return api.post(f"/api/v1/namespaces/{namespace}/pods/{pod}/eviction", body).status_code
+
+
 def test_a_drain_is_held_up_by_the_budget(
     api: Api, helm: Any, chart: Chart, namespace: str, node: Node, pods: Pods
 ) -> None:
     helm.install(chart.folder, "shop", values(), wait="watcher", timeout=SECONDS_MAX)
     first, second = sorted(names(pods("worker-order")))
-
-    def evict(name: str) -> int:
-        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": namespace}}
-        return api.post(f"/api/v1/namespaces/{namespace}/pods/{name}/eviction", body).status_code
-
     budget = f"/apis/policy/v1/namespaces/{namespace}/poddisruptionbudgets/shop-worker-order"
     eventually(lambda: api.get(budget)["status"].get("disruptionsAllowed") == 1, "the budget knows its pods")
     node.starts_pods = False
-    assert evict(first) == 201
-    assert evict(second) == 429
+    assert evicted(api, namespace, first) == 201
+    assert evicted(api, namespace, second) == 429
     node.starts_pods = True
-    eventually(lambda: evict(second) == 201, "the next, once the first has been replaced")
+    eventually(lambda: evicted(api, namespace, second) == 201, "the next, once the first has been replaced")
+
+
+def test_without_the_budget_a_drain_takes_all_workers_at_once(
+    api: Api, helm: Any, chart: Chart, namespace: str, node: Node, pods: Pods
+) -> None:
+    unprotected = values() | {part: {"enabled": False} for part in ("podDisruptionBudget", "provision", "projector")}
+    helm.install(chart.folder, "shop", unprotected, wait="watcher", timeout=SECONDS_MAX)
+    first, second = sorted(names(pods("worker-order")))
+    node.starts_pods = False
+    assert evicted(api, namespace, first) == 201
+    assert evicted(api, namespace, second) == 201
 
 
 def test_what_is_less_restricted_is_refused(api: Api, chart: Chart, namespace: str) -> None:

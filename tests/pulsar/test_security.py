@@ -1,19 +1,23 @@
 """Tokens and TLS, on a Pulsar that wants both: who may do what, and how quickly a refusal is said."""
 
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 from magnetar.pipelines.clock import SystemClock
 from magnetar.pipelines.log import Appender
 from magnetar.pipelines.logs.pulsar import PulsarLog
+from magnetar.pipelines.logs.pulsar_admin import WORKERS
 from magnetar.pipelines.provisioning import RIGHTS, WantedTopic, apply
 from magnetar.pipelines.settings import Settings, open_log
 from magnetar.schemas import AccessDenied, LogUnavailable, SettingsError, Topic, TopicKind
 
 from tests.contract.log_contract import DEADLINE_SECONDS, SCHEMA, WIDER, entries, numbers
+from tests.pulsar.test_scaling import backlog
 from tests.pulsar_rig import Existing, data_folder, started
 from tests.pulsar_secured import ADMIN, Authority, Secured
 
@@ -133,6 +137,24 @@ def test_each_role_can_do_its_part(secured: Secured) -> None:
         mirror.provision(EVENTS, partitions=1, schema=SCHEMA)
         messages = mirror.reader(EVENTS, 0, after=None).read(messages_max=1, timeout_seconds=DEADLINE_SECONDS)
         assert numbers(messages) == [7]
+
+
+def test_keda_may_read_the_backlog_with_the_workers_token(secured: Secured) -> None:
+    token = secured.token(WORKER)
+    with opened(secured, token) as worker:
+        worker.consumer(COMMANDS, name="w").receive(messages_max=1, timeout_seconds=0.1)
+    headers = {"Authorization": f"Bearer {token}", "X-Pulsar-Auth-Method-Name": "token"}
+    authority = ssl.create_default_context(cafile=str(secured.authority.certificate))
+    metadata = {
+        "adminURL": secured.admin_url,
+        "topic": f"persistent://public/{COMMANDS}",
+        "isPartitionedTopic": "true",
+        "subscription": WORKERS,
+    }
+    with httpx.Client(headers=headers, verify=authority) as client:
+        assert backlog(metadata, client.get) >= 0
+    with httpx.Client(verify=authority) as nobody, pytest.raises(httpx.HTTPStatusError, match="401"):
+        backlog(metadata, nobody.get)
 
 
 def test_no_role_can_do_anothers_part(secured: Secured) -> None:
