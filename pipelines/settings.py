@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     query_seconds_max: float = Field(default=60.0, gt=0, allow_inf_nan=False)
     """How long a query through the endpoint may take."""
     query_memory_bytes_max: int = Field(default=0, ge=0)
-    """How much memory a query through the endpoint may take; 0 is an eighth of the machine's."""
+    """How much memory a query through the endpoint may take; 0 is an eighth of the machine's or the container's."""
     quarantine_keys_max: int = Field(default=100, ge=0)
     """So many keys of a projection's table are kept back when it raises on an event, while the others go on; one more
     stops the partition, and with 0 the first one does."""

@@ -7,10 +7,11 @@ import re
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
@@ -38,6 +39,12 @@ for his own and reads nonsense."""
 CLOSE_SECONDS_MAX: Final = 10.0
 """How long the end of the process waits for questions to end, which takes the engine a second at worst."""
 
+CONTAINER_LIMITS: Final = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+"""Where a container finds how much memory it may have: control groups of version 2, and of version 1."""
+
 _MAY_SET: Final = re.compile(
     r"output_format_(?!schema$)\w+|format_(csv|tsv|json|decimal|binary)_\w+|date_time_(in|out)put_format|session_timezone|"
     r"(cast|join|group_by|aggregate_functions|optimize|query_plan|low_cardinality)_\w+|extremes|final|enable_analyzer|limit|offset|"
@@ -58,7 +65,7 @@ class QueryLimits:
 
     seconds_max: float = 60.0
     memory_bytes_max: int = 0
-    """0 is an eighth of the machine's memory: four questions at once leave half of it."""
+    """0 is an eighth of the memory of the machine or the container: four questions at once leave half of it."""
     whole_bytes_max: int = 64 << 20
     """The largest answer in a format that cannot be written block by block (JSON, Arrow, Parquet, …)."""
     concurrent_max: int = 4
@@ -112,7 +119,7 @@ class EngineReader:
 
     def __init__(self, path: str, limits: QueryLimits | None = None) -> None:
         self.limits = limits or QueryLimits()
-        self._memory_bytes_max = self.limits.memory_bytes_max or _machine_bytes() // 8
+        self._memory_bytes_max = self.limits.memory_bytes_max or machine_bytes() // 8
         self._path = os.path.realpath(path)  # the engine compares paths as texts
         self._lock = threading.Lock()
         self._denied: frozenset[str] | None = None
@@ -253,8 +260,13 @@ def _varint(number: int) -> bytes:
     return bytes((*out, number))
 
 
-def _machine_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def machine_bytes(limits: Iterable[Path] = CONTAINER_LIMITS) -> int:
+    """The memory of the machine, or of the container, where that may have less."""
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for limit in limits:
+        with suppress(OSError, ValueError):  # not there, or `max`
+            found.append(int(limit.read_text()))
+    return min(found)
 
 
 def _format(statement: Statement, question: Question) -> str:

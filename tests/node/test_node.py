@@ -182,6 +182,11 @@ def test_nothing_is_lost_when_a_workers_pod_is_deleted(reported: Callable[[], st
     assert said in DOCS.read_text(), said
 
 
+def test_a_query_reckons_with_the_memory_of_the_pod(flying: Flying) -> None:
+    reckons = "from magnetar.projections.engine_reader import machine_bytes; print(machine_bytes())"
+    assert int(flying.projector("python", "-c", reckons)) == 6 * 2**30, "the chart's limit, not the node's memory"
+
+
 def test_a_rebuild_goes_on_where_it_was_when_the_projectors_pod_is_killed(
     flying: Flying, disk: Path, reported: Callable[[], str]
 ) -> None:
