@@ -160,6 +160,24 @@ def test_the_topics_are_provisioned_and_examined_before_anything_is_installed_or
         assert {entry["name"]: entry["value"] for entry in container["env"]} == settings
 
 
+@matrix
+def test_what_dies_is_started_again_and_the_projector_with_its_tables(chart: Chart, changes: Values) -> None:
+    objects = chart.render(minimal(**changes))
+    for (kind, name), rendered in objects.items():
+        if kind in {"Deployment", "StatefulSet"}:
+            assert rendered["spec"]["template"]["spec"].get("restartPolicy", "Always") == "Always", name
+        if kind == "Job":  # both of its steps may be repeated from the first
+            assert rendered["spec"]["template"]["spec"]["restartPolicy"] == "Never"
+            assert rendered["spec"]["backoffLimit"] == 2
+    if ("StatefulSet", "rel-projector") in objects:
+        spec = objects["StatefulSet", "rel-projector"]["spec"]
+        (container,) = spec["template"]["spec"]["containers"]
+        mounted = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+        data = mounted[objects["ConfigMap", "rel-settings"]["data"]["MAGNETAR_DATA"]]
+        assert [claim["metadata"]["name"] for claim in spec["volumeClaimTemplates"]] == [data]
+        assert "persistentVolumeClaimRetentionPolicy" not in spec, "the claim outlives pods and releases"
+
+
 def test_scaling_follows_the_backlog_and_stops_at_the_partitions(chart: Chart) -> None:
     objects = chart.render(minimal(**EVERYTHING))
     scaled = objects["ScaledObject", "rel-worker-stock-item"]["spec"]
