@@ -1,5 +1,6 @@
 """What the chart makes for KEDA, as KEDA's own definitions and parameters see it. Its operator does not run."""
 
+from functools import partial
 from typing import Any
 
 import httpx
@@ -25,7 +26,7 @@ def defined(api: Api) -> None:
     for definition in keda.definitions():
         api.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition).raise_for_status()
     for plural in PATHS.values():
-        eventually(lambda path=plural: is_served(api, path), f"{plural} are served")
+        eventually(partial(is_served, api, plural), f"{plural} are served")
 
 
 def is_served(api: Api, plural: str) -> bool:
