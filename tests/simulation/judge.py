@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from magnetar.aggregates import contract_of
 from magnetar.aggregates.decide import decide
@@ -22,10 +22,13 @@ from tests.counting import counting
 from tests.simulation.account import RELEASES, SCHEMAS, Account, NewerAccount
 from tests.simulation.client import CODEC, COMMANDS, EVENTS, PARTITIONS, Client, Sent
 from tests.simulation.sim_store import TABLES
+from tests.simulation.sim_tables import Ledger
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
+Row: TypeAlias = tuple[str, int, int, int, int]
+"""Id, version, commit, and two fields."""
 COMMITS = [CommitCodec(schema) for schema in SCHEMAS]
 NO_ID = "00000000-0000-0000-0000-000000000000"
 WINDOW_MS = 600_000
@@ -54,6 +57,10 @@ def violations(world: World) -> list[str]:
         found += compared(partition, [decoded(m.schema, m.payload) for m in messages], expected)
         if world.mirrored:
             found += mirrored(world, partition, [(m.schema, m.payload) for m in messages])
+        for kind in world.tables:
+            found += told_too_much(world, kind, partition)
+            if lacking(world, kind, partition):
+                found.append(difference(world, kind, partition))
     return found + false_replies(world)
 
 
@@ -177,6 +184,72 @@ def mirrored(world: World, partition: int, payloads: list[tuple[int, bytes]]) ->
             numbers = sorted(read_head(payload)[0] for _, payload in payload_counts.elements())
             if numbers:
                 found.append(f"partition {partition}: table {table} {what} commits {numbers}")
+    return found
+
+
+def lacking(world: World, kind: type[Any], partition: int) -> bool:
+    """Whether the table has not exactly what a fold of the log gives."""
+    return rows_of(world, kind, partition) != expected_rows(world, kind, partition)
+
+
+def difference(world: World, kind: type[Any], partition: int) -> str:
+    """What it lacks, and what it has without reason."""
+    rows, wanted = rows_of(world, kind, partition), expected_rows(world, kind, partition)
+    return (
+        f"partition {partition}: the table of {kind.__name__} lacks {sorted((wanted - rows).elements())} and has "
+        f"without reason {sorted((rows - wanted).elements())}"
+    )
+
+
+def rows_of(world: World, kind: type[Any], partition: int) -> Counter[Row]:
+    """What stands in the table: id, version, commit and fields of each row; of a fold, as `FINAL` gives it."""
+    store = world.tables[kind]
+    if kind is Ledger:
+        found = [row for row in store.newest(partition).values() if not row[4]]
+    else:
+        found = store.table(partition)
+    return Counter((row[0], row[1], row[3], row[-2], row[-1]) for row in found)
+
+
+def expected_rows(world: World, kind: type[Any], partition: int) -> Counter[Row]:
+    """The same from the log, by other code than the product's and the projection's."""
+    rows, ledgers = list[Row](), dict[str, Row]()
+    for id, version, number, event in events_of(world, partition):
+        name, amount = type(event).__name__, getattr(event, "amount", 1)
+        balance = getattr(event, "balance", 0)
+        signed = amount if name == "Deposited" else -amount
+        if name != "FeeCharged":
+            parts = (5, amount - 5) if name == "Deposited" and amount > 5 else (signed,)
+            rows += [(id, version, number, part, balance) for part in parts]
+        _, _, _, total, entries = ledgers.get(id, (id, 0, 0, 0, 0))
+        if name == "Emptied" or (name == "Withdrawn" and not balance):
+            ledgers.pop(id, None)
+        else:
+            ledgers[id] = (id, version, number, total + signed, entries + 1)
+    return Counter(ledgers.values() if kind is Ledger else rows)
+
+
+def events_of(world: World, partition: int) -> Iterator[tuple[str, int, int, Any]]:
+    """Of each event that counts: the account, its version, the number of its commit, and itself."""
+    for message in counting(world.broker.topic(EVENTS).partitions[partition].messages):
+        commit = decoded(message.schema, message.payload)
+        for nth, event in enumerate(commit.events, 1):
+            yield commit.aggregate_id, commit.version + nth, commit.number, event
+
+
+def told_too_much(world: World, kind: type[Any], partition: int) -> list[str]:
+    """Whatever was told to be in a table was there: of a fold, at least the newest event of each key."""
+    found = list[str]()
+    for of, number, there in world.tables[kind].told:
+        if of != partition:
+            continue
+        reached = dict[str, int]()
+        for id, version in there:
+            reached[id] = max(version, reached.get(id, 0))
+        for id, version, at, event in events_of(world, partition):
+            if at <= number and type(event).__name__ != "FeeCharged" and reached.get(id, 0) < version:
+                found.append(f"partition {partition}: {kind.__name__} was told to have commits up to {number}")
+                break
     return found
 
 

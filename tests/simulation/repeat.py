@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from tests.simulation.choices import read
-from tests.simulation.sabotages import SABOTAGES
+from tests.simulation.sabotages import SABOTAGES, TABLE_SABOTAGES
 from tests.simulation.shrink import TURNS, Failure, run, story
 
 
@@ -16,11 +16,11 @@ def main() -> int:
     parser.add_argument("seed", type=int)
     parser.add_argument("--turns", type=int, default=TURNS)
     parser.add_argument("--decisions", type=read, help="as a failing run prints them; without, all are drawn")
-    parser.add_argument("--sabotage", choices=[each.__name__ for each in SABOTAGES])
+    parser.add_argument("--sabotage", choices=[each.__name__ for each in (*SABOTAGES, *TABLE_SABOTAGES)])
     parser.add_argument("--shrink", action="store_true", help="find and print the smallest failing schedule")
     options = parser.parse_args()
     with pytest.MonkeyPatch.context() as patch:
-        for sabotage in SABOTAGES:
+        for sabotage in (*SABOTAGES, *TABLE_SABOTAGES):
             if sabotage.__name__ == options.sabotage:
                 sabotage(patch)
         world, found = run(options.seed, options.turns, repeated=options.decisions, tracing=True)

@@ -11,11 +11,15 @@ from magnetar.aggregates.id_window import FrozenIds, IdWindow
 from magnetar.pipelines.checkpointing import Checkpoints
 from magnetar.pipelines.spill import SqliteSpill
 from magnetar.pipelines.worker import Worker
+from magnetar.projections.fold_table import FoldTable, States
+from magnetar.projections.projected_table import ProjectedTable
 from magnetar.projections.range_loop import RangeLoop
+from magnetar.projections.rows_table import RowsTable
 from magnetar.schemas import ReadRule, Verdict
 
 from tests.simulation.sim_log import SimAppender, SimAppending, SimLog
 from tests.simulation.sim_store import SimStore
+from tests.simulation.sim_tables import SimFold
 
 Sabotage = Callable[[pytest.MonkeyPatch], None]
 
@@ -249,6 +253,53 @@ def spilled_states_forgotten(patch: pytest.MonkeyPatch) -> None:
     """What does not fit into memory is gone."""
     patch.setattr(SqliteSpill, "load", lambda *_: None)
 
+
+def older_states_kept(patch: pytest.MonkeyPatch) -> None:
+    """Who takes a partition back goes on with the states that he had."""
+    forget = SimFold.forget
+
+    def forget_once(self: Any, partition: int) -> None:
+        if partition not in self._states:
+            forget(self, partition)
+
+    patch.setattr(SimFold, "forget", forget_once)
+
+
+def range_folded_twice(patch: pytest.MonkeyPatch) -> None:
+    """It is not looked whether a range is in the table: its token keeps the rows out, and the states have it twice."""
+    insert = ProjectedTable.insert
+
+    def insert_again(self: Any, partition: int, *rest: Any) -> None:
+        self._last[partition] = 0
+        insert(self, partition, *rest)
+
+    patch.setattr(ProjectedTable, "insert", insert_again)
+
+
+def evicted_states_begin_anew(patch: pytest.MonkeyPatch) -> None:
+    """What has no room in memory is not read back from the table."""
+    put = States.put
+
+    def put_and_stay_whole(self: Any, states: Any) -> None:
+        is_whole = self.is_whole
+        put(self, states)
+        self.is_whole = is_whole
+
+    patch.setattr(States, "put", put_and_stay_whole)
+
+
+def merged_rows_taken_for_lost(patch: pytest.MonkeyPatch) -> None:
+    """A key's older row is expected to be there beside the newer one, as the rows of a Rows are."""
+    patch.setattr(FoldTable, "is_whole", RowsTable.is_whole)
+
+
+TABLE_SABOTAGES: Final[tuple[Sabotage, ...]] = (
+    older_states_kept,
+    range_folded_twice,
+    evicted_states_begin_anew,
+    merged_rows_taken_for_lost,
+)
+"""These are about the tables of rows and folds alone."""
 
 SABOTAGES: Final[tuple[Sabotage, ...]] = (
     acknowledge_before_append,

@@ -6,11 +6,12 @@ import random
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from magnetar.pipelines.worker import Worker, WorkerOptions
-from magnetar.projections.range_loop import RangeLoop
+from magnetar.projections import Fold
+from magnetar.projections.range_loop import RangeLoop, RangeStore
 from magnetar.schemas import LeaseLost, LogUnavailable, StoreUnavailable
 from magnetar.schemas.checkpoint_block import CHECKPOINT_JSON
 
@@ -19,6 +20,8 @@ from tests.simulation.choices import Choices
 from tests.simulation.client import CHECKPOINTS, COMMANDS, EVENTS, PARTITIONS, Client
 from tests.simulation.sim_log import SimBroker, SimLog
 from tests.simulation.sim_store import TABLES, SimStore
+from tests.simulation.sim_tables import TABLES as KINDS
+from tests.simulation.sim_tables import TableStore
 from tests.simulation.stage import EFFECT_MS, FAULTS, Crash, Process, Stage
 
 WORKERS: Final = 3
@@ -36,6 +39,8 @@ OPTIONS: Final = WorkerOptions(
 FREEZES_MS: Final = (30, 100, 400, 1500)
 BURST_MAX: Final = 40
 TURNS_TO_DRAIN: Final = 3000
+TABLES_FROM: Final = 1_000_000
+"""From this seed on, projectors feed the tables of a Rows and of a Fold, and not the mirror."""
 NEVER_MS: Final = 1 << 60
 """When a process wakes that was taken out of a run to make its schedule smaller."""
 
@@ -51,6 +56,10 @@ class World:
         self.stage = Stage(self.choices)
         self.broker = SimBroker(self.stage)
         self.store = SimStore(self.stage)
+        self.tables: dict[type[Any], TableStore] = {}
+        if seed >= TABLES_FROM:
+            mirrored = False
+            self.tables = {kind: TableStore(self.stage, is_fold=issubclass(kind, Fold)) for kind in KINDS}
         self.errors: list[str] = []
         self.clients: list[Client] = []
         self.mirrored = mirrored
@@ -139,12 +148,15 @@ class World:
         """Something comes through that was on its way; or a death is noticed."""
         what = self.choices.pick("what the broker does", 3, at=at)
         if what == 0:
-            return self.broker.land_something() or self.store.land_something()
+            return self.broker.land_something() or self._store_lands_something()
         if what == 1 or not self._unnoticed:
-            return self.store.land_something() or self.broker.land_something()
+            return self._store_lands_something() or self.broker.land_something()
         self._unnoticed.pop(0).close()
         self.stage.note("the broker notices a death")
         return True
+
+    def _store_lands_something(self) -> bool:
+        return any(store.land_something() for store in (self.store, *self.tables.values()))
 
     # --- processes --------------------------------------------------------------------------------------------------
 
@@ -195,26 +207,29 @@ class World:
         self._start("worker", run)
 
     def _projector(self) -> None:
-        if not self.mirrored:
+        if not self.mirrored and not self.tables:
             return
 
         def run(name: str, log: SimLog) -> None:
             nonces = random.Random(f"{self.seed}/{name}")
-            loops: dict[int, RangeLoop] = {}
+            stores: list[RangeStore] = [self.store] if self.mirrored else []
+            stores += [KINDS[kind](store, kind) for kind, store in self.tables.items()]
+            loops: dict[tuple[int, int], RangeLoop] = {}
             while True:
-                for partition in range(PARTITIONS):
+                for part in [(nth, partition) for nth in range(len(stores)) for partition in range(PARTITIONS)]:
+                    partition = part[1]
                     try:
-                        if partition not in loops:
-                            loops[partition] = RangeLoop(
-                                self.store,
+                        if part not in loops:
+                            loops[part] = RangeLoop(
+                                stores[part[0]],
                                 partition,
                                 lambda after, p=partition: log.reader(EVENTS, p, after=after),  # type: ignore[misc]
                                 nonce=nonces.randbytes(8).hex(),
                                 range_commits_max=3,
                             )
-                        loops[partition].step(timeout_seconds=0.005)
+                        loops[part].step(timeout_seconds=0.005)
                     except (LeaseLost, StoreUnavailable, LogUnavailable):
-                        loops.pop(partition, None)
+                        loops.pop(part, None)
                         self.stage.sleep(0.01 + nonces.random() / 50)
 
         self._start("projector", run)
@@ -253,7 +268,7 @@ class World:
             for process in [p for p in self._processes if p.wakes_ms < NEVER_MS and not p.name.startswith("client")]:
                 process.wakes_ms = 0
                 self._go_on(process, BURST_MAX)
-            while self.broker.land_something() or self.store.land_something():
+            while self.broker.land_something() or self._store_lands_something():
                 pass
         for process in list(self._processes):
             self._end(process)
@@ -268,6 +283,8 @@ class World:
         self._ask_again()
         if self.mirrored and not self._drain(self._is_mirrored):
             self.errors.append("the mirror stands still")
+        if self.tables and not self._drain(self._is_fed):
+            self.errors.append("a table stands still")
 
     def _drain(self, done: Callable[[], bool]) -> bool:
         for _ in range(TURNS_TO_DRAIN):
@@ -290,6 +307,11 @@ class World:
             for p in partitions
             for table in TABLES
         )
+
+    def _is_fed(self) -> bool:
+        from tests.simulation.judge import lacking
+
+        return not any(lacking(self, kind, partition) for kind in self.tables for partition in range(PARTITIONS))
 
     def _ask_again(self) -> None:
         """Every client asks once more for what it has no answer to: with a healthy worker, it gets one."""
