@@ -18,6 +18,7 @@ MODULE: Final = "github.com/kedacore/keda/v2@v2.21.0"
 SUM: Final = "h1:R6z2HZvstK4RLUMxroNACzBj74xGxt3kG59b5Xc+Xps="
 _DEFINITIONS: Final = ("keda.sh_scaledobjects.yaml", "keda.sh_triggerauthentications.yaml")
 _SCALERS: Final = "scalers-schema.json"
+_HOME: Final = CACHE / "keda-v2.21.0"
 
 
 def definitions() -> list[Any]:
@@ -31,21 +32,25 @@ def parameters(scaler: str) -> list[Any]:
     return next(each["parameters"] for each in scalers if each["type"] == scaler)
 
 
+def is_had() -> bool:
+    """Whether its files are here, or can be fetched."""
+    return _HOME.exists() or shutil.which("go") is not None
+
+
 def _kept() -> Path:
     """The files that are needed, fetched once for all checkouts. Raises RigError if they cannot be had."""
-    home = CACHE / "keda-v2.21.0"
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "keda.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not home.exists():
+        if not _HOME.exists():
             module = _module()
             with tempfile.TemporaryDirectory(dir=CACHE) as making:
                 files = [f"config/crd/bases/{name}" for name in _DEFINITIONS] + [f"schema/generated/{_SCALERS}"]
                 (Path(making) / "keda").mkdir()
                 for file in files:
                     shutil.copy(module / file, f"{making}/keda")
-                (Path(making) / "keda").rename(home)
-    return home
+                (Path(making) / "keda").rename(_HOME)
+    return _HOME
 
 
 def _module() -> Path:
