@@ -11,8 +11,10 @@ from magnetar.projections import Fold, fold_table
 from magnetar.projections.projected_table import ProjectedTable
 from magnetar.projections.store import Store
 from magnetar.schemas import LeaseLost, PartitionRefused, StoreUnavailable
+from magnetar.schemas.commit import read_head
 
 from tests.unit.projections.projected import Balance, Boxes, Emptied, Ignored, Large, Put, Taken
+from tests.unit.projections.test_mirror import FakeFeed
 
 
 class Crash(Exception):
@@ -142,6 +144,33 @@ def test_states_that_are_not_in_memory_are_read_back_in_one_query(
     boxes.run()
     assert len([sql for sql in asked if "_state" in sql]) == 1
     assert boxes.balances() == boxes.expected()
+
+
+@pytest.mark.parametrize("projection", [Balance, Large])
+def test_a_restart_reads_the_log_from_the_last_range_on_and_not_from_its_start(
+    store: Store, tmp_path: Path, projection: type[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boxes = Boxes(store, tmp_path, projection)
+    for nth in range(40):
+        boxes.commit(f"k{nth % 7}", Put(100 + nth))
+    boxes.run(range_commits_max=4)
+    numbers: list[int] = []
+    read_run = FakeFeed.read_run
+
+    def noted(self: Any, **limits: Any) -> Any:
+        run = read_run(self, **limits)
+        numbers.extend(read_head(payload)[0] for payload in (run.payloads if run else ()))
+        return run
+
+    monkeypatch.setattr(FakeFeed, "read_run", noted)
+    boxes.run(range_commits_max=4)  # the last range is read once more, to be sure of it; the claim took one place of the first
+    assert numbers == [40]
+    boxes.commit("k3", Put(200))
+    numbers.clear()
+    boxes.run(range_commits_max=4)
+    assert numbers == [40, 41]
+    if projection is Balance:
+        assert boxes.balances() == boxes.expected()
 
 
 class Wrong(Fold):
