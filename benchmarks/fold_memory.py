@@ -44,66 +44,71 @@ def fill(data: Path, events: int, keys: int) -> None:
     log.close()
 
 
-def fed(pipeline: Pipeline) -> Callable[[Path], str]:
-    """Feed all tables of a pipeline to the end of the log; says how long it took."""
+class Peak:
+    """How large this process has been."""
 
-    def part(data: Path) -> str:
-        log, store = SqliteLog(data, SystemClock()), Store(embedded_dsn(data))
-        took = feed(log, store, data, pipeline)
-        counted = ""
-        if pipeline.projections:
-            ((keys, events),) = store.query("SELECT count(), sum(puts) FROM boxes.content")
-            counted = f", {events:,} events of {keys:,} keys"
-        store.close()
-        log.close()
-        return f"{took.seconds:.1f} s{counted}"
+    def __init__(self) -> None:
+        self._anonymous, self._is_over = [0.0], threading.Event()
+        self._looking = threading.Thread(target=self._look, daemon=True)
+        self._looking.start()
 
-    return part
+    def _look(self) -> None:
+        while not self._is_over.wait(LOOK_SECONDS):
+            self._anonymous[0] = max(self._anonymous[0], resident("RssAnon"))
+
+    def said(self) -> str:
+        """The largest resident set until now, and how much was anonymous at most."""
+        self._is_over.set()
+        self._looking.join()
+        return f"{resident('VmHWM'):6.0f} MB, {self._anonymous[0]:4.0f} MB of it anonymous"
 
 
-def fold_alone(data: Path) -> str:
+def opened(data: Path, peak: Peak) -> str:
+    """The engine alone."""
+    Store(embedded_dsn(data)).close()
+    return peak.said()
+
+
+def fold_alone(data: Path, peak: Peak) -> str:
     """Fill the fold's table and no other one, in an engine of its own."""
     log = SqliteLog(data, SystemClock())
     _, until = furthest(folded, log, ("Box",), None)
     with scratch_folder() as folder:
         scratch, start = Scratch(folded, log, SystemClock(), folder), Took.now()
         filled = scratch.fill(Content, ("Box",), until)
-        took = Took.since(start)
+        took, said = Took.since(start), peak.said()
         ((keys, events),) = scratch.store.query(f"SELECT count(), sum(puts) FROM {filled.name} FINAL")
         scratch.close()
     log.close()
-    return f"{took.seconds:.1f} s, {events:,} events of {keys:,} keys"
+    return (
+        f"{said}; {took.seconds:.1f} s, {took.cpu_seconds:.1f} s of processor time, {events:,} events of {keys:,} keys"
+    )
 
 
-def opened(data: Path) -> str:
-    """The engine alone."""
-    Store(embedded_dsn(data)).close()
-    return ""
+def fed(pipeline: Pipeline) -> Callable[[Path, Peak], str]:
+    """Feed all tables of a pipeline to the end of the log."""
+
+    def part(data: Path, peak: Peak) -> str:
+        log, store = SqliteLog(data, SystemClock()), Store(embedded_dsn(data))
+        took = feed(log, store, data, pipeline)
+        said = f"{peak.said()}; {took.seconds:.1f} s, {took.cpu_seconds:.1f} s of processor time"
+        if pipeline.projections:
+            ((keys, events),) = store.query("SELECT count(), sum(puts) FROM boxes.content")
+            said += f", {events:,} events of {keys:,} keys"
+        store.close()
+        log.close()
+        return said
+
+    return part
 
 
-PARTS: Final[dict[str, Callable[[Path], str]]] = {
+PARTS: Final[dict[str, Callable[[Path, Peak], str]]] = {
     "engine": opened,
     "fold alone": fold_alone,
     "mirror": fed(plain),
     "fold, mirrored before": fed(folded),
     "the same again": fed(folded),
 }
-
-
-def measure(part: str, data: Path) -> None:
-    """Run one part in this process, and say how large it became."""
-    anonymous, is_over = [0.0], threading.Event()
-
-    def look() -> None:
-        while not is_over.wait(LOOK_SECONDS):
-            anonymous.append(resident("RssAnon"))
-
-    looking = threading.Thread(target=look, daemon=True)
-    looking.start()
-    said = PARTS[part](data)
-    is_over.set()
-    looking.join()
-    print(f"{part:24} {resident('VmHWM'):6.0f} MB, {max(anonymous):4.0f} MB of it anonymous; {said}", flush=True)
 
 
 def resident(name: str) -> float:
@@ -125,7 +130,7 @@ def main() -> None:
     if arguments.part == "fill":
         fill(arguments.data, arguments.events, arguments.keys)
     elif arguments.part:
-        measure(arguments.part, arguments.data)
+        print(f"{arguments.part:24} {PARTS[arguments.part](arguments.data, Peak())}", flush=True)
     else:
         with tempfile.TemporaryDirectory() as folder:
             for part in ("fill", *PARTS):

@@ -163,7 +163,9 @@ def test_a_restart_reads_the_log_from_the_last_range_on_and_not_from_its_start(
         return run
 
     monkeypatch.setattr(FakeFeed, "read_run", noted)
-    boxes.run(range_commits_max=4)  # the last range is read once more, to be sure of it; the claim took one place of the first
+    boxes.run(
+        range_commits_max=4
+    )  # the last range is read once more, to be sure of it; the claim took one place of the first
     assert numbers == [40]
     boxes.commit("k3", Put(200))
     numbers.clear()
