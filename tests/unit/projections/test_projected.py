@@ -124,6 +124,20 @@ def test_a_fold_is_right_with_fewer_states_in_memory_than_keys_and_owners_that_c
     assert boxes.balances() == boxes.expected()
 
 
+def test_states_make_room_by_their_bytes_and_the_oldest_look_first() -> None:
+    states = fold_table.States(10_000, is_whole=True)
+    states.put({f"k{nth}": bytes(50) for nth in range(30)})
+    states.put({"k0": bytes(50)})
+    assert (len(states.of(f"k{nth}" for nth in range(30))), states.is_whole) == (30, True)
+    states.put({"large": bytes(4000)})
+    kept = states.of([*(f"k{nth}" for nth in range(30)), "large"])
+    assert {"k0", "k29", "large"} <= kept.keys()
+    assert "k1" not in kept
+    assert not states.is_whole
+    states.put({"larger": bytes(20_000)})
+    assert states.of(["k0", "large", "larger"]) == {}
+
+
 def test_states_that_are_not_in_memory_are_read_back_in_one_query(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
