@@ -43,6 +43,10 @@ SHORT_COMMITS_MAX: Final = 1000
 """Ranges up to this size are written down together, for which ClickHouse takes as long as for one of them: where few
 commits come to many partitions, a fifth of its time went into that. A longer one does not wait in memory for others."""
 
+TOGETHER: Final = 8
+"""So many partitions of tables take their step together. With all of them together, what comes to one just after it was
+read would wait until all others have been inserted, and then once more for those before it."""
+
 _LOSING: Final = (LeaseLost, StoreUnavailable, QueryRefused, LogUnavailable, PartitionRefused)
 
 
@@ -173,6 +177,9 @@ class Feeding:
         return self._step([part for part in self._loops if part.table == table])
 
     def _step(self, parts: list[Part]) -> int:
+        return sum(self._step_together(parts[at : at + TOGETHER]) for at in range(0, len(parts), TOGETHER))
+
+    def _step_together(self, parts: list[Part]) -> int:
         steps = list(zip(parts, self._threads.map(self._step_one, parts), strict=True))
         short = [(part, planned) for part, planned in steps if isinstance(planned, Planned)]
         self._write_down(short)
