@@ -23,8 +23,8 @@ class ScratchRows(msgspec.Struct, frozen=True):
     """What the projection's rows are shown as."""
     folder: str = ""
     """Within the data folder, where the file is; empty for the table to be removed."""
-    columns: tuple[tuple[str, str, str], ...] = ()
-    """Name, type and comment of each."""
+    columns: tuple[tuple[str, str], ...] = ()
+    """Name and type of each."""
     comment: str = ""
 
 
@@ -47,20 +47,17 @@ def keeping(rows: ScratchRows, context: str, data: Path) -> str:
             f"There is no file {FILE} in {rows.folder!r} of the data folder.",
             cure="Repeat the command that was to fill the scratch table, with the projector's own data folder.",
         )
-    structure = ", ".join(f"{quoted(name)} {kind}" for name, kind, _ in rows.columns)
-    columns = ", ".join(f"{quoted(name)} {kind} COMMENT {literal(comment)}" for name, kind, comment in rows.columns)
-    source = f"file({literal(str(file))}, 'Native', {literal(structure)})"
-    if not file.stat().st_size:
-        source = f"null({literal(structure)})"
+    structure = literal(", ".join(f"{quoted(name)} {kind}" for name, kind in rows.columns))
+    source = f"file({literal(str(file))}, 'Native', {structure})" if file.stat().st_size else f"null({structure})"
     return (
-        f"CREATE OR REPLACE TABLE {table} ({columns}) ENGINE = MergeTree ORDER BY tuple() "
-        f"COMMENT {literal(rows.comment)} AS SELECT * FROM {source}"
+        f"CREATE OR REPLACE TABLE {table} ENGINE = MergeTree ORDER BY tuple() COMMENT {literal(rows.comment)} "
+        f"AS SELECT * FROM {source}"
     )
 
 
-def write_rows(store: Store, shown: str, folder: Path) -> tuple[int, tuple[tuple[str, str, str], ...]]:
-    """Write all rows of a view to the file; returns how many, and name, type and comment of their columns."""
+def write_rows(store: Store, shown: str, folder: Path) -> tuple[int, tuple[tuple[str, str], ...]]:
+    """Write all rows of a view to the file; returns how many, and name and type of their columns."""
     described = store.query(f"DESCRIBE TABLE {shown}")
     store.command(f"INSERT INTO FUNCTION file({literal(str(folder / FILE))}, 'Native') SELECT * FROM {shown}")
     ((count,),) = store.query(f"SELECT count() FROM {shown}")
-    return count, tuple((str(row[0]), str(row[1]), str(row[4])) for row in described)
+    return count, tuple((str(row[0]), str(row[1])) for row in described)

@@ -77,7 +77,7 @@ def test_what_is_to_be_done_with_quarantined_keys_reaches_it_too() -> None:
 
 def test_the_rows_of_a_scratch_table_reach_it_too_whatever_code_it_runs() -> None:
     projector, folding = Recording(), Pipeline("tallies", aggregates=[Tally], projections=[Last])
-    rows = ScratchRows("last", "scratch-a", (("total", "Int64", ""),), "a comment")
+    rows = ScratchRows("last", "scratch-a", (("total", "Int64"),), "a comment")
     answer = take_wish(projector, folding, asked(scratch=msgspec.to_builtins(rows)))
     assert json.loads(answer) == {"other_code": []}
     assert projector.kept == [rows]
