@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Final, LiteralString, Self, TypeVar
 
 from magnetar.aggregates import Brain
-from magnetar.projections import Row
+from magnetar.projections import Fold, Row
 from magnetar.projections.freshness import WAIT_SECONDS, Going, step, waiting
 from magnetar.schemas import Command, Event, LogUnavailable
 
@@ -18,7 +18,7 @@ from .clock import Clock
 from .connection import connect, settings_of
 from .outgoing import Details, Outgoing, new_command_id
 from .pipeline import Pipeline
-from .reading import After, Found, Reading, Wanted
+from .reading import After, Found, Reading, Wanted, wanted_of
 from .receipt import CommandParked, Receipt, unknown
 from .settings import Settings
 
@@ -27,6 +27,7 @@ __all__ = ["Client", "CommandParked", "Found", "Outgoing", "Receipt", "SyncClien
 C = TypeVar("C", bound=Command)
 E = TypeVar("E", bound=Event)
 O = TypeVar("O")  # noqa: E741 - the outcome, as in Brain[C, E, O]
+F = TypeVar("F", bound=Fold)
 R = TypeVar("R", bound=Row)
 T = TypeVar("T")
 
@@ -142,6 +143,17 @@ class SyncClient:
         )
         return waiting(self._reading.attempts(projection, wanted))
 
+    def get(
+        self, projection: type[F], key: str, /, *, after: After = None, wait_seconds: float = WAIT_SECONDS
+    ) -> F | None:
+        """The row that a fold has of one aggregate, by its id; None if it has none: nothing has happened, or `apply`
+        has removed it.
+
+        `after` and `wait_seconds` are as in `query`, and so is what it raises; TablesBehind when the wait is over.
+        SettingsError also for a fold with `by` or a window, which has more rows than one of an aggregate.
+        """
+        return waiting(self._reading.attempts(projection, wanted_of(projection, key, after, wait_seconds))).first
+
     def close(self) -> None:
         """Close the connection. Asks under way end with OutcomeUnknown."""
         self._connection.close()
@@ -233,6 +245,15 @@ class Client:
             wait_seconds=wait_seconds,
             stale=stale,
         )
+        return await self._read(projection, wanted)
+
+    async def get(
+        self, projection: type[F], key: str, /, *, after: After = None, wait_seconds: float = WAIT_SECONDS
+    ) -> F | None:
+        """As `SyncClient.get`."""
+        return (await self._read(projection, wanted_of(projection, key, after, wait_seconds))).first
+
+    async def _read(self, projection: type[R], wanted: Wanted) -> Found[R]:
         attempts = self._reading.attempts(projection, wanted)
         while True:
             found = await asyncio.to_thread(step, attempts)

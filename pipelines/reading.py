@@ -8,8 +8,9 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import msgspec
-from magnetar.projections import Row
+from magnetar.projections import Fold, Row
 from magnetar.projections.columns import quoted
+from magnetar.projections.contracts import contract_of
 from magnetar.projections.declarations import view_name
 from magnetar.projections.freshness import behind, patiently
 from magnetar.schemas import Position, SettingsError, StoreUnavailable, TablesBehind, Undecodable
@@ -39,6 +40,11 @@ class Found(tuple[R, ...], Generic[R]):  # noqa: SLOT001 - Python lets no subcla
         found.behind = behind
         return found
 
+    @property
+    def first(self) -> R | None:
+        """The first row, or None if there is none."""
+        return self[0] if self else None
+
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """A question to one projection."""
@@ -51,6 +57,16 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     wait_seconds: float
     stale: bool = False
     """When the wait is over, take what is there."""
+
+
+def wanted_of(projection: type[Any], key: str, after: After, wait_seconds: float) -> Wanted:
+    """The question for the row of one aggregate. Raises SettingsError for a fold that has more than one of it."""
+    if not issubclass(projection, Fold) or contract_of(projection).keyed is not None:
+        raise SettingsError(
+            f"The rows of {projection.__name__} are not told apart by an aggregate's id alone.",
+            cure="Ask for them with `query` and a condition on their fields.",
+        )
+    return Wanted(where="_id = {id:String}", parameters={"id": key}, after=after, wait_seconds=wait_seconds)
 
 
 class Reading:

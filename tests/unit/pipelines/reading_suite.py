@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any, Self
 
 import pytest
-from magnetar.pipelines import Client, Found
-from magnetar.projections import Sql
-from magnetar.schemas import Position, QueryRefused, SettingsError
+from magnetar.pipelines import Client, Found, Pipeline
+from magnetar.projections import Fold, Sql, Window
+from magnetar.schemas import Position, QueryRefused, SettingsError, TablesBehind
 
 from magnetar.testing import Embedded
-from tests.unit.pipelines.purses import Door, Knock, Pay, Purse
+from tests.unit.pipelines.purses import Door, Knock, Paid, Pay, Purse, Twice
 from tests.unit.pipelines.typed import Kinds, Richest, Totals, read_purses
 
 
@@ -68,6 +70,54 @@ def test_an_incremental_projection_is_up_to_date_too(running: Embedded) -> None:
         receipt = running.client.ask(Purse, "a", Pay(n))
         running.client.ask(Door, "a", Knock())
         assert running.client.query(Totals, after=receipt, wait_seconds=0) == (Totals("a", n * (n + 1) // 2, n),)
+
+
+class Standing(Fold):
+    """What is in a purse; one with more than ten in it is not listed."""
+
+    total: int = 0
+
+    def apply(self, event: Paid | Twice) -> Self | None:
+        match event:
+            case Paid(total=total):
+                return None if total > 10 else self.replace(total=total)
+            case Twice():
+                return self
+
+
+class Daily(Fold):
+    window = Window(timedelta(days=1))
+    total: int = 0
+
+    def apply(self, event: Paid) -> Self:
+        return self.replace(total=event.total)
+
+
+folded = Pipeline("folded", aggregates=[Purse], projections=[Standing, Daily], partitions=4)
+
+
+def test_the_row_of_one_aggregate_is_got_by_its_id() -> None:
+    with folded.embedded() as running:
+        receipt = running.client.ask(Purse, "a'b", Pay(4))
+        assert running.client.get(Standing, "a'b", after=receipt) == Standing(4)
+        assert running.client.get(Standing, "nobody") is None
+        receipt = running.client.ask(Purse, "a'b", Pay(7))
+        assert running.client.get(Standing, "a'b", after=receipt) is None
+
+        async def main() -> Standing | None:
+            async with Client(folded) as client:
+                return await client.get(Standing, "c", after=await client.ask(Purse, "c", Pay(5)))
+
+        assert asyncio.run(main()) == Standing(5)
+        with pytest.raises(SettingsError, match="not told apart by an aggregate's id alone"):
+            running.client.get(Daily, "a'b")
+        not_a_fold: Any = Richest
+        with pytest.raises(SettingsError, match="not told apart by an aggregate's id alone"):
+            running.client.get(not_a_fold, "a'b")
+        with pytest.raises(TablesBehind):
+            running.client.get(
+                Standing, "c", after=Position(f"folded/Purse/{receipt.position.parts()[2]}/99"), wait_seconds=0
+            )
 
 
 class Unknown(Sql):
