@@ -16,7 +16,7 @@ from typing import Final
 
 import structlog
 from magnetar.pipelines.clock import SystemClock
-from magnetar.pipelines.forking import furthest
+from magnetar.pipelines.forking import bounds
 from magnetar.pipelines.logs.sqlite import SqliteLog
 from magnetar.pipelines.runtime import collect_rarely, provision
 from magnetar.pipelines.scratch import Scratch, scratch_folder
@@ -72,7 +72,7 @@ def opened(data: Path, peak: Peak) -> str:
 def fold_alone(data: Path, peak: Peak) -> str:
     """Fill the fold's table and no other one, in an engine of its own."""
     log = SqliteLog(data, SystemClock())
-    _, until = furthest(folded, log, ("Box",), None)
+    until = bounds(folded, log, ("Box",)).now
     with scratch_folder() as folder:
         scratch, start = Scratch(folded, log, SystemClock(), folder), Took.now()
         filled = scratch.fill(Content, ("Box",), until)

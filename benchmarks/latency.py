@@ -54,7 +54,7 @@ def wait_for_row(client: SyncClient, id: str) -> None:
         with suppress(StoreUnavailable):  # the projector is starting
             if client.query(Seen, "_id = {id:String}", id=id):
                 return
-        time.sleep(LOOK_SECONDS)  # that it can be seen is not told to anybody: it is looked for, as a user would
+        time.sleep(LOOK_SECONDS)  # ClickHouse tells nobody of a new row: whoever wants it can only ask again
     raise TimeoutError(f"no row of {id} in {START_SECONDS:.0f} s")
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from magnetar.projections import Fold, Rows, Sql
 from magnetar.projections.declarations import has_table
 from magnetar.projections.freshness import MIRROR
-from magnetar.projections.snapshot import Until, identity_of
+from magnetar.projections.snapshot import identity_of
 from magnetar.schemas import SettingsError, TopicKind
 from magnetar.schemas.commit import read_time
 
@@ -54,7 +54,7 @@ def forked(pipeline: Pipeline, log: Log, clock: Clock, fork: Fork, *, examples: 
             cure="Give one of the same kind, and with the same key.",
         )
     aggregates = tuple(dict.fromkeys([*target.aggregates, *pipeline.aggregates_of(other)]))
-    then, now = furthest(pipeline, log, aggregates, fork.until)
+    _, then, now = bounds(pipeline, log, aggregates, until=fork.until)
     with scratch_folder() as folder:
         scratch = Scratch(pipeline, log, clock, folder)
         try:
@@ -69,23 +69,34 @@ def forked(pipeline: Pipeline, log: Log, clock: Clock, fork: Fork, *, examples: 
             scratch.close()
 
 
-def furthest(pipeline: Pipeline, log: Log, aggregates: Sequence[str], until: datetime | None) -> tuple[Until, Until]:
-    """By aggregate and partition, the last commit whose command is not later than that, and the last one of all."""
-    then, now = dict[tuple[str, int], int](), dict[tuple[str, int], int]()
-    until_us = None if until is None else micros(until)
+class Bounds(NamedTuple):
+    """Numbers of commits, by aggregate and partition."""
+
+    first: dict[tuple[str, int], int]
+    """The first whose command is not earlier than `since`."""
+    then: dict[tuple[str, int], int]
+    """The last whose command is not later than `until`."""
+    now: dict[tuple[str, int], int]
+    """The last of all."""
+
+
+def bounds(
+    pipeline: Pipeline,
+    log: Log,
+    aggregates: Sequence[str],
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> Bounds:
+    """Where a slice of history begins and ends, in one reading of the log. Without a time, where that does."""
+    found = Bounds({}, {}, {})
+    since_us, until_us = (None if each is None else micros(each) for each in (since, until))
     for place, number, at in commit_times(pipeline, log, aggregates):
-        now[place] = number
+        found.now[place] = number
+        if since_us is None or at >= since_us:
+            found.first.setdefault(place, number)
         if until_us is None or at <= until_us:
-            then[place] = number
-    return then, now
-
-
-def earliest(pipeline: Pipeline, log: Log, aggregates: Sequence[str], since: datetime) -> Until:
-    """By aggregate and partition, the first commit whose command is not earlier than that."""
-    found, since_us = dict[tuple[str, int], int](), micros(since)
-    for place, number, at in commit_times(pipeline, log, aggregates):
-        if at >= since_us:
-            found.setdefault(place, number)
+            found.then[place] = number
     return found
 
 

@@ -18,7 +18,7 @@ from magnetar.schemas import SettingsError
 
 from .clock import Clock
 from .control import send_scratch
-from .forking import earliest, furthest
+from .forking import bounds
 from .log import Log
 from .pipeline import Pipeline
 from .scratch import Refused, Scratch
@@ -103,12 +103,11 @@ def sliced(
     """
     check(pipeline, name, wanted)
     projection, aggregates = projection_of(pipeline, name), target_of(pipeline, name).aggregates
-    until, _ = furthest(pipeline, log, aggregates, wanted.until)
-    since = None if wanted.since is None else earliest(pipeline, log, aggregates, wanted.since)
+    first, then, _ = bounds(pipeline, log, aggregates, since=wanted.since, until=wanted.until)
     with tempfile.TemporaryDirectory(prefix="scratch-", dir=data, ignore_cleanup_errors=True) as folder:
         scratch = Scratch(pipeline, log, clock, Path(folder))
         try:
-            scratch.fill(projection, aggregates, until, since=since)
+            scratch.fill(projection, aggregates, then, since=first)
             shown = scratch.show(projection, aggregates[0])
             count, columns = write_rows(scratch.store, shown, Path(folder))
             refused = scratch.refused(projection, examples=3)

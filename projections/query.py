@@ -127,7 +127,7 @@ class Answers:
                         "`magnetar dev` runs on this data folder, and its projector does not answer.",
                         cure="Look at what it prints.",
                     ) from error
-            time.sleep(LOOK_SECONDS)  # who opens the engine, or lets it go, is another process, and tells nobody
+            time.sleep(LOOK_SECONDS)  # another process has the engine, and the engine has no way to wait for it
 
     def _answer(self, sql: str, clickhouse_format: str) -> bytes:
         if self._store is None and (answered := _through_another(self._folder, sql, clickhouse_format)) is not None:

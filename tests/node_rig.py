@@ -187,7 +187,7 @@ state = "{self._folder}/containerd-state"
             if time.monotonic() > deadline or any(process.poll() is not None for process in self._processes):
                 logs = "\n".join(f"--- {log.name}\n{log.read_text()[-3000:]}" for log in self._folder.glob("*.log"))
                 raise RigError(f"Not so: {what}.\n{logs}")
-            time.sleep(0.2)  # neither containerd nor the kubelet tells when it is ready
+            time.sleep(0.2)  # the runtime and the kubelet are asked: neither has a call that waits
 
     def stop(self) -> None:
         """End the containers, then the processes, and take away what they leave on the machine."""

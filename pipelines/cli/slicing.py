@@ -36,8 +36,9 @@ def slices(
     configure_logging("warning", role="rebuild")
     now = datetime.now(UTC)
     wanted = Wanted(*(None if each is None else moment(each, now) for each in (since, until)))
+    declared = load_pipeline(target)
     for name in names:
-        check(load_pipeline(target), name, wanted)
+        check(declared, name, wanted)
     pipeline, settings, log = opened(target, data)
     try:
         found = [

@@ -14,6 +14,13 @@ from magnetar.projections.mirror import Mirror
 from magnetar.schemas import Topic
 
 
+def put(method: Callable[..., Any], owner: type[Any], name: str) -> None:
+    """Put a method in the place of one that protects, in this process alone. Raises AttributeError for one that is not
+    there."""
+    getattr(owner, name)
+    setattr(owner, name, method)
+
+
 def no_fence() -> None:
     """Whoever owned a partition once may go on writing to it."""
     append = SqliteAppender.append
@@ -22,7 +29,7 @@ def no_fence() -> None:
         (self._nonce,) = self._connection.execute("SELECT nonce FROM owner").fetchone()
         return append(self, entries, timeout_seconds=timeout_seconds)
 
-    SqliteAppender.append = append_anyway  # type: ignore[method-assign]
+    put(append_anyway, SqliteAppender, "append")
 
 
 def no_exclusive_producers() -> None:
@@ -36,23 +43,23 @@ def no_exclusive_producers() -> None:
         producer = self._writers.create_producer(self._url(topic, partition), **self._producer(schema))
         return PulsarAppender(Sender(producer, self.message_bytes_max, self._clock))
 
-    PulsarLog.fence = fence_nobody  # type: ignore[method-assign]
-    Worker._forget_what_others_have = lambda self: None  # type: ignore[method-assign]
+    put(fence_nobody, PulsarLog, "fence")
+    put(lambda _: None, Worker, "_forget_what_others_have")
 
 
 def lease_not_checked() -> None:
     """Inserts do not look whether their lease is the newest."""
-    LeasedTable._guard = lambda *_: "1"  # type: ignore[method-assign]
+    put(lambda *_: "1", LeasedTable, "_guard")
 
 
 def older_inserts_not_stopped() -> None:
     """The lease is checked, and what an older owner has begun to insert is not waited for."""
-    LeasedTable.stop_older_inserts = lambda *_: None  # type: ignore[method-assign]
+    put(lambda *_: None, LeasedTable, "stop_older_inserts")
 
 
 def swapped_while_behind() -> None:
     """The views are swapped without looking how far the generation is that they show."""
-    Mirror.last_numbers = lambda *_: {}  # type: ignore[method-assign]
+    put(lambda *_: {}, Mirror, "last_numbers")
 
 
 SABOTAGES: Final[dict[str, Callable[[], None]]] = {

@@ -13,6 +13,7 @@ import fastavro
 from magnetar.projections import Fold, Rows
 from magnetar.projections.fold_table import FoldTable, States
 from magnetar.projections.projected_table import _BLOCK, ProjectedTable, Source
+from magnetar.projections.quarantine import Quarantine
 from magnetar.projections.range_loop import Lease, Range
 from magnetar.projections.rows_table import RowsTable
 
@@ -139,16 +140,20 @@ class _Simulated(ProjectedTable):
         nothing: Any = None
         super().__init__(nothing, projection, source, generation=1, folder=Path())
         self._sim = sim
-        self._quarantine = _Empty()  # type: ignore[assignment]  # nothing is ever held here
+        self._quarantine = _Empty(nothing, projection.__name__, 1, SCHEMAS[-1].aggregate)
         fields = [*_BLOCK, *self.block_fields, *self._contract.record["fields"]]
         self._parsed = fastavro.parse_schema(
             json.loads(json.dumps({"type": "record", "name": "Row", "fields": fields}))
         )
-        self.take_lease, self.stop_older_inserts, self.tell = (  # type: ignore[method-assign]
-            sim.take_lease,
-            sim.stop_older_inserts,
-            sim.tell,
-        )
+
+    def take_lease(self, partition: int, nonce: str) -> Lease:
+        return self._sim.take_lease(partition, nonce)
+
+    def stop_older_inserts(self, partition: int) -> None:
+        self._sim.stop_older_inserts(partition)
+
+    def tell(self, partition: int, number: int) -> None:
+        self._sim.tell(partition, number)
 
     def read_pending(self, partition: int) -> Range | None:
         pending, counted = self._sim.read_counted(partition)
@@ -165,18 +170,18 @@ class _Simulated(ProjectedTable):
         self._sim.put(partition, lease, inserted, [tuple(self._read(row).values()) for row in rows])
 
     def _read(self, row: bytes) -> dict[str, Any]:
-        found: dict[str, Any] = fastavro.schemaless_reader(io.BytesIO(row), self._parsed, None)  # type: ignore[assignment]
+        found = fastavro.schemaless_reader(io.BytesIO(row), self._parsed, None)
+        assert isinstance(found, dict)
         return found
 
     def _standing(self, partition: int, first: int) -> tuple[int, int, int]:
         return self._sim.count(partition, first)
 
 
-class _Empty:
-    """A quarantine without anything."""
+class _Empty(Quarantine):
+    """Nothing is ever held here."""
 
     def has_any(self, _: int) -> bool:
-        """Whether something is held."""
         return False
 
 

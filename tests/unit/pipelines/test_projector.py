@@ -31,14 +31,15 @@ def send(count):
     worker = system.worker()
     system.drain(worker)
     worker.close()
-"""
 
-TAKEN_AWAY = """
 send(30)
 one = make()
 one.prepare()
 one.open()
 drain(one)
+"""
+
+TAKEN_AWAY = """
 two = make()
 two.open()          # takes every lease away from the first
 send(10)
@@ -52,11 +53,6 @@ print(rows[0], events[0])
 """
 
 NOT_WRITTEN_DOWN = """
-send(30)
-one = make()
-one.prepare()
-one.open()
-drain(one)
 send(30)
 store.command("RENAME TABLE magnetar.pending TO magnetar.away")
 drain(one, 3)
