@@ -8,18 +8,26 @@ from typing import Any, Final, Protocol, TypeAlias
 
 import httpx
 import structlog
-from magnetar.projections.progress import Ask
-from magnetar.projections.query import Endpoint, ask_endpoint, read_endpoint
+from magnetar.projections.columns import quoted
+from magnetar.projections.declarations import view_name
+from magnetar.projections.endpoint import Endpoint
+from magnetar.projections.fingerprint import fingerprint_of
+from magnetar.projections.freshness import MIRROR
+from magnetar.projections.progress import Ask, fingerprints
+from magnetar.projections.query import ask_endpoint, read_endpoint
+from magnetar.projections.store import Store
 from magnetar.projections.supervised import is_supervised
 from magnetar.schemas import DataFolderError, MagnetarError, QueryRefused, SettingsError, StoreUnavailable
 
 from .clock import Clock
-from .control import send_wish
+from .control import TakesWishes, send_wish
 from .pipeline import Pipeline
 from .projector import Projector, run_projector
 from .rebuild_status import GenerationStatus, generations_of, statuses
 from .settings import Settings
+from .targets import Target, projection_of, target_of
 from .wishes import Wish
+from .wishing import Wishing
 
 LOOK_SECONDS: Final = 0.3
 """How often it is looked how far it is."""
@@ -30,6 +38,9 @@ that was stopped has removed its endpoint's file, and is not."""
 
 COMES_BACK_SECONDS: Final = 20.0
 """The same for one that was killed before this began, and without a `magnetar dev` that would start it again."""
+
+TAKEN_SECONDS: Final = 15.0
+"""After so long on a server it is said that a projector is needed."""
 
 GIVE_UP_SECONDS: Final = 60.0
 """A process that has the engine open and does not answer for so long is not waited for any longer."""
@@ -56,12 +67,16 @@ class Errand(Protocol):
         """
         ...
 
-    def tell(self, projector: Projector) -> None:
-        """Have a projector of this process write it down."""
+    def tell(self, projector: TakesWishes) -> None:
+        """Write it down where the tables are, from this process."""
         ...
 
     def look(self, ask: Ask) -> bool:
         """Whether it is done."""
+        ...
+
+    def other_code(self, ask: Ask) -> list[str]:
+        """The projections that a projector is at with other code than this process has, as far as can be seen."""
         ...
 
 
@@ -75,7 +90,7 @@ class Regenerating:
         """See Errand."""
         return send_wish(endpoint, self._pipeline, self._wish, self._names)
 
-    def tell(self, projector: Projector) -> None:
+    def tell(self, projector: TakesWishes) -> None:
         """See Errand."""
         projector.wish(self._wish, self._names)
 
@@ -85,6 +100,19 @@ class Regenerating:
         done = all(generations_of(ask, self._pipeline, each).wanted is None for each in self._names)
         self._show(statuses(ask, self._pipeline, self._names))
         return done
+
+    def other_code(self, ask: Ask) -> list[str]:
+        """See Errand: what is being filled says by which code."""
+        return [name for name in self._names if self._is_other(ask, target_of(self._pipeline, name))]
+
+    def _is_other(self, ask: Ask, target: Target) -> bool:
+        filling = generations_of(ask, self._pipeline, target.name).filling
+        if filling is None or target.projection == MIRROR:
+            return False
+        projection = projection_of(self._pipeline, target.projection)
+        table = f"{quoted(self._pipeline.name)}.{quoted(f'{view_name(projection)}__g{filling}')}"
+        ours = fingerprint_of(projection)
+        return fingerprints(ask, self._pipeline.name).get(table, ours) != ours
 
 
 class CarryingOut:
@@ -97,7 +125,7 @@ class CarryingOut:
         self._clock = clock
         self._is_written = False
         self._look_at = 0.0
-        self._answered_at = clock.monotonic()
+        self._began_at = self._answered_at = clock.monotonic()
         self._had_answer = False
         self._has_said = False
 
@@ -106,6 +134,8 @@ class CarryingOut:
 
         Raises SettingsError if the wish is not possible, and what a projector raises that cannot start.
         """
+        if (server := self._settings.server()) is not None:
+            return self._on_server(server, stopped)
         while not stopped():
             endpoint = read_endpoint(self._settings.data)
             if endpoint is not None and self._outside(endpoint):
@@ -114,6 +144,44 @@ class CarryingOut:
                 return True
             self._clock.sleep(LOOK_SECONDS)
         return False
+
+    def _on_server(self, server: Endpoint, stopped: Callable[[], bool]) -> bool:
+        """Where the projector's tables are, it is written down for it; returns whether it is done."""
+        store = Store(server)
+        try:
+            wishing = Wishing(self._pipeline, store, self._settings.data.absolute())
+            self._errand.tell(wishing)
+            while not stopped():
+                if self._is_done_on(store, wishing.ask):
+                    return True
+                self._clock.sleep(LOOK_SECONDS)
+            return False
+        finally:
+            store.close()
+
+    def _is_done_on(self, store: Store, ask: Ask) -> bool:
+        try:
+            if self._errand.look(ask):
+                return True
+            if other := self._errand.other_code(ask):
+                return self._is_to_be_loaded(other)
+            self._say_who_is_waited_for(store)
+        except (StoreUnavailable, QueryRefused):  # it is written down there
+            if self._clock.monotonic() - self._answered_at > GIVE_UP_SECONDS:
+                raise
+            return False
+        self._answered_at = self._clock.monotonic()
+        return False
+
+    def _say_who_is_waited_for(self, store: Store) -> None:
+        """A projector anywhere takes it within seconds, if one runs."""
+        if self._has_said or self._clock.monotonic() - self._began_at < TAKEN_SECONDS:
+            return
+        self._has_said = True
+        ((newest,),) = store.query("SELECT toString(max(taken_at)) FROM magnetar.leases")
+        structlog.get_logger("magnetar.rebuild").warning(
+            "not done yet: a projector does it; the last lease of one on this ClickHouse was taken at", at=newest
+        )
 
     def _may_open(self, endpoint: Endpoint | None) -> bool:
         """Whether nobody else is going to open the engine, as far as can be told: a projector that is being started

@@ -10,9 +10,9 @@ from typing import Any, Final, Literal, Protocol
 import httpx
 import magnetar.schemas as leaves
 import msgspec
+from magnetar.projections.endpoint import Endpoint
 from magnetar.projections.fingerprint import fingerprint_of
 from magnetar.projections.freshness import MIRROR
-from magnetar.projections.query import Endpoint
 from magnetar.projections.scratch_rows import ScratchRows
 from magnetar.schemas import MagnetarError, SettingsError
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 from magnetar.projections import Sql
+from magnetar.projections.endpoint import Endpoint
 from magnetar.projections.freshness import MIRROR
 from magnetar.projections.row_difference import Side, compare
 from magnetar.projections.snapshot import counted, filled_query, identity_of
@@ -90,7 +91,9 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     examples: int = EXAMPLES
 
 
-def diff(pipeline: Pipeline, log: Log, data: Path, clock: Clock, wanted: Wanted) -> Difference:
+def diff(
+    pipeline: Pipeline, log: Log, data: Path, clock: Clock, wanted: Wanted, server: Endpoint | None = None
+) -> Difference:
     """Replay what is recorded under the code as it is now. Nothing is written to the log or to the tables.
 
     1. Decides the commands of each aggregate once more. 2. Copies the rows that are shown. 3. Fills tables of the same
@@ -102,7 +105,7 @@ def diff(pipeline: Pipeline, log: Log, data: Path, clock: Clock, wanted: Wanted)
         replay(pipeline, log, name, sample=wanted.sample, examples=wanted.examples)
         for name in aggregates_of(pipeline, wanted)
     ]
-    found = _tables(pipeline, log, data, clock, wanted, tables) if tables else []
+    found = _tables(pipeline, log, data, clock, wanted, tables, server) if tables else []
     return Difference(pipeline.name, replayed, found, wanted.sample)
 
 
@@ -122,10 +125,11 @@ def _tables(
     clock: Clock,
     wanted: Wanted,
     targets: Sequence[Target],
+    server: Endpoint | None,
 ) -> list[TableDifference]:
     with scratch_folder() as folder:
         # All of them before the scratch engine is opened: where nobody runs, this process opens the data folder's.
-        with closing(LiveTables(pipeline, data, sample=wanted.sample)) as live:
+        with closing(LiveTables(pipeline, data, sample=wanted.sample, server=server)) as live:
             taken = [
                 (target, live.snapshot(target, folder / f"{target.name}.native"))
                 for target in targets

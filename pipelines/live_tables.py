@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 from magnetar.projections import Sql
 from magnetar.projections.columns import quoted
 from magnetar.projections.declarations import view_name
+from magnetar.projections.endpoint import Endpoint
 from magnetar.projections.fingerprint import fingerprint_of
 from magnetar.projections.freshness import MIRROR
 from magnetar.projections.progress import fingerprints
@@ -41,10 +42,10 @@ class Snapshot(NamedTuple):
 class LiveTables:
     """The tables of a data folder, asked through whoever has them open."""
 
-    def __init__(self, pipeline: Pipeline, folder: Path, *, sample: int | None) -> None:
+    def __init__(self, pipeline: Pipeline, folder: Path, *, sample: int | None, server: Endpoint | None = None) -> None:
         """`sample`: so many commits of each aggregate, see Sample; None for all."""
         self._pipeline = pipeline
-        self._answers = Answers(folder)
+        self._answers = Answers(folder, server)
         self._sample = sample
 
     def close(self) -> None:

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, Final
 
 import structlog
 from magnetar.projections import Sql
-from magnetar.projections.columns import quoted
 from magnetar.projections.engine_reader import QueryLimits
 from magnetar.projections.freshness import MIRROR, freshness_view
-from magnetar.projections.generations import Generations, GenerationTable, Kind, Step
+from magnetar.projections.generations import Generations, Kind, Step
 from magnetar.projections.http_front import HttpFront
-from magnetar.projections.leased_table import ADMIN_DEFINITIONS, LeasedTable, Table
-from magnetar.projections.quarantine import wish_statement
+from magnetar.projections.leased_table import LeasedTable, Table
 from magnetar.projections.quarantining_table import QuarantiningTable
-from magnetar.projections.scratch_rows import ScratchRows, keeping
+from magnetar.projections.scratch_rows import ScratchRows
 from magnetar.projections.sql_views import create_view
 from magnetar.projections.store import Store, embedded_dsn
 from magnetar.projections.views import RESERVED, views
-from magnetar.schemas import DataFolderError, StoreUnavailable, TopicKind
+from magnetar.schemas import DataFolderError, QueryRefused, StoreUnavailable, TopicKind
 
 from .clock import Clock, SystemClock
 from .control import Settling, take_wish
@@ -35,12 +34,12 @@ from .pipeline import Pipeline
 from .process_metrics import watch_disk
 from .projector_metrics import hide_rebuild, show_rebuild, watch_quarantine
 from .rebuild import SWAP_COMMITS_MAX, Filler, Furthest, catch_up, commits_behind
-from .rebuild_room import check_room
 from .runtime import closed_if_it_fails, collect_rarely, provision, wait_for_log
 from .settings import Settings, open_log
 from .table_kinds import TableKinds
 from .targets import Target, targets_of
 from .wishes import Wish
+from .wishing import Wishing
 
 IDLE_SECONDS: Final = 0.05
 """The pause when no partition has anything new: how much later a row may be visible."""
@@ -48,6 +47,12 @@ IDLE_SECONDS: Final = 0.05
 SWAP_LOOK_SECONDS: Final = 0.2
 """How often it is looked whether a generation has caught up: a query that takes a millisecond."""
 
+
+SERVER_LOOK_SECONDS: Final = 1.0
+"""How often it is looked on a server for what was wished there, and, at the start, whether it answers."""
+
+_ANSWERED: Final = re.compile(r"Code: \d+\.")
+"""In an error of ClickHouse's own: to wait would not mend it."""
 
 OUTWAIT_SECONDS: Final = 30.0
 """How long a projector that starts waits for another process that has the engine open."""
@@ -79,10 +84,11 @@ class Projector:
         self._clock = clock
         self._failpoint = failpoint or (lambda _: None)
         self._folder = settings.data.absolute() / "blocks"
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir(parents=True)
+        if store.is_embedded:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.mkdir(parents=True)
         self._kinds = TableKinds(pipeline, log, store, self._folder, quarantine_keys_max=settings.quarantine_keys_max)
-        self._steps = GenerationTable(store)
+        self._wishing = Wishing(pipeline, store, settings.data.absolute(), self._check_are_fed)
         self._targets = targets_of(pipeline)
         self._known: dict[str, Generations] = {}
         self._tables: dict[Table, LeasedTable] = {}
@@ -92,6 +98,7 @@ class Projector:
         self._wished = threading.Event()
         self._settling = threading.Event()
         self._settle_at = 0.0
+        self._is_cut_off = False
         self._is_open = threading.Event()
         self._look_at = 0.0
         self._logger = structlog.get_logger("magnetar.projector").bind(context=pipeline.name)
@@ -103,9 +110,9 @@ class Projector:
 
     def prepare(self) -> None:
         """Create what is missing of databases, tables and views. Raises DeclarationError for a wrong projection."""
-        self._define()
+        self._wishing.define()
         for target in self._targets.values():
-            self._known[target.name] = known = self._read(target)
+            self._known[target.name] = known = self._wishing.read(target)
             for generation in range(1, known.last + 1):
                 if generation in known.fed:
                     self._prepare_tables(target, generation, is_newest=generation == known.fed[-1])
@@ -113,10 +120,6 @@ class Projector:
                     self._drop_tables(target, generation)
             self._begin_again(target)
         self._create_views()
-
-    def _define(self) -> None:
-        for statement in (*ADMIN_DEFINITIONS, f"CREATE DATABASE IF NOT EXISTS {quoted(self._pipeline.name)}"):
-            self._store.command(statement)
 
     def _prepare_tables(self, target: Target, generation: int, *, is_newest: bool) -> None:
         """Create or widen them. What is older and cannot be widened stays as it is, and is fed no more."""
@@ -138,7 +141,9 @@ class Projector:
         """What other code has begun to fill can never be shown: this code fills another one instead."""
         filling = self._known[target.name].filling
         if filling is not None and any(table not in self._tables for table in target.tables(filling)):
-            self._write(target, [Step(filling, Kind.DROPPED), Step(self._known[target.name].last + 1, Kind.WANTED)])
+            self._wishing.write(
+                target, [Step(filling, Kind.DROPPED), Step(self._known[target.name].last + 1, Kind.WANTED)]
+            )
             self._wished.set()
 
     def _drop_tables(self, target: Target, generation: int) -> None:
@@ -160,12 +165,6 @@ class Projector:
     def _shown(self, table: Table) -> Table:
         """What the views show in its place."""
         return table._replace(generation=self._known[table.target].shown)
-
-    def _read(self, target: Target) -> Generations:
-        return self._steps.read(*target.steps_key(self._pipeline.name))
-
-    def _write(self, target: Target, steps: Iterable[Step]) -> Generations:
-        return self._steps.write(*target.steps_key(self._pipeline.name), steps)
 
     def _create_views(self) -> None:
         """Views over what is shown. While an outgrown generation is, its views stay as they were when it was not."""
@@ -219,9 +218,26 @@ class Projector:
 
     def step(self) -> int:
         """Insert the next range of each partition; returns how many commits they have together."""
-        self._look_after_generations()
-        self._look_after_quarantine()
+        self._look_after()
         return self._live.step()
+
+    def _look_after(self) -> None:
+        """What was wished. While a server does not answer, it waits; then it begins with what the views should show,
+        since whoever was cut off may have come to any point."""
+        try:
+            if self._is_cut_off:
+                for target in self._targets.values():
+                    self._apply(target)
+                self._create_views()
+                self._is_cut_off = False
+            self._look_after_generations()
+            self._look_after_quarantine()
+        except (StoreUnavailable, QueryRefused) as error:
+            if self._store.is_embedded:
+                raise
+            if not self._is_cut_off:
+                self._logger.warning("waiting", what=error.what, cure=error.cure)
+            self._is_cut_off = True
 
     @property
     def lost(self) -> list[str]:
@@ -240,47 +256,23 @@ class Projector:
         return self._store.rows(sql)
 
     def wish(self, wish: Wish, names: Iterable[str]) -> None:
-        """Write down what is to become of the generations; the thread that steps does it. Any thread may call this.
-
-        Raises SettingsError if it is possible for none of those that are named, and DataFolderError for a rebuild that
-        the disk has no room for.
-        """
-        self._define()
-        known = {each: self._read(self._targets[each]) for each in names}
-        found = wish.steps(known)
-        if begun := [
-            name for name, steps in found.items() if any(step.generation > known[name].last for step in steps)
-        ]:
-            check_room(self.ask, self._pipeline, begun)
-        for name, steps in found.items():
-            if wish is Wish.ROLLBACK and self._known:
-                for table in (each for step in steps for each in self._targets[name].tables(step.generation)):
-                    self._check_is_fed(table)
-            self._write(self._targets[name], steps)
+        """See Wishing: the thread that steps does it. Any thread may call this."""
+        self._wishing.wish(wish, names)
         self._wished.set()
 
     def settle(self, settling: Settling) -> None:
-        """Write down what is to be done with quarantined keys: the thread that steps does it. Any may call this."""
-        self._define()
-        for key in settling.keys:
-            self._store.command(
-                wish_statement(
-                    key.projection,
-                    f"{self._pipeline.name}/{key.aggregate}",
-                    key.partition,
-                    key.id,
-                    nonce=key.nonce,
-                    step=settling.step,
-                    reason=settling.reason,
-                    actor=settling.actor,
-                )
-            )
+        """See Wishing: the thread that steps does it. Any thread may call this."""
+        self._wishing.settle(settling)
         self._settling.set()
 
     def keep_scratch(self, rows: ScratchRows) -> None:
-        """Make a scratch table, in the place of one of before, or remove it. Any thread may call this."""
-        self._define()
-        self._store.command(keeping(rows, self._pipeline.name, self._folder.parent))
+        """See Wishing. Any thread may call this."""
+        self._wishing.keep_scratch(rows)
+
+    def look_for_wishes(self) -> None:
+        """Look for what was wished where the tables are, by whoever may write there."""
+        self._wished.set()
+        self._settling.set()
 
     def _look_after_quarantine(self) -> None:
         if self._settling.is_set() and self._clock.monotonic() >= self._settle_at:
@@ -288,6 +280,11 @@ class Projector:
             if self._live.settle():  # a partition that is lost has to be taken back first
                 self._settling.set()
                 self._settle_at = self._clock.monotonic() + RETRY_SECONDS
+
+    def _check_are_fed(self, tables: Sequence[Table]) -> None:
+        if self._known:
+            for table in tables:
+                self._check_is_fed(table)
 
     def _check_is_fed(self, table: Table) -> None:
         """What is not fed could never be swapped in. Raises StoreUnavailable."""
@@ -330,7 +327,7 @@ class Projector:
 
     def _apply(self, target: Target) -> None:
         """Begin to feed what is to be fed, and drop what is not."""
-        before, known = self._known[target.name], self._read(target)
+        before, known = self._known[target.name], self._wishing.read(target)
         self._known[target.name] = known
         with self._filler.paused() as filling:
             for generation in set(before.fed) - set(known.fed):
@@ -384,7 +381,7 @@ class Projector:
         tables = target.tables(generation)
         is_outgrown = any(self._shown(table) not in self._tables for table in tables)
         self._failpoint("before_swap")
-        known = self._write(target, [Step(generation, Kind.SHOWN)])
+        known = self._wishing.write(target, [Step(generation, Kind.SHOWN)])
         if known.shown != generation:  # it was given up in this moment: the wish is looked at next
             return
         self._known[target.name] = known
@@ -398,17 +395,21 @@ class Projector:
 
 
 def _open_store(settings: Settings, clock: Clock, stopped: Callable[[], bool], outwait_seconds: float) -> Store:
-    deadline, has_said = clock.monotonic() + outwait_seconds, False
+    """Another process that has the engine open is waited for, and so is a server that does not answer."""
+    server = settings.server()
+    seconds = outwait_seconds if server is None else settings.broker_wait_seconds
+    deadline, has_said = clock.monotonic() + seconds, False
     while True:
         try:
-            return Store(embedded_dsn(settings.data))
-        except DataFolderError as error:
-            if "pid" not in error.fields or clock.monotonic() >= deadline or stopped():
+            return Store(embedded_dsn(settings.data) if server is None else server)
+        except (DataFolderError, StoreUnavailable) as error:
+            is_passing = "pid" in error.fields if server is None else not _ANSWERED.search(error.what)
+            if not is_passing or clock.monotonic() >= deadline or stopped():
                 raise
             if not has_said:
                 structlog.get_logger("magnetar.projector").warning("waiting", what=error.what)
                 has_said = True
-            clock.sleep(IDLE_SECONDS)
+            clock.sleep(IDLE_SECONDS if server is None else SERVER_LOOK_SECONDS)
 
 
 def run_projector(
@@ -445,17 +446,38 @@ def run_projector(
         left.callback(store.close)
         projector = Projector(pipeline, log, store, settings, clock=clock, failpoint=failpoint)
         left.callback(projector.close)
-        limits = QueryLimits(seconds_max=settings.query_seconds_max, memory_bytes_max=settings.query_memory_bytes_max)
-        control = partial(take_wish, projector, pipeline)
-        front = HttpFront(store.reader(limits), settings.data, port=settings.query_port, control=control)
-        left.callback(front.close)
+        front = left.enter_context(_answering_questions(projector, pipeline, store, settings))
         if first is not None:
             first(projector)
         projector.prepare()
-        url = front.start()
-        structlog.get_logger("magnetar.projector").info("queries are answered", url=url)
+        front()
         projector.open()
         health.is_ready = True
+        look_at = clock.monotonic()
         while not stopped():
+            if not store.is_embedded and clock.monotonic() >= look_at:
+                projector.look_for_wishes()
+                look_at = clock.monotonic() + SERVER_LOOK_SECONDS
             if not projector.step():
                 clock.sleep(IDLE_SECONDS)
+
+
+@contextmanager
+def _answering_questions(
+    projector: Projector, pipeline: Pipeline, store: Store, settings: Settings
+) -> Generator[Callable[[], None]]:
+    """The embedded engine's way to other processes, which begins with a call. A server has its own."""
+    if not store.is_embedded:
+        yield lambda: None
+        return
+    limits = QueryLimits(seconds_max=settings.query_seconds_max, memory_bytes_max=settings.query_memory_bytes_max)
+    control = partial(take_wish, projector, pipeline)
+    front = HttpFront(store.reader(limits), settings.data, port=settings.query_port, control=control)
+
+    def start() -> None:
+        structlog.get_logger("magnetar.projector").info("queries are answered", url=front.start())
+
+    try:
+        yield start
+    finally:
+        front.close()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from magnetar.projections.endpoint import Endpoint
 from magnetar.projections.freshness import behind, patiently, waiting
 from magnetar.projections.query import QueryFormat, ask_endpoint, query, read_endpoint
 from magnetar.projections.statement import is_passing
@@ -15,7 +16,14 @@ from magnetar.schemas import Position, QueryRefused, StoreUnavailable, TablesBeh
 
 
 def answer_after(
-    folder: Path, sql: str, fmt: QueryFormat, after: Sequence[str], *, wait_seconds: float, stale: bool
+    folder: Path,
+    sql: str,
+    fmt: QueryFormat,
+    after: Sequence[str],
+    *,
+    wait_seconds: float,
+    stale: bool,
+    server: Endpoint | None = None,
 ) -> tuple[bytes, TablesBehind | None]:
     """The answer as bytes, and how far the tables were if a stale one was taken.
 
@@ -31,18 +39,18 @@ def answer_after(
         asked = query if is_last else _ask_who_runs
 
         def rows(text: str) -> list[dict[str, Any]]:
-            return [json.loads(line) for line in asked(folder, text, QueryFormat.JSONL).splitlines()]
+            return [json.loads(line) for line in asked(folder, text, QueryFormat.JSONL, server).splitlines()]
 
         late = behind(rows, positions)
         if late is not None and not (stale and is_last):
             raise late
-        return asked(folder, sql, fmt), late
+        return asked(folder, sql, fmt, server), late
 
     return waiting(patiently(attempt, wait_seconds))
 
 
-def _ask_who_runs(folder: Path, sql: str, fmt: QueryFormat) -> bytes:
-    endpoint = read_endpoint(folder)
+def _ask_who_runs(folder: Path, sql: str, fmt: QueryFormat, server: Endpoint | None) -> bytes:
+    endpoint = server or read_endpoint(folder)
     if endpoint is None:
         raise StoreUnavailable("Nobody has ClickHouse open.")
     try:

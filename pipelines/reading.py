@@ -21,7 +21,7 @@ from .receipt import Receipt
 from .settings import Settings
 
 if TYPE_CHECKING:
-    from magnetar.projections.query import Endpoint
+    from magnetar.projections.endpoint import Endpoint
     from magnetar.projections.remote import Remote
 
 R = TypeVar("R", bound=Row)
@@ -138,7 +138,7 @@ class Reading:
         from magnetar.projections.query import read_endpoint  # these import the engine's client
         from magnetar.projections.remote import Remote
 
-        endpoint = read_endpoint(self._settings.data)
+        endpoint = self._settings.server() or read_endpoint(self._settings.data)
         if endpoint is None:
             raise StoreUnavailable(
                 f"Nobody has the tables in {self._settings.data} open.",

@@ -42,11 +42,13 @@ class Filler:
     def paused(self) -> Generator[Feeding]:
         """Finish the ranges that are under way, and let the caller have the loops; then go on with what is left."""
         self._pause()
-        yield self.feeding
-        if self.feeding.tables:
-            self._stop.clear()
-            self._thread = threading.Thread(target=self._run, name="magnetar-rebuild", daemon=True)
-            self._thread.start()
+        try:
+            yield self.feeding
+        finally:
+            if self.feeding.tables:
+                self._stop.clear()
+                self._thread = threading.Thread(target=self._run, name="magnetar-rebuild", daemon=True)
+                self._thread.start()
 
     def check(self) -> None:
         """Raise what ended the thread, if anything did."""

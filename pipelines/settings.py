@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 if TYPE_CHECKING:
+    from magnetar.projections.endpoint import Endpoint
+
     from .clock import Clock
     from .log import Log
 
@@ -28,9 +31,20 @@ class Settings(BaseSettings):
     broker_admin: str = "http://127.0.0.1:8080"
     """The admin URL of that Pulsar."""
     broker_wait_seconds: float = Field(default=60.0, ge=0, allow_inf_nan=False)
-    """How long a worker or projector that starts waits for a broker that does not answer, before it gives up."""
+    """How long a worker or projector that starts waits for a broker, or a ClickHouse server, that does not answer,
+    before it gives up."""
     tenant: str = "public"
     """The Pulsar tenant whose namespaces the contexts are."""
+    clickhouse: str = EMBEDDED
+    """`embedded`, or the URL of a ClickHouse server: `https://host:8443`."""
+    clickhouse_user: str = "default"
+    """Who we are on that server."""
+    clickhouse_password: SecretStr | None = None
+    """That user's password. Better in a file."""
+    clickhouse_password_file: Path | None = None
+    """A file with that password, read at the start."""
+    clickhouse_ca: Path | None = None
+    """A PEM file with the authority that signed that server's certificate; else those that the system trusts."""
     query_port: int = Field(default=0, ge=0, le=65535)
     """The port of the embedded engine's endpoint on 127.0.0.1; 0 is one that the system chooses."""
     query_seconds_max: float = Field(default=60.0, gt=0, allow_inf_nan=False)
@@ -60,6 +74,24 @@ class Settings(BaseSettings):
     client_role: str = ""
     """Who the clients are."""
 
+    def server(self) -> Endpoint | None:
+        """The ClickHouse server, None where the engine is embedded. Raises SettingsError for an unreadable password."""
+        if self.clickhouse == EMBEDDED:
+            return None
+        from magnetar.projections.endpoint import Endpoint
+
+        return Endpoint(self.clickhouse, self._password(), user=self.clickhouse_user, ca=self.clickhouse_ca)
+
+    def _password(self) -> str:
+        if self.clickhouse_password_file is None:
+            return "" if self.clickhouse_password is None else self.clickhouse_password.get_secret_value()
+        try:
+            return self.clickhouse_password_file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(
+                f"MAGNETAR_CLICKHOUSE_PASSWORD_FILE cannot be read: {error}.", cure="Correct it or unset it."
+            ) from error
+
 
 def load_settings(*, data: Path | None = None, broker: str | None = None) -> Settings:
     """Read the settings; arguments that are given win over the environment. Raises SettingsError naming a wrong one."""
@@ -80,7 +112,26 @@ def load_settings(*, data: Path | None = None, broker: str | None = None) -> Set
         )
     if settings.token is not None and settings.token_file is not None:
         raise SettingsError("Both MAGNETAR_TOKEN and MAGNETAR_TOKEN_FILE are set.", cure="Unset one of them.")
+    _check_server(settings)
     return settings
+
+
+def _check_server(settings: Settings) -> None:
+    if settings.clickhouse == EMBEDDED:
+        return
+    if not re.fullmatch(r"https?://[\w.-]+(:\d{1,5})?/?", settings.clickhouse, re.ASCII):
+        raise SettingsError(
+            "MAGNETAR_CLICKHOUSE is no address of a ClickHouse server.",  # it may have a password in it
+            cure="Use `embedded`, or https://host:8443 with the user and the password in settings of their own.",
+        )
+    if settings.clickhouse_password is not None and settings.clickhouse_password_file is not None:
+        raise SettingsError(
+            "Both MAGNETAR_CLICKHOUSE_PASSWORD and MAGNETAR_CLICKHOUSE_PASSWORD_FILE are set.", cure="Unset one."
+        )
+    if settings.clickhouse_ca is not None and not settings.clickhouse_ca.is_file():
+        raise SettingsError(
+            f"MAGNETAR_CLICKHOUSE_CA names {settings.clickhouse_ca}, which is no file.", cure="Correct it or unset it."
+        )
 
 
 def open_log(settings: Settings, clock: Clock, *, make: bool = True) -> Log:

@@ -5,20 +5,16 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from magnetar.projections.endpoint import Endpoint
 from magnetar.projections.progress import Ask
 from magnetar.projections.quarantine import QuarantinedKey, Settled, quarantined, settled
-from magnetar.projections.query import Endpoint
 from magnetar.schemas import QueryRefused
 
-from .control import KeyWish, Settling, send_settling
+from .control import KeyWish, Settling, TakesWishes, send_settling
 from .pipeline import Pipeline
 from .rebuild_status import generations_of
 from .targets import targets_of
-
-if TYPE_CHECKING:
-    from .projector import Projector
 
 
 class SettlingKeys:
@@ -37,7 +33,7 @@ class SettlingKeys:
         """See Errand."""
         return send_settling(endpoint, self._pipeline, self._settling)
 
-    def tell(self, projector: Projector) -> None:
+    def tell(self, projector: TakesWishes) -> None:
         """See Errand."""
         projector.settle(self._settling)
 
@@ -52,6 +48,11 @@ class SettlingKeys:
             if said.generation == key.generation and (said.is_tried or not is_open):
                 self.found[nonce] = key, said
         return len(self.found) == len(self._keys)
+
+    def other_code(self, ask: Ask) -> list[str]:
+        """See Errand: of the shown tables, a projector feeds those alone that its code has filled."""
+        del ask
+        return []
 
 
 def shown_quarantined(ask: Ask, pipeline: Pipeline) -> list[QuarantinedKey]:

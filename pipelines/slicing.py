@@ -6,26 +6,23 @@ import tempfile
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from magnetar.projections import Fold
 from magnetar.projections.declarations import view_name
+from magnetar.projections.endpoint import Endpoint
 from magnetar.projections.freshness import MIRROR
 from magnetar.projections.progress import Ask
-from magnetar.projections.query import Endpoint
 from magnetar.projections.scratch_rows import ScratchRows, scratch_table, write_rows
 from magnetar.schemas import SettingsError
 
 from .clock import Clock
-from .control import send_scratch
+from .control import TakesWishes, send_scratch
 from .forking import bounds
 from .log import Log
 from .pipeline import Pipeline
 from .scratch import Refused, Scratch
 from .targets import projection_of, target_of
-
-if TYPE_CHECKING:
-    from .projector import Projector
 
 
 class Wanted(NamedTuple):
@@ -57,7 +54,7 @@ class KeepingScratch:
         """See Errand."""
         return send_scratch(endpoint, self._pipeline, self._rows)
 
-    def tell(self, projector: Projector) -> None:
+    def tell(self, projector: TakesWishes) -> None:
         """See Errand."""
         projector.keep_scratch(self._rows)
 
@@ -65,6 +62,11 @@ class KeepingScratch:
         """See Errand: it is done when it is told."""
         del ask
         return True
+
+    def other_code(self, ask: Ask) -> list[str]:
+        """See Errand: the rows are made already."""
+        del ask
+        return []
 
 
 def check(pipeline: Pipeline, name: str, wanted: Wanted) -> None:

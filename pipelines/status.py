@@ -153,7 +153,7 @@ def asking(settings: Settings) -> Ask:
     from magnetar.projections.query import QueryFormat, query
 
     def ask(sql: str) -> list[dict[str, Any]]:
-        answer = query(settings.data, sql, QueryFormat.JSONL)
+        answer = query(settings.data, sql, QueryFormat.JSONL, settings.server())
         return [json.loads(line) for line in answer.splitlines()]
 
     return ask
@@ -165,7 +165,7 @@ def asking_who_runs(settings: Settings) -> Ask:
     from magnetar.projections.query import ask_endpoint, read_endpoint
 
     def ask(sql: str) -> list[dict[str, Any]]:
-        endpoint = read_endpoint(settings.data)
+        endpoint = settings.server() or read_endpoint(settings.data)
         try:
             answer = b"" if endpoint is None else ask_endpoint(endpoint, sql, "JSONEachRow")
         except httpx.HTTPError as error:

@@ -11,7 +11,6 @@ from magnetar.schemas.commit import Fact, meta_of
 from magnetar.schemas.derivation import Json
 from magnetar.schemas.framing import write_bytes
 
-from .columns import literal
 from .container import container
 from .projected_table import ProjectedTable
 from .quarantine import Holding
@@ -189,9 +188,10 @@ class FoldTable(ProjectedTable):
             return []
         columns = ", ".join([self.key_column, "_is_deleted", "base64Encode(_state)", *more])
         blocks = container(_KEYS, [write_bytes(key.encode()) for key in keys])
-        with self._block(partition, blocks) as path:
+        with self._block(partition, blocks, "key String") as block:
             return self._store.query(
                 f"SELECT {columns} FROM {self.name} WHERE {self.of(partition)} AND {self.key_column} IN "
-                f"(SELECT key FROM file({path}, 'Avro', {literal('key String')})) "
-                f"ORDER BY _number DESC LIMIT 1 BY {self.key_column}"
+                f"(SELECT key FROM {block.keys}) "
+                f"ORDER BY _number DESC LIMIT 1 BY {self.key_column}",
+                block=block,
             )

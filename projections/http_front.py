@@ -20,12 +20,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from .endpoint import Endpoint
 from .engine_reader import Answer, EngineReader, Question
 from .freshness import Going, step
 from .http_after import After
 from .http_answer import Encoder, encoder_for, error_response, exception_block, headers_of
 from .http_request import admit, read_question
-from .query import ENDPOINT_FILE, PORT_FILE, Endpoint, publish, token_of
+from .query import ENDPOINT_FILE, PORT_FILE, publish, token_of
 from .statement import clickhouse_error
 
 SHORT_BYTES: Final = 1 << 20

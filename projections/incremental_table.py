@@ -103,9 +103,8 @@ class IncrementalTable(LeasedTable):
     def _described(self, query: str) -> dict[str, str]:
         """The columns of a query and their types, by the engine."""
         try:
-            self._store.command(f"USE {self.database}")
-            return {row[0]: row[1] for row in self._store.query(f"DESCRIBE TABLE ({query})")}
-        except (StoreUnavailable, QueryRefused) as error:
+            return self._store.described(query, self._source.schema.context)
+        except QueryRefused as error:
             raise DeclarationError(
                 f"ClickHouse refuses the query of the projection {self.projection.__name__}, or what is made of it to "
                 f"keep it incrementally: {in_short(error.what)}",
@@ -160,13 +159,13 @@ class IncrementalTable(LeasedTable):
         if self._last[partition] >= inserted.first:
             return
         text = self._source.schema_text(schema)
-        with self._block(partition, container(text, payloads)) as path:
-            writer = json.loads(text)
+        writer = json.loads(text)
+        with self._block(partition, container(text, payloads), structure(writer)) as block:
             source = event_rows(
                 self._source.schema,
                 self.plan.event,
                 writer,
-                f"file({path}, 'Avro', {literal(structure(writer))})",
+                block.source,
                 partition,
             )
             if source is None:
@@ -182,7 +181,7 @@ class IncrementalTable(LeasedTable):
                 f"SELECT *, {partition} FROM ({self.plan.kept(source, guard=self._guard(partition, lease))}) "
                 f"WHERE {LAST} > 0"
             )
-            self._insert_block(partition, inserted, statement, "states")
+            self._insert_block(partition, inserted, statement, "states", block)
         self._last[partition] = inserted.last
 
 

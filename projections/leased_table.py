@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple
 
@@ -17,7 +17,7 @@ from .freshness import MIRROR
 from .generations import DEFINITION as GENERATIONS
 from .quarantine import DEFINITION as QUARANTINE
 from .range_loop import Lease, Range
-from .store import Store
+from .store import Block, Store
 
 _LEASE_LOST: Final = "magnetar: the lease is lost"
 _KEY: Final = (
@@ -104,7 +104,7 @@ class LeasedTable(ABC):
         folder: Path,
         failpoint: Callable[[str], None] | None = None,
     ) -> None:
-        """`folder` takes the file of a block while it is inserted."""
+        """`folder` takes the file of a block while the embedded engine inserts it."""
         self.table = table
         self._store = store
         self._name = f"{context}/{table.aggregate}"
@@ -242,37 +242,21 @@ class LeasedTable(ABC):
 
     # --- inserts ------------------------------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def _block(self, partition: int, parts: Iterable[bytes]) -> Generator[str]:
-        """A file with these bytes, by its quoted path, for as long as it is inserted."""
+    def _block(self, partition: int, parts: Iterable[bytes], structure: str) -> AbstractContextManager[Block]:
+        """A block of this structure, for as long as it is inserted."""
         projection, aggregate, generation = self.table
-        path = self._folder / f"{os.getpid()}-{projection}-{aggregate}-{generation}-{partition}.block"
-        try:
-            self._write(path, parts)
-            yield literal(str(path))
-        finally:
-            with contextlib.suppress(OSError):
-                path.unlink()
+        file = f"{os.getpid()}-{projection}-{aggregate}-{generation}-{partition}.block"
+        return self._store.block(parts, structure, self._folder / file)
 
-    def _write(self, path: Path, parts: Iterable[bytes]) -> None:
-        try:
-            with path.open("wb") as file:
-                file.writelines(parts)
-        except OSError as error:
-            raise StoreUnavailable(
-                f"A block for ClickHouse cannot be written to {path}: {error.strerror}.",
-                cure="Make room; it goes on then.",
-            ) from error
-
-    def _insert_block(self, partition: int, inserted: Range, statement: str, part: str) -> None:
+    def _insert_block(self, partition: int, inserted: Range, statement: str, part: str, block: Block | None) -> None:
         """Run one `INSERT … SELECT … WHERE {_guard}`, once for this range. `part` says which of the tables it is."""
         projection, _, generation = self.table
         token = f"{projection}:{generation}:{self._name}:{partition}:{inserted.first}-{inserted.last}:{part}"
-        self._run(partition, f"{statement} SETTINGS insert_deduplication_token = {literal(token)}")
+        self._run(partition, f"{statement} SETTINGS insert_deduplication_token = {literal(token)}", block)
 
-    def _run(self, partition: int, statement: str) -> None:
+    def _run(self, partition: int, statement: str, block: Block | None = None) -> None:
         try:
-            self._store.command(f"/* {self._mark(partition)} */ {statement}, {INSERT_SETTINGS}")
+            self._store.command(f"/* {self._mark(partition)} */ {statement}, {INSERT_SETTINGS}", block=block)
         except StoreUnavailable as error:
             if _LEASE_LOST in error.what:
                 raise LeaseLost(f"Another projector has taken {self._name} partition {partition} over.") from error

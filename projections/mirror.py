@@ -12,12 +12,12 @@ from typing import Final
 from magnetar.schemas import StoreUnavailable
 from magnetar.schemas.aggregate_schema import AggregateSchema
 
-from .columns import literal, structure
+from .columns import structure
 from .container import container
 from .freshness import MIRROR
 from .leased_table import INSERT_SETTINGS, LeasedTable, Table
 from .range_loop import Lease, Range
-from .store import Store
+from .store import Block, Store
 from .tables import MirrorTables
 from .views import shown_views
 
@@ -93,32 +93,34 @@ class Mirror(LeasedTable):
     def insert(self, partition: int, lease: Lease, inserted: Range, schema: int, payloads: Sequence[bytes]) -> None:
         """Let ClickHouse decode the payloads and put them into both tables, each under its token, behind the lease."""
         text = self._schema_text(schema)
-        with self._source(text, payloads, partition) as source:
+        with self._source(text, payloads, partition) as (source, block):
             statements = self.tables.inserts(text, source, partition, self._guard(partition, lease))
             for nth, (table, statement) in enumerate(statements.items()):
                 if nth:
                     self._failpoint("between_tables")
-                self._insert_block(partition, inserted, statement, table)
+                self._insert_block(partition, inserted, statement, table, block)
 
     @contextlib.contextmanager
-    def _source(self, schema_text: str, payloads: Sequence[bytes], partition: int) -> Generator[str]:
-        """What gives the payloads' values, in one block.
+    def _source(
+        self, schema_text: str, payloads: Sequence[bytes], partition: int
+    ) -> Generator[tuple[str, Block | None]]:
+        """What gives the payloads' values, and the block that goes with each statement, if one does.
 
         Decoding is the dearest step of a long range: what it gives stands in a table of this session meanwhile, under a
         name that no other range ever has, so that both tables are filled from it (docs/adr/0007). A short one is
-        decoded twice: the table would cost more.
+        decoded twice: the table would cost more. So is one that goes to a server, where there are no sessions.
         """
         columns = structure(json.loads(schema_text))
-        with self._block(partition, container(schema_text, payloads)) as path:
-            source = f"FROM file({path}, 'Avro', {literal(columns)})"
-            if len(payloads) <= DECODED_TWICE_MAX:
-                yield source
+        with self._block(partition, container(schema_text, payloads), columns) as block:
+            source = f"FROM {block.source}"
+            if len(payloads) <= DECODED_TWICE_MAX or not self._store.is_embedded:
+                yield source, block
                 return
-            block = f"block_{uuid.uuid4().hex}"
+            name = f"block_{uuid.uuid4().hex}"
             try:
-                self._store.command(f"CREATE TEMPORARY TABLE {block} ({columns}) ENGINE = Memory")
-                self._store.command(f"INSERT INTO {block} SELECT * {source} SETTINGS {INSERT_SETTINGS}")
-                yield f"FROM {block}"
+                self._store.command(f"CREATE TEMPORARY TABLE {name} ({columns}) ENGINE = Memory")
+                self._store.command(f"INSERT INTO {name} SELECT * {source} SETTINGS {INSERT_SETTINGS}")
+                yield f"FROM {name}", None
             finally:
                 with contextlib.suppress(StoreUnavailable):
-                    self._store.command(f"DROP TEMPORARY TABLE IF EXISTS {block}")
+                    self._store.command(f"DROP TEMPORARY TABLE IF EXISTS {name}")

@@ -255,15 +255,15 @@ class ProjectedTable(QuarantiningTable):
         self, partition: int, lease: Lease, inserted: Range, rows: Sequence[bytes], *, part: str = "rows"
     ) -> None:
         fields = [*_BLOCK, *self.block_fields, *self._contract.record["fields"]]
-        block = {"type": "record", "name": "Block", "fields": fields}
+        record = {"type": "record", "name": "Block", "fields": fields}
         names = [quoted(field["name"]) for field in fields]
-        with self._block(partition, container(json.dumps(block), rows)) as path:
+        with self._block(partition, container(json.dumps(record), rows), structure(record)) as block:
             statement = (
                 f"INSERT INTO {self.name} ({', '.join(names)}, _partition, _aggregate) "
                 f"SELECT {', '.join(names)}, {partition}, {literal(self.table.aggregate)} "
-                f"FROM file({path}, 'Avro', {literal(structure(block))}) WHERE {self._guard(partition, lease)}"
+                f"FROM {block.source} WHERE {self._guard(partition, lease)}"
             )
-            self._insert_block(partition, inserted, statement, part)
+            self._insert_block(partition, inserted, statement, part, block)
 
     def _codec_for(self, schema: int) -> CommitCodec:
         if schema not in self._codecs:

@@ -48,7 +48,7 @@ _BLOCK: Final = json.dumps(
         ],
     }
 )
-_STRUCTURE: Final = "id String, version Int64, number Int64, event String, error String, payload String"
+STRUCTURE: Final = "id String, version Int64, number Int64, event String, error String, payload String"
 
 
 class Span(NamedTuple):
@@ -168,7 +168,7 @@ class Quarantine:
         payload_of: Callable[[Fact], bytes],
         name_of: Callable[[Fact], str],
     ) -> tuple[tuple[bytes, bytes, bytes], Callable[[str, str], str]]:
-        """The block to be inserted, and, from its file and the guard, the statement that inserts it."""
+        """The block to be inserted, and, from its source and the guard, the statement that inserts it."""
         rows = [
             b"".join(
                 (
@@ -183,12 +183,12 @@ class Quarantine:
             for fact, error in found
         ]
 
-        def statement(path: str, guard: str) -> str:
+        def statement(source: str, guard: str) -> str:
             return (
                 "INSERT INTO magnetar.quarantine (`projection`, generation, aggregate, partition, step, schema, id, "
                 f"version, number, event, error, payload) SELECT {literal(self._projection)}, {self._generation}, "
                 f"{literal(self._aggregate)}, {partition}, '{HELD}', {schema}, id, version, number, event, error, "
-                f"payload FROM file({path}, 'Avro', {literal(_STRUCTURE)}) WHERE {guard}"
+                f"payload FROM {source} WHERE {guard}"
             )
 
         return container(_BLOCK, rows), statement

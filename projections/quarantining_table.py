@@ -12,7 +12,18 @@ from magnetar.schemas.commit import Fact
 
 from .columns import literal
 from .leased_table import LeasedTable
-from .quarantine import DROP, DROPPED, RAISED_AGAIN, RELEASED, Held, Holding, Quarantine, Span, Wish
+from .quarantine import (
+    DROP,
+    DROPPED,
+    RAISED_AGAIN,
+    RELEASED,
+    STRUCTURE,
+    Held,
+    Holding,
+    Quarantine,
+    Span,
+    Wish,
+)
 from .range_loop import Lease, Range
 
 
@@ -96,9 +107,10 @@ class QuarantiningTable(LeasedTable):
         self, partition: int, lease: Lease, schema: int, holding: Holding, payload_of: Callable[[Fact], bytes]
     ) -> None:
         """Write down what is held, before anything else of the range is in the table: it is held from then on."""
-        block, statement = self._quarantine.statement(partition, schema, holding.found, payload_of, event_name)
-        with self._block(partition, block) as path:
-            self._run(partition, f"{statement(path, self._guard(partition, lease))} SETTINGS async_insert = 0")
+        rows, statement = self._quarantine.statement(partition, schema, holding.found, payload_of, event_name)
+        with self._block(partition, rows, STRUCTURE) as block:
+            guarded = statement(block.source, self._guard(partition, lease))
+            self._run(partition, f"{guarded} SETTINGS async_insert = 0", block)
 
     # --- letting in ---------------------------------------------------------------------------------------------------
 

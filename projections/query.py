@@ -9,11 +9,12 @@ import time
 from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import httpx
 from magnetar.schemas import DataFolderError, QueryRefused, StoreUnavailable
 
+from .endpoint import Endpoint
 from .statement import is_passing
 from .store import Store, embedded_dsn
 from .supervised import is_supervised
@@ -59,43 +60,27 @@ _CLICKHOUSE: Final = {
 }
 
 
-class Endpoint(NamedTuple):
-    """A running engine's loopback endpoint."""
-
-    url: str
-    token: str
-    pid: int = 0
-
-    @property
-    def host(self) -> str:
-        """The host in the URL."""
-        return httpx.URL(self.url).host
-
-    @property
-    def port(self) -> int:
-        """The port in the URL."""
-        return httpx.URL(self.url).port or 80
+def query(folder: Path, sql: str, fmt: QueryFormat, server: Endpoint | None = None) -> bytes:
+    """Answer a query over a data folder, or a server. Raises what `answer` raises."""
+    return answer(folder, sql, fmt.clickhouse_format, server)
 
 
-def query(folder: Path, sql: str, fmt: QueryFormat) -> bytes:
-    """Answer a query over a data folder. Raises what `answer` raises."""
-    return answer(folder, sql, fmt.clickhouse_format)
-
-
-def answer(folder: Path, sql: str, clickhouse_format: str) -> bytes:
-    """Answer a query over a data folder, in one of ClickHouse's formats. Raises what `Answers.answer` raises."""
-    with closing(Answers(folder)) as answers:
+def answer(folder: Path, sql: str, clickhouse_format: str, server: Endpoint | None = None) -> bytes:
+    """Answer a query in one of ClickHouse's formats. Raises what `Answers.answer` raises."""
+    with closing(Answers(folder, server)) as answers:
         return answers.answer(sql, clickhouse_format)
 
 
 class Answers:
     """Answers queries over a data folder: through whoever has the engine open or, where nobody has, in this process.
 
-    It is then open until `close`: opening takes most of a second, and a projector that starts waits meanwhile.
+    It is then open until `close`: opening takes most of a second, and a projector that starts waits meanwhile. Where
+    the tables are on a server, it is asked.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, server: Endpoint | None = None) -> None:
         self._folder = folder
+        self._server = server
         self._store: Store | None = None
 
     def close(self) -> None:
@@ -108,9 +93,12 @@ class Answers:
         """Answer a query, in one of ClickHouse's formats.
 
         Raises QueryRefused, with ClickHouse's own words, for a query that is wrong or would change something, and
-        DataFolderError if there is nothing to query.
+        DataFolderError if there is nothing to query, or StoreUnavailable if the server does not answer.
         """
-        _check(self._folder, sql)
+        _check_asked(sql)
+        if self._server is not None:
+            return _of_server(self._server, sql, clickhouse_format)
+        _check(self._folder)
         deadline = time.monotonic() + STARTING_SECONDS
         while True:
             try:
@@ -139,14 +127,17 @@ class Answers:
         return self._store.read_only(sql, fmt=clickhouse_format)
 
 
-def _check(folder: Path, sql: str) -> None:
-    """Raise DataFolderError if there is nothing to query, and QueryRefused if nothing is asked."""
+def _check_asked(sql: str) -> None:
+    if not sql.strip():
+        raise QueryRefused("The query is empty.", cure='It is a SELECT: "SELECT count() FROM shop.commits".')
+
+
+def _check(folder: Path) -> None:
+    """Raise DataFolderError if there is nothing to query."""
     if not (folder / "clickhouse").exists():
         raise DataFolderError(
             f"There is no ClickHouse data in {folder}.", cure="Run the pipeline first, or name its folder with --data."
         )
-    if not sql.strip():
-        raise QueryRefused("The query is empty.", cure='It is a SELECT: "SELECT count() FROM shop.commits".')
     if not os.access(folder / "clickhouse", os.W_OK):  # ClickHouse writes to its folder also when it only reads
         raise DataFolderError(f"The data folder {folder} is read-only.", cure="Make it writable.")
 
@@ -176,15 +167,29 @@ def _through_another(folder: Path, sql: str, clickhouse_format: str) -> bytes | 
         ) from error
 
 
+def _of_server(server: Endpoint, sql: str, clickhouse_format: str) -> bytes:
+    try:
+        return ask_endpoint(server, sql, clickhouse_format)
+    except httpx.HTTPError as error:
+        raise StoreUnavailable(
+            f"ClickHouse at {server.url} does not answer: {error}.",
+            cure="Is MAGNETAR_CLICKHOUSE right, and does it run? Ask again then.",
+        ) from error
+
+
 def ask_endpoint(endpoint: Endpoint, sql: str, clickhouse_format: str) -> bytes:
-    """Send a query to a running engine. Raises QueryRefused, and httpx.ConnectError if nothing listens there."""
-    response = httpx.post(
-        endpoint.url,
-        params={"default_format": clickhouse_format},
-        content=sql.encode(),
-        headers={"X-ClickHouse-Key": endpoint.token},
-        timeout=httpx.Timeout(5.0, read=None),
-    )
+    """Send a query. Raises QueryRefused, and httpx.ConnectError if nothing listens there.
+
+    A server writes nothing for a GET, whatever the user may do (ClickHouse's documentation, "HTTP interface").
+    """
+    headers = {"X-ClickHouse-User": endpoint.user, "X-ClickHouse-Key": endpoint.token}
+    params = {"default_format": clickhouse_format}
+    timeout = httpx.Timeout(5.0, read=None)
+    if endpoint.is_server:
+        params["query"] = sql
+        response = httpx.get(endpoint.url, params=params, headers=headers, timeout=timeout, verify=endpoint.verifying)
+    else:
+        response = httpx.post(endpoint.url, params=params, content=sql.encode(), headers=headers, timeout=timeout)
     if not response.is_success:
         raise QueryRefused(response.text.strip(), code=int(response.headers.get("X-ClickHouse-Exception-Code", 0)))
     return response.content

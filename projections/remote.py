@@ -10,7 +10,7 @@ import clickhouse_connect
 from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalError
 from magnetar.schemas import QueryRefused, StoreUnavailable
 
-from .query import Endpoint
+from .endpoint import Endpoint
 from .statement import is_passing
 from .store import first_line
 
@@ -21,15 +21,7 @@ class Remote:
     def __init__(self, endpoint: Endpoint) -> None:
         """Connects. Raises StoreUnavailable if nobody answers there."""
         try:
-            self._client = clickhouse_connect.get_client(
-                host=endpoint.host,
-                port=endpoint.port,
-                username="default",
-                password=endpoint.token,
-                autogenerate_session_id=False,  # calls with one session would refuse each other
-                query_retries=0,
-                connect_timeout=5,
-            )
+            self._client = clickhouse_connect.get_client(**endpoint.client_options)
         except ClickHouseError as error:
             raise _unavailable(error) from error
 

@@ -33,26 +33,45 @@ def scratch_table(context: str, view: str) -> str:
     return f"{context}.{view}__scratch"
 
 
-def keeping(rows: ScratchRows, context: str, data: Path) -> str:
-    """The statement that makes the table, as a whole and in the place of one of before, or removes it. Repeatable.
+def keep_rows(store: Store, rows: ScratchRows, context: str, data: Path) -> None:
+    """Make the table, as a whole and in the place of one of before, or remove it. Repeatable.
 
     Raises SettingsError for rows that are not where they have to be.
     """
     table = ".".join(quoted(part) for part in scratch_table(context, rows.view).split("."))
     if not rows.folder:
-        return f"DROP TABLE IF EXISTS {table} SYNC"
+        store.command(f"DROP TABLE IF EXISTS {table} SYNC")
+        return
     file = data / rows.folder / FILE
     if not _FOLDER.fullmatch(rows.folder) or not file.exists():
         raise SettingsError(
             f"There is no file {FILE} in {rows.folder!r} of the data folder.",
             cure="Repeat the command that was to fill the scratch table, with the projector's own data folder.",
         )
-    structure = literal(", ".join(f"{quoted(name)} {kind}" for name, kind in rows.columns))
-    source = f"file({literal(str(file))}, 'Native', {structure})" if file.stat().st_size else f"null({structure})"
-    return (
+    structure = ", ".join(f"{quoted(name)} {kind}" for name, kind in rows.columns)
+    if store.is_embedded and file.stat().st_size:
+        _replace(store, table, rows, f"file({literal(str(file))}, 'Native', {literal(structure)})")
+    elif not file.stat().st_size:
+        _replace(store, table, rows, f"null({literal(structure)})")
+    else:
+        _send(store, table, rows, structure, file)
+
+
+def _replace(store: Store, table: str, rows: ScratchRows, source: str) -> None:
+    store.command(
         f"CREATE OR REPLACE TABLE {table} ENGINE = MergeTree ORDER BY tuple() COMMENT {literal(rows.comment)} "
         f"AS SELECT * FROM {source}"
     )
+
+
+def _send(store: Store, table: str, rows: ScratchRows, structure: str, file: Path) -> None:
+    """To a server: into a table of its own, which then becomes the scratch table."""
+    sent = f"{table[:-1]}__sent{table[-1]}"
+    store.command(f"CREATE OR REPLACE TABLE {sent} ({structure}) ENGINE = MergeTree ORDER BY tuple()")
+    with store.block([file.read_bytes()], structure, file, fmt="Native") as block:
+        store.command(f"INSERT INTO {sent} SELECT * FROM {block.source}", block=block)
+    _replace(store, table, rows, sent)
+    store.command(f"DROP TABLE {sent} SYNC")
 
 
 def write_rows(store: Store, shown: str, folder: Path) -> tuple[int, tuple[tuple[str, str], ...]]:

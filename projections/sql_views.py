@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any, Final, Literal, get_args, get_origin
 from uuid import UUID
 
-from magnetar.schemas import DeclarationError, Immutable, QueryRefused, StoreUnavailable
+from magnetar.schemas import DeclarationError, Immutable, QueryRefused
 from magnetar.schemas.annotations import hints_of, opened, union_members
 
 from .columns import literal, quoted
@@ -59,16 +59,16 @@ def create_view(store: Store, context: str, projection: type[Sql], taken: set[st
         )
     select = inspect.cleandoc(projection.select).strip().rstrip(";")
     try:
-        store.command(f"USE {quoted(context)}")
-        columns = {row[0]: row[1] for row in store.query(f"DESCRIBE TABLE ({select})")}
-    except (StoreUnavailable, QueryRefused) as error:
+        columns = store.described(select, context)
+    except QueryRefused as error:
         raise DeclarationError(
             f"ClickHouse refuses the query of the projection {projection.__name__}: {in_short(error.what)}",
             cure="Correct it.",
         ) from error
     check_fields(projection, columns)
     view = f"{quoted(context)}.{quoted(name)}"
-    store.command(f"CREATE OR REPLACE VIEW {view} AS {select} COMMENT {literal(said_of(projection))}")
+    statement = f"CREATE OR REPLACE VIEW {view} AS {select} COMMENT {literal(said_of(projection))}"
+    store.command(statement, database=context)
     taken.add(name)
 
 

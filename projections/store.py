@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import clickhouse_connect
 from clickhouse_connect.driver.exceptions import ClickHouseError
+from clickhouse_connect.driver.external import ExternalData
 from magnetar.schemas import DataFolderError, QueryRefused, StoreUnavailable
 
+from .columns import literal, quoted
+from .endpoint import Endpoint
 from .engine_reader import EngineReader, QueryLimits, Question
 
 _FILLED_ANEW = (
@@ -21,61 +26,136 @@ _FILLED_ANEW = (
 PROBE = "SELECT CAST(tuple(toInt64(1)), 'Nullable(Tuple(x Int64))').x"
 
 
-class Store:
-    """One ClickHouse, with a handle for each thread that uses it. Safe to share between threads."""
+_KEYS: Final = "keys"
+"""The name under which a server has the rows that come along with a query."""
 
-    def __init__(self, dsn: str) -> None:
-        self.is_embedded = dsn.startswith("chdb:")
-        self._dsn = dsn
+_AT_ONCE: Final = {"send_progress_in_http_headers": "0", "wait_end_of_query": "1", "async_insert": "0"}
+"""A server that begins its answer before a statement has ended could not say in it that the statement failed; and one
+that gathers inserts of several would let each wait for others."""
+
+
+_CAUSE: Final = re.compile(r"Caused by \w+\(.*?\): (.*?)[\"']\)\)")
+"""What is behind an error of the way to a server, in the words of urllib3."""
+
+_AROUND: Final = re.compile(r"^Received ClickHouse exception, code: \d+, server response: | \(for url [^)]*\)$")
+
+_CODE: Final = re.compile(r"Code: \d+\.")
+"""In each of ClickHouse's own errors. One of the way there has none."""
+
+
+class Block(NamedTuple):
+    """Rows for one statement, and how it names them."""
+
+    source: str
+    """What stands behind FROM in an INSERT."""
+    keys: str
+    """What stands behind FROM in a query."""
+    structure: str
+    format: str
+    body: bytes | None = None
+    """The rows, if they are sent along; else they are in a file."""
+
+
+class Store:
+    """One ClickHouse, with a handle for each thread that uses it. Safe to share between threads.
+
+    The embedded engine reads a block from a file; a server has it sent along with the statement. In all else they are
+    the same.
+    """
+
+    def __init__(self, at: str | Endpoint) -> None:
+        """Opens the engine by its DSN, or connects to a server. Raises StoreUnavailable or DataFolderError."""
+        self._at = at
         self._lock = threading.Lock()
         self._local = threading.local()
         self._handles: list[Any] = []
-        if self.is_embedded:
-            _remove_empty_statements(Path(dsn.removeprefix("chdb://")))
+        if isinstance(at, str):
+            _remove_empty_statements(_folder_of(at))
         try:
             self.query(PROBE)
         except ModuleNotFoundError as error:
             raise StoreUnavailable(
                 "The embedded ClickHouse is not installed.", cure="pip install 'magnetar[embedded]'"
             ) from error
-        except (ClickHouseError, RuntimeError, QueryRefused) as error:
-            if "already initialized with path" in str(error):
-                raise StoreUnavailable(
-                    f"This process has ClickHouse open on another folder: {first_line(error)}",
-                    cure="One at a time: close the other one first, or use another process.",
-                ) from error
-            if self.is_embedded and (pid := _holder(Path(dsn.removeprefix("chdb://")))) is not None:
-                raise DataFolderError(
-                    f"Another process, {pid}, has the embedded ClickHouse of this data folder open.",
-                    cure="Ask through that process: `magnetar query` does so while `magnetar dev` runs.",
-                    pid=pid,
-                ) from error
-            raise StoreUnavailable(
-                f"ClickHouse cannot be opened: {first_line(error)}",
-                cure=f"Version 26.9 is tested.{_FILLED_ANEW if self.is_embedded else ''}",
-            ) from error
+        except (ClickHouseError, RuntimeError, QueryRefused, StoreUnavailable) as error:
+            raise _not_opened(at, error) from error
 
-    def command(self, sql: str, parameters: Mapping[str, Any] | None = None) -> None:
-        """Run a statement that gives no rows. Raises StoreUnavailable with ClickHouse's own words."""
-        try:
-            self._handle().command(sql, parameters=dict(parameters or {}))
-        except (ClickHouseError, RuntimeError) as error:
-            raise StoreUnavailable(
-                f"ClickHouse refused a statement: {first_line(error)}",
-                cure="The log has everything. Mend what ClickHouse says; a projector tries again by itself.",
-            ) from error
+    @property
+    def is_embedded(self) -> bool:
+        """Whether it is the engine in this process."""
+        return isinstance(self._at, str)
 
-    def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Sequence[Sequence[Any]]:
-        """The rows of a query. Raises QueryRefused with ClickHouse's own words."""
+    def command(
+        self,
+        sql: str,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        block: Block | None = None,
+        database: str | None = None,
+    ) -> None:
+        """Run a statement that gives no rows, an INSERT that reads a block too. When this returns, it is done.
+
+        Tables without a database are of `database`. Raises StoreUnavailable with ClickHouse's own words: it may be done
+        all the same.
+        """
+        body = None if block is None else block.body
+        if block is not None and body is not None:
+            sql = f"{sql} FORMAT {block.format}"
+        settings = {} if self.is_embedded else _AT_ONCE
         try:
-            rows: Sequence[Sequence[Any]] = self._handle().query(sql, parameters=dict(parameters or {})).result_rows
+            with self._within(database) as handle:
+                said = handle.command(sql, parameters=dict(parameters or {}), data=body, settings=settings)
         except (ClickHouseError, RuntimeError) as error:
-            raise QueryRefused(f"The query was refused: {first_line(error)}") from error
+            raise _refused(error) from error
+        if isinstance(said, str) and "DB::Exception" in said:
+            raise _refused(RuntimeError(said))
+
+    def query(
+        self, sql: str, parameters: Mapping[str, Any] | None = None, block: Block | None = None
+    ) -> Sequence[Sequence[Any]]:
+        """The rows of a query, of one that reads a block too.
+
+        Raises QueryRefused with ClickHouse's own words, or StoreUnavailable if a server does not answer.
+        """
+        along = None
+        if block is not None and block.body is not None:
+            along = ExternalData(file_name=_KEYS, data=block.body, fmt=block.format, structure=block.structure)
+        more = {} if along is None else {"external_data": along}
+        try:
+            found = self._handle().query(sql, parameters=dict(parameters or {}), **more)
+            rows: Sequence[Sequence[Any]] = found.result_rows
+        except (ClickHouseError, RuntimeError) as error:
+            raise self._not_answered(error) from error
         return rows
+
+    @contextlib.contextmanager
+    def block(self, parts: Iterable[bytes], structure: str, file: Path, *, fmt: str = "Avro") -> Generator[Block]:
+        """Rows for statements, for as long as they need them: in this file where the engine is embedded."""
+        if not self.is_embedded:
+            yield Block(f"input({literal(structure)})", _KEYS, structure, fmt, b"".join(parts))
+            return
+        source = f"file({literal(str(file))}, {literal(fmt)}, {literal(structure)})"
+        try:
+            _write(file, parts)
+            yield Block(source, source, structure, fmt)
+        finally:
+            with contextlib.suppress(OSError):
+                file.unlink()
+
+    def described(self, query: str, database: str) -> dict[str, str]:
+        """The columns of a query, and their types, where tables without a database are of this one.
+
+        Raises what `query` does.
+        """
+        try:
+            with self._within(database) as handle:
+                return {row[0]: row[1] for row in handle.query(f"DESCRIBE TABLE ({query})").result_rows}
+        except (ClickHouseError, RuntimeError) as error:
+            raise self._not_answered(error) from error
 
     def reader(self, limits: QueryLimits | None = None) -> EngineReader:
         """Who answers others' questions to the embedded engine."""
-        return EngineReader(self._dsn.removeprefix("chdb://"), limits)
+        return EngineReader(str(_folder_of(str(self._at))), limits)
 
     def rows(
         self, sql: str, parameters: Mapping[str, object] | None = None, formats: Mapping[str, str] | None = None
@@ -84,7 +164,7 @@ class Store:
 
         `formats` are `clickhouse-connect`'s, by column.
         """
-        handle = clickhouse_connect.get_client(dsn=self._dsn)  # of its own: it would stay read-only
+        handle = self._open()  # of its own: it would stay read-only
         try:
             found = handle.query(
                 sql,
@@ -125,10 +205,79 @@ class Store:
         """This thread's handle: the calls on one handle wait for each other, those on several do not."""
         handle = getattr(self._local, "handle", None)
         if handle is None:
-            handle = self._local.handle = clickhouse_connect.get_client(dsn=self._dsn)
+            handle = self._local.handle = self._open()
             with self._lock:
                 self._handles.append(handle)
         return handle
+
+    @contextlib.contextmanager
+    def _within(self, database: str | None) -> Generator[Any]:
+        """A handle whose tables without a database are of this one; the thread's own where none is named."""
+        if database is None:
+            yield self._handle()
+        elif self.is_embedded:
+            self._handle().command(f"USE {quoted(database)}")
+            yield self._handle()
+        else:
+            with contextlib.closing(self._open(database=database)) as handle:
+                yield handle
+
+    def _not_answered(self, error: Exception) -> QueryRefused | StoreUnavailable:
+        if not self.is_embedded and not _CODE.search(str(error)):
+            return StoreUnavailable(
+                f"ClickHouse does not answer: {first_line(error)}",
+                cure="Nothing is lost. Whoever asked tries again, or do so; and see whether it runs.",
+            )
+        return QueryRefused(f"The query was refused: {first_line(error)}")
+
+    def _open(self, **more: Any) -> Any:
+        if isinstance(self._at, str):
+            return clickhouse_connect.get_client(dsn=self._at, **more)
+        return clickhouse_connect.get_client(**self._at.client_options, **more)
+
+
+def _refused(error: BaseException) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"ClickHouse refused a statement: {first_line(error)}",
+        cure="The log has everything. Mend what ClickHouse says; a projector tries again by itself.",
+    )
+
+
+def _not_opened(at: str | Endpoint, error: Exception) -> StoreUnavailable | DataFolderError:
+    if isinstance(at, Endpoint):
+        return StoreUnavailable(
+            f"ClickHouse at {at.url} does not let {at.user} ask it: {first_line(error)}",
+            cure="See MAGNETAR_CLICKHOUSE, and MAGNETAR_CLICKHOUSE_USER and _PASSWORD_FILE; then whether it runs.",
+        )
+    if "already initialized with path" in str(error):
+        return StoreUnavailable(
+            f"This process has ClickHouse open on another folder: {first_line(error)}",
+            cure="One at a time: close the other one first, or use another process.",
+        )
+    if (pid := _holder(_folder_of(at))) is not None:
+        return DataFolderError(
+            f"Another process, {pid}, has the embedded ClickHouse of this data folder open.",
+            cure="Ask through that process: `magnetar query` does so while `magnetar dev` runs.",
+            pid=pid,
+        )
+    return StoreUnavailable(
+        f"ClickHouse cannot be opened: {first_line(error)}", cure=f"Version 26.9 is tested.{_FILLED_ANEW}"
+    )
+
+
+def _folder_of(dsn: str) -> Path:
+    return Path(dsn.removeprefix("chdb://"))
+
+
+def _write(path: Path, parts: Iterable[bytes]) -> None:
+    try:
+        with path.open("wb") as file:
+            file.writelines(parts)
+    except OSError as error:
+        raise StoreUnavailable(
+            f"A block for ClickHouse cannot be written to {path}: {error.strerror}.",
+            cure="Make room; it goes on then.",
+        ) from error
 
 
 def _without_writing(handle: Any) -> dict[str, int]:
@@ -160,8 +309,11 @@ def embedded_dsn(folder: Path) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """An error of ClickHouse in one line."""
-    return " ".join(str(error).split())[:600]
+    """An error of ClickHouse, or of the way to it, in one line, without the address and all that was sent to it."""
+    text = " ".join(str(error).split())
+    if (cause := _CAUSE.search(text)) is not None:
+        return cause[1]
+    return _AROUND.sub("", text)[:600]
 
 
 def _remove_empty_statements(folder: Path) -> None:

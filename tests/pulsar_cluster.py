@@ -151,6 +151,11 @@ class Cluster(Existing):
             "managedLedgerDefaultWriteQuorum": BOOKIES,
             "managedLedgerDefaultAckQuorum": BOOKIES - 1,
             "keepAliveIntervalSeconds": "5",
+            # See tests/pulsar_rig.py: of three bookies none can be spared.
+            "bookkeeperClientHealthCheckEnabled": "false",
+            # Without it, a ledger of which one bookie is gone is closed, and a new one needs all three: nothing could
+            # be written until that bookie is back.
+            "bookkeeper_delayEnsembleChange": "true",
         }
         return Server(folder, f"broker-{number}", "broker", ("PULSAR_BROKER_CONF", "broker.conf"), settings)
 

@@ -74,7 +74,7 @@ def diff(
         if record is not None:
             _record(pipeline, log, wanted, record)
             return
-        found = compared(pipeline, log, settings.data, SystemClock(), wanted)
+        found = compared(pipeline, log, settings.data, SystemClock(), wanted, settings.server())
     finally:
         log.close()
     if json:

@@ -64,7 +64,7 @@ def doctor(target: Target, data: Data = None, json: AsJson = False) -> None:
     from ..preflight import Severity, examine
 
     with _opened(target, data, if_missing="refuse") as (pipeline, log, settings):
-        findings = [*examine(pipeline, log), *_engine_findings(settings)]
+        findings = [*examine(pipeline, log), *_engine_findings(pipeline, settings)]
     if json:
         print_json([finding.as_json() for finding in findings])
     else:
@@ -94,16 +94,21 @@ def _opened(
         yield pipeline, log, settings
 
 
-def _engine_findings(settings: Settings) -> list[Finding]:
-    """Whether ClickHouse's engine runs here: tried, in a folder of its own, since a projector may have the real one."""
+def _engine_findings(pipeline: Pipeline, settings: Settings) -> list[Finding]:
+    """What is wrong with the ClickHouse server, if there is one; else whether the engine runs here: tried, in a folder
+    of its own, since a projector may have the real one."""
     import tempfile
 
     from magnetar.projections.store import Store, embedded_dsn
     from magnetar.schemas import MagnetarError
 
+    from ..clock import SystemClock
     from ..preflight import Finding, Severity
+    from ..server_preflight import examine_server
     from ..settings import EMBEDDED
 
+    if (server := settings.server()) is not None:
+        return examine_server(pipeline, server, SystemClock())
     if settings.broker != EMBEDDED:
         return []
     try:

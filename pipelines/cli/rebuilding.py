@@ -163,7 +163,7 @@ def _asking(settings: Settings) -> Ask:
     from msgspec.json import decode
 
     def ask(sql: str) -> list[dict[str, Any]]:
-        return [decode(line) for line in query(settings.data, sql, QueryFormat.JSONL).splitlines()]
+        return [decode(line) for line in query(settings.data, sql, QueryFormat.JSONL, settings.server()).splitlines()]
 
     return ask
 
@@ -186,12 +186,11 @@ def _say_status(found: Sequence[GenerationStatus], settings: Settings, *, dry_ru
             ]
             print_table(columns, rows)
         return
-    import shutil
-
+    from ..rebuild_room import free_bytes
     from ..rebuild_status import seconds_for
 
     shown = [each for each in found if each.state.startswith("shown")]
-    free = shutil.disk_usage(settings.data).free
+    free = free_bytes(_asking(settings))
     if json:
         fields = [
             {

@@ -137,12 +137,15 @@ def query(
     from ..settings import load_settings
 
     chosen, is_plot = _format(fmt, as_plot=as_plot, json=json)
-    folder = load_settings(data=data).data
+    settings = load_settings(data=data)
+    folder, server = settings.data, settings.server()
 
     def ask(form: QueryFormat) -> bytes:
         if not after:
-            return answer(folder, sql, form)
-        found, late = answer_after(folder, sql, form, after, wait_seconds=0 if fail else wait, stale=stale)
+            return answer(folder, sql, form, server)
+        found, late = answer_after(
+            folder, sql, form, after, wait_seconds=0 if fail else wait, stale=stale, server=server
+        )
         if late is not None:
             typer.echo(f"stale: {late.what}", err=True)
         return found

@@ -27,7 +27,7 @@ from magnetar.pipelines.projector import run_projector
 from magnetar.pipelines.runtime import StopSignal, run_worker
 from magnetar.pipelines.settings import Settings, open_log
 from magnetar.projections.store import Store, embedded_dsn
-from magnetar.schemas import DataFolderError, QueryRefused
+from magnetar.schemas import DataFolderError, QueryRefused, StoreUnavailable
 
 from examples.flights.data import rows
 from examples.flights.pipeline import flights
@@ -84,9 +84,9 @@ def within_transactions(failpoint: Callable[[str], None]) -> None:
     SqliteConsumer._write_rows = write_slowly  # type: ignore[method-assign]
 
 
-def unfinished(data: Path) -> list[list[Any]]:
+def unfinished(settings: Settings) -> list[list[Any]]:
     """What a killed projector has left: per partition, the range that was begun, and how much of it each table has."""
-    store = opened(data)
+    store = opened(settings)
     try:
         return [list(row) for row in store.query(_UNFINISHED)]
     except QueryRefused:  # it did not come as far as to create the tables
@@ -95,13 +95,13 @@ def unfinished(data: Path) -> list[list[Any]]:
         store.close()
 
 
-def opened(data: Path) -> Store:
-    """The engine. Who has just been killed, or asks something, may hold it for a moment."""
+def opened(settings: Settings) -> Store:
+    """ClickHouse. Who has just been killed, or asks something, may hold the engine for a moment."""
     deadline = time.monotonic() + DEADLINE_SECONDS
     while True:
         try:
-            return Store(embedded_dsn(data))
-        except DataFolderError:
+            return Store(settings.server() or embedded_dsn(settings.data))
+        except (DataFolderError, StoreUnavailable):
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
@@ -157,7 +157,7 @@ def main() -> None:
     if given.role == "client":
         Asking(given.data).send(islice(rows(all_months=False), 50))
         return
-    print("unfinished", json.dumps(unfinished(given.data)), flush=True)
+    print("unfinished", json.dumps(unfinished(settings)), flush=True)
     run_projector(flights, settings, stopped=stopped, failpoint=failpoint)
 
 

@@ -36,9 +36,9 @@ class Chart:
         self._chart = helm_python.Chart.load(folder)
 
     def render(self, values: Values) -> Objects:
-        """The objects of a release `rel`. Raises what helm does for values that it does not take."""
+        """The objects of a release `rel` that is upgraded. Raises what helm does for values that it does not take."""
         self._chart.validate_schema(self._chart.merge_values(values))
-        files = self._chart.render(values, name="rel", namespace="ns")
+        files = self._chart.render(values, name="rel", namespace="ns", revision=2, is_install=False, is_upgrade=True)
         texts = [text for path, text in files.items() if not path.endswith(".txt")]
         found = [o for text in texts for o in yaml.safe_load_all(text) if o]
         objects = {(o["kind"], o["metadata"]["name"]): o for o in found}

@@ -30,6 +30,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if and $values.pulsar.auth.token $values.pulsar.auth.existingSecret -}}
 {{- fail "pulsar.auth.token and pulsar.auth.existingSecret are both set: leave one of them empty" -}}
 {{- end -}}
+{{- if and $values.clickhouse.auth.password $values.clickhouse.auth.existingSecret -}}
+{{- fail "clickhouse.auth.password and clickhouse.auth.existingSecret are both set: leave one of them empty" -}}
+{{- end -}}
+{{- if and $values.rebuild.enabled (not $values.clickhouse.url) -}}
+{{- fail "rebuild.enabled needs clickhouse.url: without a server, the engine is open in the projector alone" -}}
+{{- end -}}
 {{- if gt (len (printf "%s-projector" (include "magnetar.fullname" .))) 52 -}}
 {{- fail (printf "the release's name %q is too long for the names of its objects" .Release.Name) -}}
 {{- end -}}
@@ -91,6 +97,45 @@ HOME: /tmp
 PYTHONDONTWRITEBYTECODE: "1"
 {{- end -}}
 
+{{- /* What leads to the ClickHouse server, for those that write there; `volumes` takes the root and the Secret's name. */ -}}
+{{- define "magnetar.clickhouse" -}}
+{{- with .Values.clickhouse -}}
+{{- if .url -}}
+- {name: MAGNETAR_CLICKHOUSE, value: {{ .url | quote }}}
+- {name: MAGNETAR_CLICKHOUSE_USER, value: {{ .user | quote }}}
+{{- if or .auth.password .auth.existingSecret }}
+- {name: MAGNETAR_CLICKHOUSE_PASSWORD_FILE, value: /etc/magnetar/clickhouse/{{ .auth.key }}}
+{{- end }}
+{{- if .tls.caConfigMap }}
+- {name: MAGNETAR_CLICKHOUSE_CA, value: /etc/magnetar/clickhouse-ca/{{ .tls.key }}}
+{{- end }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "magnetar.clickhouseMounts" -}}
+{{- with .Values.clickhouse -}}
+{{- if and .url (or .auth.password .auth.existingSecret) }}
+- {name: clickhouse, mountPath: /etc/magnetar/clickhouse, readOnly: true}
+{{- end }}
+{{- if and .url .tls.caConfigMap }}
+- {name: clickhouse-ca, mountPath: /etc/magnetar/clickhouse-ca, readOnly: true}
+{{- end }}
+{{- end -}}
+{{- end -}}
+
+{{- define "magnetar.clickhouseVolumes" -}}
+{{- $clickhouse := (index . 0).Values.clickhouse -}}
+{{- if and $clickhouse.url (or $clickhouse.auth.password $clickhouse.auth.existingSecret) }}
+- name: clickhouse
+  secret: {secretName: {{ default (index . 1) $clickhouse.auth.existingSecret }}, defaultMode: 0440}
+{{- end }}
+{{- if and $clickhouse.url $clickhouse.tls.caConfigMap }}
+- name: clickhouse-ca
+  configMap: {name: {{ $clickhouse.tls.caConfigMap }}}
+{{- end }}
+{{- end -}}
+
 {{- define "magnetar.mounts" -}}
 - {name: tmp, mountPath: /tmp}
 {{- if or .Values.pulsar.auth.token .Values.pulsar.auth.existingSecret }}
@@ -133,7 +178,7 @@ livenessProbe:
 
 {{- /* What decides when pods are made anew: a change of the settings or of the token that stands in the values. */ -}}
 {{- define "magnetar.checksum" -}}
-checksum/settings: {{ printf "%s%s" (include "magnetar.settings" .) .Values.pulsar.auth.token | sha256sum }}
+checksum/settings: {{ printf "%s%s%s%s" (include "magnetar.settings" .) .Values.pulsar.auth.token (include "magnetar.clickhouse" .) .Values.clickhouse.auth.password | sha256sum }}
 {{- end -}}
 
 {{- define "magnetar.placement" -}}

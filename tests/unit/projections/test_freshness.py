@@ -9,9 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
+from magnetar.projections.endpoint import Endpoint
 from magnetar.projections.freshness import MIRROR, Kept, behind, freshness_view, standings
 from magnetar.projections.http_front import HttpFront
-from magnetar.projections.query import Endpoint, read_endpoint
+from magnetar.projections.query import read_endpoint
 from magnetar.projections.store import Store
 from magnetar.schemas import Position, SettingsError
 

@@ -14,9 +14,10 @@ from pathlib import Path
 import httpx
 import pytest
 from magnetar.projections import http_front
+from magnetar.projections.endpoint import Endpoint
 from magnetar.projections.engine_reader import TEXT_BYTES_MAX, QueryLimits
 from magnetar.projections.http_front import HttpFront
-from magnetar.projections.query import Endpoint, ask_endpoint, read_endpoint
+from magnetar.projections.query import ask_endpoint, read_endpoint
 from magnetar.projections.store import Store
 from magnetar.schemas import QueryRefused, SettingsError
 

@@ -150,9 +150,9 @@ def test_states_that_are_not_in_memory_are_read_back_in_one_query(
     asked: list[str] = []
     query = Store.query
 
-    def noted(self: Store, sql: str, *rest: Any) -> Any:
+    def noted(self: Store, sql: str, *rest: Any, **more: Any) -> Any:
         asked.append(sql)
-        return query(self, sql, *rest)
+        return query(self, sql, *rest, **more)
 
     monkeypatch.setattr(Store, "query", noted)
     boxes.run()

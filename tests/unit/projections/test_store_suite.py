@@ -1,4 +1,6 @@
-"""What is asked of a store: the same in this process, and through the HTTP front of an engine in another one."""
+"""What is asked of a store: the same in this process, through the HTTP front of an engine in another one, and of a
+server, of which it is also asked that blocks come to it whole.
+"""
 
 import json
 import math
@@ -12,9 +14,15 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import clickhouse_connect
 import pytest
+from magnetar.projections.container import container
+from magnetar.projections.endpoint import Endpoint
 from magnetar.projections.store import Store
-from magnetar.schemas import QueryRefused
+from magnetar.schemas import QueryRefused, StoreUnavailable
+from magnetar.schemas.framing import write_bytes, write_long
+
+from tests.clickhouse_server import clickhouse
 
 STATEMENTS = [
     "CREATE DATABASE suite",
@@ -46,11 +54,24 @@ store.close()
 """
 
 
-@pytest.fixture(scope="module", params=["in this process", "over HTTP"])
+WRITABLE = {"in this process": "store", "a server": "server"}
+"""Fixtures of stores that may be written to."""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """A server."""
+    with clickhouse(tmp_path_factory.mktemp("server")) as running:
+        store = Store(running.endpoint)
+        yield store
+        store.close()
+
+
+@pytest.fixture(scope="module", params=["in this process", "over HTTP", "a server"])
 def asked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """A store with the suite's tables."""
-    if request.param == "in this process":
-        store: Store = request.getfixturevalue("store")
+    if request.param != "over HTTP":
+        store: Store = request.getfixturevalue(WRITABLE[request.param])
         for statement in STATEMENTS:
             store.command(statement)
         yield store
@@ -64,8 +85,7 @@ def asked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         served.stdin.write(json.dumps(STATEMENTS) + "\n")
         served.stdin.flush()
         endpoint = json.loads(served.stdout.readline())
-        place = endpoint["url"].removeprefix("http://").strip("/")
-        store = Store(f"clickhouse://default:{endpoint['token']}@{place}")
+        store = Store(Endpoint(endpoint["url"], endpoint["token"]))
         yield store
         store.close()
         served.communicate("\n", timeout=60)
@@ -171,3 +191,91 @@ def test_many_threads_ask_at_once(asked: Store) -> None:
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(ask, range(16)))
     assert found == [sum(1 for pieces in range(-5, 99_995) if math.fmod(pieces, 16) == nth) for nth in range(16)]
+
+
+# --- blocks: in this process from files, to a server sent along -------------------------------------------------------
+
+_RECORD = json.dumps(
+    {
+        "type": "record",
+        "name": "Pair",
+        "fields": [{"name": "key", "type": "string"}, {"name": "n", "type": "long"}],
+    }
+)
+_STRUCTURE = "key String, n Int64"
+
+
+@pytest.fixture(params=WRITABLE)
+def pairs(request: pytest.FixtureRequest) -> Iterator[Store]:
+    """A store with an empty table of pairs."""
+    store: Store = request.getfixturevalue(WRITABLE[request.param])
+    store.command("CREATE DATABASE paired")
+    store.command("CREATE TABLE paired.pairs (key String, n Int64) ENGINE = MergeTree ORDER BY key")
+    yield store
+    store.command("DROP DATABASE paired SYNC")
+
+
+def block_of(keys: range) -> tuple[bytes, bytes, bytes]:
+    return container(_RECORD, [write_bytes(f"k{n}".encode()) + write_long(n) for n in keys])
+
+
+def test_a_large_block_is_inserted_whole_row_by_row(pairs: Store, tmp_path: Path) -> None:
+    with pairs.block(block_of(range(200_000)), _STRUCTURE, tmp_path / "block") as block:
+        pairs.command(
+            f"INSERT INTO paired.pairs SELECT key, n FROM {block.source} SETTINGS max_threads = 1", block=block
+        )
+    ((count, total, wrong),) = pairs.query(
+        "SELECT count(), sum(n), countIf(key != 'k' || toString(n)) FROM paired.pairs"
+    )
+    assert (count, total, wrong) == (200_000, sum(range(200_000)), 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_block_is_looked_up_in_a_query(pairs: Store, tmp_path: Path) -> None:
+    with pairs.block(block_of(range(50)), _STRUCTURE, tmp_path / "block") as block:
+        found = pairs.query(
+            f"SELECT count() FROM numbers(100) WHERE concat('k', toString(number)) IN (SELECT key FROM {block.keys})",
+            block=block,
+        )
+    assert [tuple(row) for row in found] == [(50,)]
+
+
+def test_a_statement_that_fails_behind_its_first_rows_is_an_error(pairs: Store, tmp_path: Path) -> None:
+    with pairs.block(block_of(range(100_000)), _STRUCTURE, tmp_path / "block") as block:
+        sql = f"INSERT INTO paired.pairs SELECT key, n FROM {block.source} WHERE throwIf(n = 99999, 'here') = 0"
+        with pytest.raises(StoreUnavailable, match="here"):
+            pairs.command(f"{sql} SETTINGS max_block_size = 1000000, min_insert_block_size_rows = 1000000", block=block)
+    assert [tuple(row) for row in pairs.query("SELECT count() FROM paired.pairs")] == [(0,)]
+
+
+def test_a_query_is_described_and_a_view_made_within_a_database(pairs: Store) -> None:
+    assert pairs.described("SELECT key, n + 1 AS more FROM pairs", "paired") == {"key": "String", "more": "Int64"}
+    pairs.command("CREATE OR REPLACE VIEW paired.seen AS SELECT key FROM pairs", database="paired")
+    assert list(pairs.query("SELECT key FROM paired.seen")) == []
+    with pytest.raises(QueryRefused, match="UNKNOWN_TABLE"):
+        pairs.described("SELECT 1 FROM nothing", "paired")
+
+
+def test_a_server_takes_compressed_inserts_of_any_client_whole(tmp_path: Path) -> None:
+    with clickhouse(tmp_path) as server:
+        client = clickhouse_connect.get_client(**server.endpoint.client_options, compress="lz4")
+        client.command("CREATE TABLE default.pairs (key String, n Int64) ENGINE = MergeTree ORDER BY key")
+        client.insert("pairs", [[f"k{n}", n] for n in range(100_000)], column_names=["key", "n"])
+        ((count, total),) = client.query("SELECT count(), sum(n) FROM pairs").result_rows
+        client.close()
+    assert (count, total) == (100_000, sum(range(100_000)))
+
+
+def test_a_server_that_is_gone_is_said_to_be_and_asked_again_when_it_is_back(tmp_path: Path) -> None:
+    with clickhouse(tmp_path) as server:
+        store = Store(server.endpoint)
+        server.kill()
+        for ask in (store.query, store.command):
+            with pytest.raises(StoreUnavailable, match="Connection refused"):
+                ask("SELECT 1")
+        with pytest.raises(StoreUnavailable, match="does not let writer ask it"):
+            Store(server.endpoint)
+        server.start()
+        assert [tuple(row) for row in store.query("SELECT 1")] == [(1,)]
+        assert server.endpoint.token not in repr(server.endpoint)
+        store.close()

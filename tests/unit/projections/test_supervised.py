@@ -7,7 +7,8 @@ from threading import Event, Thread
 
 import pytest
 from magnetar.projections import query as module
-from magnetar.projections.query import Endpoint, QueryFormat, query
+from magnetar.projections.endpoint import Endpoint
+from magnetar.projections.query import QueryFormat, query
 from magnetar.projections.supervised import SUPERVISOR_FILE, is_supervised
 from magnetar.schemas import StoreUnavailable
 

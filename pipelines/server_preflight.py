@@ -1,0 +1,101 @@
+"""What of a ClickHouse server would lose rows, or hold up who writes there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from magnetar.projections.columns import quoted
+from magnetar.projections.endpoint import Endpoint
+from magnetar.projections.store import Store
+from magnetar.projections.tables import DEDUPLICATION_WINDOW_PER_PARTITION
+from magnetar.schemas import QueryRefused, StoreUnavailable
+
+from .clock import Clock
+from .pipeline import Pipeline
+from .preflight import Finding, Severity
+
+TESTED: Final = "26.9"
+"""The version of the engine that the tests run on, without its patch level."""
+
+CLOCK_SECONDS_MAX: Final = 10.0
+"""So far a server's clock may be from ours: freshness and the age of what is kept back are told by it."""
+
+_NEEDED: Final = {
+    "{context}.*": "CREATE DATABASE, CREATE TABLE, CREATE VIEW, DROP TABLE, DROP VIEW, ALTER TABLE, SELECT, INSERT",
+    "magnetar.*": "CREATE DATABASE, CREATE TABLE, SELECT, INSERT",
+    "*.*": "KILL QUERY, CREATE TEMPORARY TABLE",
+}
+"""What a projector's user has to be granted, by where."""
+
+_CLICKHOUSE: Final = "ClickHouse"
+
+
+def examine_server(pipeline: Pipeline, server: Endpoint, clock: Clock) -> list[Finding]:
+    """Look at a server, and at this pipeline's tables there. Changes nothing."""
+    try:
+        store = Store(server)
+    except StoreUnavailable as error:
+        what = "there are no tables to query; commands are decided all the same"
+        return [Finding(Severity.DANGEROUS, "server", _CLICKHOUSE, error.what, "answering", what, error.cure)]
+    try:
+        return [*_server(store, clock), *_rights(pipeline, store, server), *_tables(pipeline, store)]
+    finally:
+        store.close()
+
+
+def _server(store: Store, clock: Clock) -> Iterator[Finding]:
+    ((version, at_ms),) = store.query("SELECT version(), toUnixTimestamp64Milli(now64(3))")
+    if not version.startswith(f"{TESTED}."):
+        what = "what is promised is tested with that version alone"
+        yield Finding(Severity.WARNING, "version", _CLICKHOUSE, version, TESTED, what, "try it before you trust it")
+    if (off := abs(clock.now_ms() - at_ms) / 1000) > CLOCK_SECONDS_MAX:
+        found, wanted = f"{off:.0f} s from ours", f"within {CLOCK_SECONDS_MAX:g} s"
+        what = "ages and freshness are told wrong; rows are not"
+        yield Finding(Severity.WARNING, "clock", _CLICKHOUSE, found, wanted, what, "synchronize the clocks (NTP)")
+
+
+def _rights(pipeline: Pipeline, store: Store, server: Endpoint) -> Iterator[Finding]:
+    for where, rights in _NEEDED.items():
+        on = where.format(context=quoted(pipeline.name))
+        lacking = [right for right in rights.split(", ") if not _is_granted(store, right, on)]
+        if lacking:
+            listed = ", ".join(lacking)
+            what = "the projector cannot make or fill its tables"
+            mend = f"GRANT {listed} ON {on} TO {server.user}"
+            yield Finding(
+                Severity.DANGEROUS, f"rights on {on}", server.user, f"without {listed}", "granted", what, mend
+            )
+
+
+def _is_granted(store: Store, right: str, on: str) -> bool:
+    try:
+        ((found,),) = store.query(f"CHECK GRANT {right} ON {on}")
+    except QueryRefused:  # older than 24.10, and does not know how to say it: the projector will
+        return True
+    return bool(found)
+
+
+def _tables(pipeline: Pipeline, store: Store) -> Iterator[Finding]:
+    """A window that somebody has narrowed would let a repeated insert in twice."""
+    wanted = DEDUPLICATION_WINDOW_PER_PARTITION * pipeline.partitions
+    rows = store.query(
+        "SELECT name, engine_full FROM system.tables WHERE database = {context:String} "
+        "AND match(name, '__g[0-9]+$') ORDER BY name",
+        {"context": pipeline.name},
+    )
+    for name, engine in rows:
+        found = re.search(r"non_replicated_deduplication_window = (\d+)", engine)
+        window = 0 if found is None else int(found[1])
+        if window < wanted:
+            yield Finding(
+                Severity.DANGEROUS,
+                "deduplication window",
+                f"{pipeline.name}.{name}",
+                str(window),
+                f"at least {wanted}",
+                "an insert that is repeated after a crash can be in the table twice",
+                f"ALTER TABLE {quoted(pipeline.name)}.{quoted(name)} "
+                f"MODIFY SETTING non_replicated_deduplication_window = {wanted}",
+            )

@@ -1,0 +1,93 @@
+"""Writing wishes down where the tables are: what a projector does then is what stands there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from magnetar.projections.columns import quoted
+from magnetar.projections.generations import Generations, GenerationTable, Step
+from magnetar.projections.leased_table import ADMIN_DEFINITIONS, Table
+from magnetar.projections.quarantine import wish_statement
+from magnetar.projections.scratch_rows import ScratchRows, keep_rows
+from magnetar.projections.store import Store
+
+from .control import Settling
+from .pipeline import Pipeline
+from .rebuild_room import check_room
+from .targets import Target, targets_of
+from .wishes import Wish
+
+ToShow = Callable[[Sequence[Table]], None]
+"""Raises if it is known of tables that they cannot be shown again."""
+
+
+class Wishing:
+    """Any thread may call it."""
+
+    def __init__(self, pipeline: Pipeline, store: Store, data: Path, to_show: ToShow = lambda _: None) -> None:
+        """`data` is the folder with the file of a scratch table's rows."""
+        self._pipeline = pipeline
+        self._store = store
+        self._data = data
+        self._to_show = to_show
+        self._steps = GenerationTable(store)
+        self._targets = targets_of(pipeline)
+
+    def define(self) -> None:
+        """Create what is missing of the databases and of Magnetar's own tables."""
+        for statement in (*ADMIN_DEFINITIONS, f"CREATE DATABASE IF NOT EXISTS {quoted(self._pipeline.name)}"):
+            self._store.command(statement)
+
+    def ask(self, sql: str) -> list[dict[str, Any]]:
+        """The rows of a query."""
+        return self._store.rows(sql)
+
+    def read(self, target: Target) -> Generations:
+        """What the steps of a target come to."""
+        return self._steps.read(*target.steps_key(self._pipeline.name))
+
+    def write(self, target: Target, steps: Iterable[Step]) -> Generations:
+        """Write down steps of a target; returns what they come to."""
+        return self._steps.write(*target.steps_key(self._pipeline.name), steps)
+
+    def wish(self, wish: Wish, names: Iterable[str]) -> None:
+        """Write down what is to become of the generations.
+
+        Raises SettingsError if it is possible for none of those that are named, and DataFolderError for a rebuild that
+        the disk has no room for.
+        """
+        self.define()
+        known = {each: self.read(self._targets[each]) for each in names}
+        found = wish.steps(known)
+        if begun := [
+            name for name, steps in found.items() if any(step.generation > known[name].last for step in steps)
+        ]:
+            check_room(self.ask, self._pipeline, begun)
+        for name, steps in found.items():
+            if wish is Wish.ROLLBACK:
+                self._to_show([each for step in steps for each in self._targets[name].tables(step.generation)])
+            self.write(self._targets[name], steps)
+
+    def settle(self, settling: Settling) -> None:
+        """Write down what is to be done with quarantined keys."""
+        self.define()
+        for key in settling.keys:
+            self._store.command(
+                wish_statement(
+                    key.projection,
+                    f"{self._pipeline.name}/{key.aggregate}",
+                    key.partition,
+                    key.id,
+                    nonce=key.nonce,
+                    step=settling.step,
+                    reason=settling.reason,
+                    actor=settling.actor,
+                )
+            )
+
+    def keep_scratch(self, rows: ScratchRows) -> None:
+        """Make a scratch table, in the place of one of before, or remove it."""
+        self.define()
+        keep_rows(self._store, rows, self._pipeline.name, self._data)

@@ -1,0 +1,146 @@
+"""The command line where the tables are on a ClickHouse server. The server is tests/clickhouse_server.py's."""
+
+import json
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from magnetar.projections.store import Store
+
+from tests.clickhouse_server import Running, clickhouse
+from tests.e2e.conftest import Shell, start_dev
+from tests.e2e.test_quarantined import FOLD
+from tests.pulsar_secured import Authority
+
+
+@pytest.fixture
+def server(tmp_path_factory: pytest.TempPathFactory, shop: Shell) -> Iterator[Running]:
+    """A server, and a terminal whose environment leads to it."""
+    with clickhouse(tmp_path_factory.mktemp("server")) as running:
+        shop.environment |= running.environment
+        yield running
+
+
+def told(shell: Shell, *arguments: str) -> Any:
+    ran = shell.run(*arguments)
+    assert ran.returncode == 0, ran
+    return [json.loads(line) for line in ran.stdout.splitlines()]
+
+
+def buy(shell: Shell, *bought: tuple[str, str]) -> list[str]:
+    """The positions of the commits."""
+    found = []
+    for id, sku in bought:
+        ran = shell.run("ask", "shop", "Order", id, "Buy", json.dumps({"sku": sku, "pieces": 1}), "--json")
+        assert ran.returncode == 0, ran
+        found.append(json.loads(ran.stdout)["position"])
+    return found
+
+
+def wait_for(shell: Shell, sql: str, wanted: list[dict[str, Any]]) -> None:
+    def holds() -> bool:
+        ran = shell.run("query", sql, "--format", "jsonl")
+        return ran.returncode == 0 and [json.loads(line) for line in ran.stdout.splitlines()] == wanted
+
+    shell.eventually(holds, f"{sql}: {wanted}")
+
+
+def test_rows_come_to_the_server_and_are_rebuilt_and_rolled_back_there(shop: Shell, server: Running) -> None:
+    file = shop.folder / "shop.py"
+    text = file.read_text()
+    file.write_text(text[: text.index("shop = Pipeline")] + FOLD)
+    start_dev(shop)
+    positions = buy(shop, ("1", "tea"), ("1", "cup"), ("2", "pan"))
+    after = [word for position in positions for word in ("--after", position)]
+    sql = "SELECT _id, names FROM shop.basket ORDER BY _id"
+    assert told(shop, "query", sql, "--format", "jsonl", *after) == [{"_id": "1", "names": ["tea", "cup"]}]
+    assert not (shop.folder / ".magnetar" / "clickhouse").exists()
+    assert not (shop.folder / ".magnetar" / "query-endpoint.json").exists()
+
+    (status,) = [json.loads(shop.run("status", "shop", "--json").stdout)]
+    assert [each["unmirrored"] for each in status["aggregates"]] == [0]
+    shop.eventually(lambda: "no pan" in shop.run("quarantined", "shop").stdout, "an event is kept back")
+    dropped = shop.run("quarantined", "shop", "drop", "Basket", "2", "--reason", "a test", "--actor", "ann")
+    assert (dropped.returncode, "version 1 dropped" in dropped.stdout) == (0, True), dropped
+
+    for arguments, said in (
+        ((), "generation 2 is shown"),
+        (("--rollback",), "generation 1 is shown"),
+        (("--drop-old",), "generation 1 is shown"),
+    ):
+        ran = shop.run("rebuild", "shop", "Basket", *arguments)
+        assert (ran.returncode, said in ran.stdout) == (0, True), ran
+    assert told(shop, "query", sql, "--format", "jsonl") == [{"_id": "1", "names": ["tea", "cup"]}]
+
+    doctor = shop.run("doctor", "shop")
+    assert (doctor.returncode, "0 dangerous" in doctor.stdout) == (0, True), doctor
+    store = Store(server.endpoint)
+    store.command("ALTER TABLE shop.basket__g1 MODIFY SETTING non_replicated_deduplication_window = 7")
+    narrowed = shop.run("doctor", "shop")
+    assert (narrowed.returncode, "shop.basket__g1: deduplication window is 7" in narrowed.stdout) == (3, True), narrowed
+    store.command("ALTER TABLE shop.basket__g1 MODIFY SETTING non_replicated_deduplication_window = 1600")
+    store.close()
+
+    sliced = shop.run("rebuild", "shop", "Basket", "--until", datetime.now(UTC).isoformat())
+    assert (sliced.returncode, "shop.basket__scratch" in sliced.stdout) == (0, True), sliced
+    wait_for(shop, "SELECT names FROM shop.basket__scratch", [{"names": ["tea", "cup"]}])
+    assert shop.run("rebuild", "shop", "Basket", "--drop-scratch").returncode == 0
+    diff = shop.run("diff", "shop", "Basket")
+    assert (diff.returncode, "no pan" in diff.stdout) == (1, True), diff
+
+    server.kill()
+    doctor = shop.run("doctor", "shop")
+    assert (doctor.returncode, "ClickHouse: server is ClickHouse at" in doctor.stdout) == (3, True), doctor
+    refused = shop.run("query", "SELECT 1")
+    assert (refused.returncode, f"ClickHouse at {server.endpoint.url} does not answer" in refused.stderr) == (3, True)
+    server.start()
+    buy(shop, ("3", "tea"))
+    wait_for(shop, f"{sql} DESC LIMIT 1", [{"_id": "3", "names": ["tea"]}])
+    logged = (shop.folder / "dev.log").read_text()
+    assert server.endpoint.token not in logged
+
+
+def test_a_projector_waits_for_its_server_and_says_so(shop: Shell, server: Running) -> None:
+    server.kill()
+    start_dev(shop)
+    shop.eventually(lambda: "does not let writer ask it" in (shop.folder / "dev.log").read_text(), "it is said")
+    buy(shop, ("1", "tea"))
+    server.start()
+    wait_for(shop, "SELECT sku FROM shop.best_sellers", [{"sku": "tea"}])
+
+
+def test_a_wrong_password_is_said_at_once_and_not_shown(shop: Shell, server: Running) -> None:
+    secret = shop.folder / "password"
+    secret.write_text("not-the-password\n")
+    del shop.environment["MAGNETAR_CLICKHOUSE_PASSWORD"]
+    shop.environment["MAGNETAR_CLICKHOUSE_PASSWORD_FILE"] = str(secret)
+    ran = shop.run("run", "shop", "--role", "projector")
+    assert ran.returncode == 3, ran
+    assert "Authentication failed" in ran.stderr
+    assert "MAGNETAR_CLICKHOUSE_USER and _PASSWORD_FILE" in ran.stderr
+    assert "not-the-password" not in ran.stdout + ran.stderr
+    assert server.endpoint.token not in ran.stdout + ran.stderr
+    secret.write_text(server.endpoint.token + "\n")
+    assert told(shop, "query", "SELECT 1 AS x", "--format", "jsonl") == [{"x": 1}]
+
+
+def test_the_servers_certificate_is_verified(shop: Shell, tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "tls")
+    (tmp_path / "server").mkdir()
+    with clickhouse(tmp_path / "server", authority) as server:
+        shop.environment |= server.environment
+        assert told(shop, "query", "SELECT 1 AS x", "--format", "jsonl") == [{"x": 1}]
+        start_dev(shop)
+        buy(shop, ("1", "tea"))
+        wait_for(shop, "SELECT sku FROM shop.best_sellers", [{"sku": "tea"}])
+        shop.close()
+        for name, value in (
+            ("MAGNETAR_CLICKHOUSE", server.endpoint.url.replace("localhost", "127.0.0.1")),  # not its name
+            ("MAGNETAR_CLICKHOUSE_CA", str(Authority(tmp_path / "another").certificate)),
+        ):
+            shop.environment |= server.environment | {name: value}
+            for ran in (shop.run("query", "SELECT 1"), shop.run("run", "shop", "--role", "projector")):
+                assert (ran.returncode, "CERTIFICATE_VERIFY_FAILED" in ran.stderr) == (3, True), (os.getpid(), ran)
