@@ -131,10 +131,12 @@ def _reload(supervisor: Supervisor, why_not: str) -> str:
     return "magnetar dev: reloaded"
 
 
-def run_workers(target: str, workers: int, aggregates: Sequence[str], *, data: Path | None, log_level: str) -> None:
-    """Run so many worker processes, for these aggregates or all, until Ctrl-C; one that dies is started again.
+def run_several(
+    target: str, role: str, count: int, aggregates: Sequence[str], *, data: Path | None, log_level: str
+) -> None:
+    """Run so many processes of a role, for these aggregates or all, until Ctrl-C; one that dies is started again.
 
-    Raises what a worker would.
+    Raises what one of them would.
     """
     from .loading import load_pipeline
     from .runtime import StopSignal
@@ -142,13 +144,13 @@ def run_workers(target: str, workers: int, aggregates: Sequence[str], *, data: P
 
     pipeline, settings, clock = load_pipeline(target), load_settings(data=data), SystemClock()
     stopped = StopSignal()
-    arguments = [*part_arguments("worker", target), "--data", str(settings.data), "--log-level", log_level]
+    arguments = [*part_arguments(role, target), "--data", str(settings.data), "--log-level", log_level]
     for aggregate in aggregates:
         pipeline.schema_of(aggregate)
         arguments += ["--aggregate", aggregate]
     prepare(pipeline, settings, clock, stopped)
-    supervisor = Supervisor([Part(f"worker {n + 1}", arguments, clock) for n in range(workers)])
-    typer.echo(f"magnetar run: {workers} workers for the pipeline {pipeline.name}. Ctrl-C stops them.")
+    supervisor = Supervisor([Part(f"{role} {n + 1}", arguments, clock) for n in range(count)])
+    typer.echo(f"magnetar run: {count} {role}s for the pipeline {pipeline.name}. Ctrl-C stops them.")
     try:
         while not stopped():
             supervisor.look_after()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
@@ -87,6 +87,12 @@ class Source(NamedTuple):
     clock: Clock
     reading: threading.Lock
     failpoint: Callable[[str], None] | None = None
+    mine: Callable[[str], frozenset[int]] | None = None
+    """The partitions of an aggregate that this process feeds; None for all of them."""
+
+    def partitions(self, aggregate: str) -> Iterable[int]:
+        """Those that are fed."""
+        return range(self.pipeline.partitions) if self.mine is None else sorted(self.mine(aggregate))
 
     def open(
         self,
@@ -137,11 +143,23 @@ class Feeding:
 
     def open(self) -> None:
         """Take the lease of every partition, and replay the range that each was at."""
-        parts = [Part(table, p) for table in self._stores for p in range(self._source.pipeline.partitions)]
+        list(self._threads.map(self._step_one, self._begin_with_new()))
+
+    def _begin_with_new(self) -> list[Part]:
+        """The parts that are fed from now on: each is opened with its next step."""
+        parts = [Part(table, p) for table in self._stores for p in self._source.partitions(table.aggregate)]
         new = [part for part in parts if part not in self._loops]
         self._open_at.update({part: self._source.clock.monotonic() for part in new})
         self._loops.update(dict.fromkeys(new))
-        list(self._threads.map(self._step_one, new))
+        return new
+
+    def _leave_to_others(self) -> None:
+        """Feed no more what is not this process's any more: its leases are simply overtaken."""
+        mine = {table: frozenset(self._source.partitions(table.aggregate)) for table in self._stores}
+        for part in [part for part in self._loops if part.partition not in mine[part.table]]:
+            if (loop := self._loops.pop(part)) is not None:
+                loop.close()
+            self._watched[part.table].left(part.partition)
 
     def open_used(self) -> None:
         """The same for the partitions that are not open yet and have something: in tests they are few."""
@@ -170,6 +188,9 @@ class Feeding:
 
     def step(self) -> int:
         """Insert the next range of each partition; returns how many commits they have together."""
+        if self._source.mine is not None:
+            self._leave_to_others()
+            self._begin_with_new()
         return self._step(list(self._loops))
 
     def step_table(self, table: Table) -> int:
@@ -199,7 +220,9 @@ class Feeding:
                 continue
             for wish in wishes:
                 part = Part(table, wish.partition)
-                loop = self._loops.get(part)
+                if part not in self._loops:  # another projector's
+                    continue
+                loop = self._loops[part]
                 if loop is None:
                     is_left = True
                     continue

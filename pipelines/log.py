@@ -287,6 +287,33 @@ class Log(Protocol):
         ...
 
 
+class Share(Protocol):
+    """One projector's part in sharing out the partitions of an event topic."""
+
+    def mine(self) -> frozenset[int]:
+        """The partitions that the log gives to this one now, not from memory. A sign of life where the log needs one.
+
+        Raises LogUnavailable if the log does not say.
+        """
+        ...
+
+    def close(self) -> None:
+        """Leave all partitions. Never raises."""
+        ...
+
+
+@runtime_checkable
+class SharesOut(Protocol):
+    """A log that spreads the partitions of an event topic over the live projectors, each to one at a time.
+
+    That is liveness and balance; safety is the lease on the table. A frozen one goes on believing that it has them.
+    """
+
+    def share(self, topic: Topic, *, name: str) -> Share:
+        """Take part, under a name that no other live projector has."""
+        ...
+
+
 @runtime_checkable
 class KnowsBacklog(Protocol):
     """A log that can say how far its workers are, to whoever asks. For people who look, never for deciding."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import shutil
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ from magnetar.projections.http_front import HttpFront
 from magnetar.projections.leased_table import LeasedTable, Table
 from magnetar.projections.quarantining_table import QuarantiningTable
 from magnetar.projections.scratch_rows import ScratchRows
+from magnetar.projections.snapshot import progress_of
 from magnetar.projections.sql_views import create_view
 from magnetar.projections.store import Store, embedded_dsn
 from magnetar.projections.views import RESERVED, views
@@ -29,13 +31,15 @@ from .control import Settling, take_wish
 from .feeding import RETRY_SECONDS, Feeding, Source
 from .health import Health, answering
 from .kept import kept
-from .log import Log
+from .log import Log, SharesOut
 from .pipeline import Pipeline
 from .process_metrics import watch_disk
 from .projector_metrics import hide_rebuild, show_rebuild, watch_quarantine
 from .rebuild import SWAP_COMMITS_MAX, Filler, Furthest, catch_up, commits_behind
 from .runtime import closed_if_it_fails, collect_rarely, provision, wait_for_log
 from .settings import Settings, open_log
+from .sharing import Sharing
+from .standing_still import AGAIN_SECONDS, STILL_SECONDS_MAX, StandingStill
 from .table_kinds import TableKinds
 from .targets import Target, targets_of
 from .wishes import Wish
@@ -78,8 +82,12 @@ class Projector:
         *,
         clock: Clock,
         failpoint: Callable[[str], None] | None = None,
+        sharing: Sharing | None = None,
     ) -> None:
+        """With `sharing`, others may feed the same tables, each its own partitions."""
         self._pipeline = pipeline
+        self._sharing = sharing
+        self._still_at = 0.0
         self._store = store
         self._clock = clock
         self._failpoint = failpoint or (lambda _: None)
@@ -92,7 +100,8 @@ class Projector:
         self._targets = targets_of(pipeline)
         self._known: dict[str, Generations] = {}
         self._tables: dict[Table, LeasedTable] = {}
-        self._source = Source(pipeline, log, clock, threading.Lock(), self._failpoint)
+        mine = None if sharing is None else sharing.mine
+        self._source = Source(pipeline, log, clock, threading.Lock(), self._failpoint, mine)
         self._live = Feeding(self._source, name="mirror")
         self._filler = Filler(self._source._replace(failpoint=self._filling_failpoint))
         self._wished = threading.Event()
@@ -329,6 +338,9 @@ class Projector:
         """Begin to feed what is to be fed, and drop what is not."""
         before, known = self._known[target.name], self._wishing.read(target)
         self._known[target.name] = known
+        if before.filling is not None and before.filling != known.filling and before.filling in known.fed:
+            self._feed_live(target.tables(before.filling))  # another projector has shown it
+            hide_rebuild(self._pipeline.name, target.name)
         with self._filler.paused() as filling:
             for generation in set(before.fed) - set(known.fed):
                 for table in target.tables(generation):
@@ -348,7 +360,9 @@ class Projector:
         if any(table not in self._tables for table in tables):
             return
         shown = {table: self._goal(table) for table in tables}
-        if not self._is_filling(tables[0]):
+        if self._sharing is not None:
+            self._swap_if_all_caught_up(target, generation, shown, self._sharing)
+        elif not self._is_filling(tables[0]):
             if self._catch_up(shown, self._live):
                 self._swap(target, generation)
         elif self._commits_left(target, shown) <= SWAP_COMMITS_MAX:
@@ -357,6 +371,44 @@ class Projector:
                     for table in tables:
                         filling.move(table, self._live)
                     self._swap(target, generation)
+
+    def _swap_if_all_caught_up(
+        self, target: Target, generation: int, shown: Mapping[Table, Furthest], sharing: Sharing
+    ) -> None:
+        """Where several projectors feed: the one that has the first partition lets the shown tables stand still until
+        what all have filled is as far. A row that a reader has seen is then in both."""
+        is_due = self._clock.monotonic() >= self._still_at and 0 in sharing.mine(target.aggregates[0])
+        if not is_due or self._lacking(target, generation, _goals(shown)) > SWAP_COMMITS_MAX:
+            return
+        until = self._clock.monotonic() + STILL_SECONDS_MAX
+        self._still_at = self._clock.monotonic() + AGAIN_SECONDS
+        tables = [self._make(self._shown(table)) for table in shown]
+        still = StandingStill(tables, self._pipeline.partitions)
+        goals = _goals(shown)
+        while (left := self._lacking(target, generation, goals)) and self._clock.monotonic() < until:
+            for table in shown:
+                if table in self._live.tables:
+                    self._live.step_table(table)
+            self._clock.sleep(IDLE_SECONDS)
+        if not left and still.holds() and self._clock.monotonic() < until:
+            self._swap(target, generation)
+            self._still_at = 0.0
+        seconds = round(self._clock.monotonic() - until + STILL_SECONDS_MAX, 3)
+        self._logger.info("tables stood still", target=target.name, seconds=seconds, lacking=left)
+
+    def _lacking(self, target: Target, generation: int, goals: Mapping[tuple[str, int], int]) -> int:
+        """How many commits a generation lacks, over the partitions of all projectors."""
+        found = progress_of(self.ask, self._pipeline.name, target.projection, target.aggregates, generation)
+        left = sum(max(0, goal - found.get(part, 0)) for part, goal in goals.items())
+        show_rebuild(self._pipeline.name, target.name, sum(found.values()), left)
+        return left
+
+    def _feed_live(self, tables: Sequence[Table]) -> None:
+        """What was being filled is shown."""
+        if any(table in self._filler.feeding.tables for table in tables):
+            with self._filler.paused() as filling:
+                for table in tables:
+                    filling.move(table, self._live)
 
     def _commits_left(self, target: Target, shown: Mapping[Table, Furthest]) -> int:
         """How many commits the generation that is being filled lacks."""
@@ -385,6 +437,7 @@ class Projector:
         if known.shown != generation:  # it was given up in this moment: the wish is looked at next
             return
         self._known[target.name] = known
+        self._feed_live(tables)
         hide_rebuild(self._pipeline.name, target.name)
         self._failpoint("swap_recorded")
         self._show_tables(tables, self._failpoint)
@@ -392,6 +445,15 @@ class Projector:
         if is_outgrown:
             self._create_views()
         self._logger.info("generation shown", target=target.name, generation=generation)
+
+
+def _goals(shown: Mapping[Table, Furthest]) -> dict[tuple[str, int], int]:
+    """By aggregate and partition, how far a generation has to be."""
+    return {
+        (table.aggregate, partition): number
+        for table, goal in shown.items()
+        for partition, number in goal.last_numbers().items()
+    }
 
 
 def _open_store(settings: Settings, clock: Clock, stopped: Callable[[], bool], outwait_seconds: float) -> Store:
@@ -444,7 +506,11 @@ def run_projector(
         left.callback(log.close)
         store = _open_store(settings, clock, stopped, outwait_seconds)
         left.callback(store.close)
-        projector = Projector(pipeline, log, store, settings, clock=clock, failpoint=failpoint)
+        sharing = None
+        if not store.is_embedded and isinstance(log, SharesOut):
+            sharing = Sharing(pipeline, log, f"projector-{secrets.token_hex(8)}")
+            left.callback(sharing.close)
+        projector = Projector(pipeline, log, store, settings, clock=clock, failpoint=failpoint, sharing=sharing)
         left.callback(projector.close)
         front = left.enter_context(_answering_questions(projector, pipeline, store, settings))
         if first is not None:

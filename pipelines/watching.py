@@ -51,6 +51,10 @@ class WatchedTable:
         """So many commits more are in it, up to this one."""
         self._metrics.inserted(partition, number, count, seconds)
 
+    def left(self, partition: int) -> None:
+        """Another process feeds it from now on."""
+        self._metrics.gone(partition)
+
     def lost(self, partition: int, error: Exception, *, to_another: bool) -> None:
         """A partition cannot be fed on, for now, or because somebody else feeds it."""
         self._metrics.lost(error)

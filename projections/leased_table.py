@@ -170,6 +170,13 @@ class LeasedTable(ABC):
         )
         return lease
 
+    def newest_leases(self) -> dict[int, Lease]:
+        """By partition, the lease that counts."""
+        rows = self._store.query(
+            f"SELECT partition, max((epoch, nonce)) FROM magnetar.leases WHERE {self._of_table()} GROUP BY partition"
+        )
+        return {partition: Lease(*newest) for partition, newest in rows}
+
     def stop_older_inserts(self, partition: int) -> None:
         """Kill what is still being inserted into the partition, and wait until it is gone."""
         self._store.command(

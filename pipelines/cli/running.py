@@ -81,13 +81,17 @@ def run(
 
 
 def _run_several(target: str, role: Role, workers: int, only: list[str], *, data: Data, log_level: str) -> None:
-    from ..dev import run_workers
+    from ..dev import run_several
+    from ..settings import load_settings
 
-    if role is not Role.WORKER:
-        raise SettingsError("Only workers run in several processes.", cure="Leave --workers out: one projector does.")
+    if role is not Role.WORKER and load_settings().server() is None:
+        raise SettingsError(
+            "The embedded ClickHouse is open in one projector alone.",
+            cure="Leave --workers out, or name a server in MAGNETAR_CLICKHOUSE.",
+        )
     if workers < 1:
-        raise SettingsError(f"{workers} workers cannot run.", cure="Use 1 or more.")
-    run_workers(target, workers, only, data=data, log_level=log_level)
+        raise SettingsError(f"{workers} processes cannot run.", cure="Use 1 or more.")
+    run_several(target, role.value, workers, only, data=data, log_level=log_level)
 
 
 def check_again(target: Target, data: Data = None) -> None:

@@ -26,6 +26,7 @@ from .pulsar_plan import REPLIES_NAMESPACE, PulsarPlan
 from .pulsar_preflight import PulsarPreflight
 from .pulsar_replies import INBOX_QUEUE, PulsarInbox, Replier
 from .pulsar_send import PENDING_MESSAGES_MAX, PassThrough, PulsarAppender, PulsarPublisher, Sender
+from .pulsar_share import PROJECTORS, PulsarShare
 from .pulsar_start import PulsarStart
 
 MESSAGE_BYTES_MAX: Final = 5 * 1024 * 1024 - 64 * 1024
@@ -157,6 +158,27 @@ class PulsarLog:
             return self._admin.active_consumer(partition_topic, SUBSCRIPTION) == name
 
         return self._keep(PulsarConsumer(self.describe(topic).partitions, subscribe, is_active))
+
+    def share(self, topic: Topic, *, name: str) -> PulsarShare:
+        """One Failover consumer per partition of the event topic, all under one name, of which none reads."""
+
+        def subscribe(partition: int) -> Any:
+            with translated(f"subscribing to {topic}"):
+                return self._others.subscribe(
+                    self._url(topic, partition),
+                    PROJECTORS,
+                    consumer_type=pulsar.ConsumerType.Failover,
+                    consumer_name=name,
+                    initial_position=pulsar.InitialPosition.Latest,
+                    receiver_queue_size=1,
+                )
+
+        def active() -> dict[int, str]:
+            stats = by_partition(self._admin.stats(self._name(topic)))
+            found = {partition: each.get("subscriptions", {}).get(PROJECTORS, {}) for partition, each in stats.items()}
+            return {partition: str(each.get("activeConsumerName")) for partition, each in found.items()}
+
+        return self._keep(PulsarShare(self.describe(topic).partitions, subscribe, active, name))
 
     def fence(self, topic: Topic, partition: int, *, schema: str, name: str) -> PulsarAppender:
         """Open an exclusive producer that fences whoever has the partition now."""

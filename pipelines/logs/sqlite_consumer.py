@@ -76,6 +76,11 @@ class SqliteConsumer:
         self._look(at_once=True)
         return partition in self._active and partition not in self._left
 
+    def mine(self) -> frozenset[int]:
+        """Read the registry: what a projector asks, which receives nothing. Counts as a sign of life."""
+        self._look(at_once=True)
+        return self._active - self._left
+
     def acknowledge(self, partition: int, through: MessageId) -> None:
         """Remember how far the partition is done."""
         self._unwritten[partition] = through.ledger

@@ -29,7 +29,7 @@ from magnetar.projections.mirror import Mirror
 from magnetar.projections.projected_table import ProjectedTable, Source
 from magnetar.projections.range_loop import FAILPOINTS, RangeLoop
 from magnetar.projections.rows_table import RowsTable
-from magnetar.projections.store import Store, embedded_dsn
+from magnetar.projections.store import Block, Store, embedded_dsn
 from magnetar.schemas import LeaseLost, StoreUnavailable
 
 from examples.flights.data import rows
@@ -215,7 +215,7 @@ def slowed(kind: type[LeasedTable]) -> type[LeasedTable]:
     """A table whose inserts take long for every row, after the lease was checked; of the mirror's, the commits'."""
 
     class Slow(kind):  # type: ignore[misc, valid-type]  # which one is known when it runs
-        def _run(self, partition: int, statement: str) -> None:
+        def _run(self, partition: int, statement: str, block: Block | None = None) -> None:
             slow = (
                 f" AND sleepEachRow({SLEEP_SECONDS}) = 0 "
                 "SETTINGS function_sleep_max_microseconds_per_block = 100000000, insert_deduplication_token"
@@ -223,7 +223,7 @@ def slowed(kind: type[LeasedTable]) -> type[LeasedTable]:
             if "flight__events" not in statement:
                 statement = statement.replace(" SETTINGS insert_deduplication_token", slow)
                 assert slow in statement
-            super()._run(partition, statement)
+            super()._run(partition, statement, block)
 
     return Slow
 

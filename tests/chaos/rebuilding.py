@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 from magnetar.pipelines import Outgoing, SyncClient
 from magnetar.pipelines.carrying_out import asking
-from magnetar.pipelines.settings import Settings
+from magnetar.pipelines.settings import Settings, load_settings
 from magnetar.projections.query import read_endpoint
 from magnetar.schemas import MagnetarError
 
@@ -31,7 +31,7 @@ def ask_running(data: Path, sql: str) -> list[dict[str, Any]]:
     """The rows of a query. Waits for whoever has the engine open, and never opens it here: that would lock them out."""
     deadline = time.monotonic() + DEADLINE_SECONDS
     while True:
-        endpoint = read_endpoint(data)
+        endpoint = load_settings().server() or read_endpoint(data)
         try:
             if endpoint is not None:
                 return asking(endpoint)(sql)
@@ -116,7 +116,7 @@ class Reader(_Thread):
         self._seen.update(now)
 
     def _ask(self, sql: str) -> list[dict[str, Any]] | None:
-        endpoint = read_endpoint(self._data)
+        endpoint = load_settings().server() or read_endpoint(self._data)
         if endpoint is None:
             return None
         try:
@@ -129,7 +129,7 @@ class Command:
     """`magnetar rebuild` in a second terminal."""
 
     def __init__(self, data: Path, *options: str) -> None:
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("MAGNETAR_")}
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("MAGNETAR_") or "CLICKHOUSE" in k}
         arguments = ["rebuild", "examples.flights.pipeline", "--data", str(data), *options]
         self._output = ""
         self._process = subprocess.Popen(

@@ -8,6 +8,7 @@ from typing import Any, Final
 from magnetar.pipelines.logs.pulsar import PulsarLog
 from magnetar.pipelines.logs.pulsar_send import PulsarAppender, Sender
 from magnetar.pipelines.logs.sqlite import SqliteAppender
+from magnetar.pipelines.standing_still import StandingStill
 from magnetar.pipelines.worker import Worker
 from magnetar.projections.leased_table import LeasedTable
 from magnetar.projections.mirror import Mirror
@@ -62,6 +63,12 @@ def swapped_while_behind() -> None:
     put(lambda *_: {}, Mirror, "last_numbers")
 
 
+def shown_tables_go_on() -> None:
+    """Where several projectors feed, the shown tables do not stand still while the views are swapped."""
+    put(lambda *_: None, StandingStill, "__init__")
+    put(lambda _: True, StandingStill, "holds")
+
+
 SABOTAGES: Final[dict[str, Callable[[], None]]] = {
     each.__name__: each
     for each in (
@@ -70,5 +77,6 @@ SABOTAGES: Final[dict[str, Callable[[], None]]] = {
         lease_not_checked,
         older_inserts_not_stopped,
         swapped_while_behind,
+        shown_tables_go_on,
     )
 }

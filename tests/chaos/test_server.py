@@ -3,21 +3,25 @@
 The server is the embedded engine behind ClickHouse's protocol, in a process of its own (tests/clickhouse_server.py).
 """
 
+import json
 import os
 import random
 import secrets
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 from magnetar.pipelines import SyncClient
 from magnetar.pipelines.clock import SystemClock
 from magnetar.pipelines.dev import prepare
+from magnetar.pipelines.rebuild_status import generations_of
 from magnetar.pipelines.settings import Settings
+from magnetar.projections.generations import Generations
 from magnetar.schemas import StoreUnavailable
 
 from examples.flights import demo
@@ -26,10 +30,13 @@ from examples.flights.pipeline import flights
 from tests.chaos.comparing import Watch, stored, wrong_in_history, wrong_in_mirror
 from tests.chaos.comparing_projections import wrong_in_projections
 from tests.chaos.processes import Part, eventually, parts
+from tests.chaos.rebuilding import Command, Reader, Sender, ask_running
 from tests.clickhouse_server import Running, clickhouse
 
 SEED = int(os.environ.get("MAGNETAR_CHAOS_SEED", secrets.randbelow(1 << 32)))
 FLIGHTS, CHUNK, BACKLOG = 2000, 100, 400
+REBUILT = ("Flight", "Board", "HourlyDepartures")
+"""A mirror, a fold, and a fold by windows."""
 
 
 class BadDays:
@@ -119,3 +126,125 @@ def test_every_row_is_there_once_after_bad_days_of_the_server_and_of_the_project
             assert wrong_in_projections(ask, logs) == []
             assert demo.report(settings.data, want) == 0
         watch.close()
+
+
+class Several:
+    """A worker and two projectors on one server, with live writes, and somebody who reads."""
+
+    def __init__(self, folder: Path, server: Running, *more: str) -> None:
+        settings = Settings(data=folder / "data")
+        prepare(flights, settings, SystemClock())
+        self.worker = Part(folder, "worker")
+        self.projectors = [
+            Part(folder, "projector", *more, name=name, settings=server.environment) for name in ("first", "second")
+        ]
+        self.data = settings.data
+        self.sender = Sender(settings, demo.outgoing(commands(rows(all_months=False)), set()))
+        self.reader = Reader(settings.data)
+        self._commands: list[Command] = []
+
+    def start(self) -> None:
+        """Both have partitions, and commits are in the tables, when this returns."""
+        for each in (self.worker, *self.projectors):
+            each.start()
+        self.sender.start()
+        self.reader.start()
+        self.eventually(lambda: all(self.share_of(each) for each in self.projectors), "both have partitions")
+        self.eventually(lambda: arrived(self.data) > 500, "commits are in the tables")
+
+    def share_of(self, projector: Part) -> list[int]:
+        """Which partitions it has said last that it has, if it does not have all."""
+        said = [json.loads(line) for line in projector.output.splitlines() if '"partitions shared out"' in line]
+        mine: list[int] = said[-1]["mine"] if said else []
+        return mine if len(mine) < flights.partitions else []
+
+    def command(self, *options: str) -> Command:
+        self._commands.append(Command(self.data, *options))
+        return self._commands[-1]
+
+    def carry_through(self, command: Command) -> None:
+        self.eventually(command.is_over, "the command ends")
+        code, output = command.result()
+        print(output)
+        assert code == 0
+
+    def generations(self) -> list[Generations]:
+        return [generations_of(self.ask, flights, name) for name in REBUILT]
+
+    def ask(self, sql: str) -> list[dict[str, Any]]:
+        return ask_running(self.data, sql)
+
+    def has(self, table: str, rows: int) -> bool:
+        """Whether a table has that many."""
+        return int(self.ask(f"SELECT count() AS n FROM {table}")[0]["n"]) >= rows
+
+    def eventually(self, holds: Callable[[], object], what: str) -> None:
+        eventually(holds, what, self.worker, *self.projectors)
+
+    def close(self) -> None:
+        for command in self._commands:
+            command.result()
+        for each in (self.sender, self.reader):
+            if each.is_alive():
+                each.stop()
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    """A server, to which this process's environment leads."""
+    (tmp_path / "server").mkdir()
+    with clickhouse(tmp_path / "server") as running:
+        for name, value in running.environment.items():
+            monkeypatch.setenv(name, value)
+        yield running
+
+
+@pytest.mark.xdist_group("chaos")
+def test_two_projectors_rebuild_all_tables_together_while_one_of_them_is_killed(
+    tmp_path: Path, server: Running
+) -> None:
+    stage = Several(tmp_path, server)
+    second = stage.projectors[1]
+    with parts(stage.worker, *stage.projectors):
+        try:
+            stage.start()
+            command = stage.command(*REBUILT)
+            stage.eventually(lambda: all(each.last == 2 for each in stage.generations()), "the rebuild is begun")
+            second.kill()
+            second.start()
+            stage.carry_through(command)
+            assert all(each[:3] == ((1, 2), 2, 1) for each in stage.generations())
+            stage.carry_through(stage.command(*REBUILT, "--rollback"))
+            assert all(each.shown == 1 for each in stage.generations())
+            stage.sender.stop()
+            sent = stage.sender.sent
+            stage.eventually(lambda: arrived(stage.data) >= sent, "all commits are in the shown tables")
+            logs = stored(stage.data)
+            assert wrong_in_history(logs) == []
+            assert wrong_in_projections(stage.ask, logs) == []
+            for generation in (None, 2):
+                table = "flights.commits" if generation is None else "flights.flight__commits__g2"
+                stage.eventually(partial(stage.has, table, sent), f"{table} has all")
+                assert wrong_in_mirror(stage.ask, logs, generation) == []
+            assert stage.reader.answers
+            assert stage.reader.lost == []
+        finally:
+            stage.close()
+
+
+@pytest.mark.xdist_group("chaos")
+def test_a_swap_while_another_projector_goes_on_takes_from_readers_what_they_have_seen(
+    tmp_path: Path, server: Running
+) -> None:
+    stage = Several(tmp_path, server, "--sabotage=shown_tables_go_on")
+    with parts(stage.worker, *stage.projectors):
+        try:
+            stage.start()
+            stage.carry_through(stage.command("Flight"))
+            for _ in range(20):
+                if stage.reader.lost:
+                    break
+                stage.carry_through(stage.command("Flight", "--rollback"))
+            assert stage.reader.lost
+        finally:
+            stage.close()

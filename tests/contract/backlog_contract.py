@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from magnetar.pipelines.log import KnowsBacklog, Log
+from magnetar.pipelines.log import KnowsBacklog, Log, Share, SharesOut
 from magnetar.schemas import Topic
 
 from tests.contract.log_contract import DEADLINE_SECONDS, PARTITIONS, SCHEMA, LogContract, entries
@@ -55,3 +55,19 @@ class BacklogContract(LogContract):
             assert [each for each in found if each is not None] == [owner]
             assert owner.name == name
             assert abs(owner.since_ms - before_ms) < 60_000
+
+    def test_projectors_share_an_event_topic_out_and_take_over_from_one_that_leaves(
+        self, log: Log, open_log: Callable[[], Log], events: Topic
+    ) -> None:
+        other = open_log()
+        assert isinstance(log, SharesOut)
+        assert isinstance(other, SharesOut)
+        a, b = log.share(events, name="a"), other.share(events, name="b")
+        self.eventually(log, lambda: self._is_shared_out(a, b))
+        b.close()
+        self.eventually(log, lambda: a.mine() == frozenset(range(PARTITIONS)))
+        a.close()
+
+    def _is_shared_out(self, a: Share, b: Share) -> bool:
+        first, second = a.mine(), b.mine()
+        return bool(first and second) and not first & second and len(first | second) == PARTITIONS

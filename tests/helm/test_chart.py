@@ -191,7 +191,7 @@ def test_what_dies_is_started_again_and_the_projector_with_its_tables(chart: Cha
 def test_with_a_server_the_projector_has_no_volume_and_a_job_rebuilds_what_has_changed(chart: Chart) -> None:
     objects = chart.render(minimal(clickhouse=SERVER, rebuild={"enabled": True}))
     projector = objects["Deployment", "rel-projector"]
-    assert projector["spec"]["strategy"] == {"type": "Recreate"}, "two at once would take each other's leases"
+    assert projector["spec"]["strategy"] == {"type": "Recreate"}, "old code and new code would not go together"
     assert "volumeClaimTemplates" not in projector["spec"]
     job = objects["Job", "rel-rebuild-2"]
     assert "annotations" not in job["metadata"], "no hook: helm would wait for it"
@@ -293,6 +293,11 @@ REFUSED: dict[str, tuple[Values, str]] = {
         "clickhouse.auth.password and clickhouse.auth.existingSecret are both set",
     ),
     "a rebuild without a server": ({"rebuild": {"enabled": True}}, "rebuild.enabled needs clickhouse.url"),
+    "projectors without a server": ({"projector": {"replicas": 2}}, "projector.replicas needs clickhouse.url"),
+    "more projectors than partitions": (
+        {"clickhouse": SERVER, "projector": {"replicas": 5}},
+        "projector.replicas is 5, and there are 4 partitions",
+    ),
     "scaling without a topic": (
         {"workers": {"order": {"aggregate": "Order", "autoscaling": {"enabled": True}}}},
         "workers.order.topic",

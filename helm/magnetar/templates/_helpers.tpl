@@ -33,6 +33,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if and $values.clickhouse.auth.password $values.clickhouse.auth.existingSecret -}}
 {{- fail "clickhouse.auth.password and clickhouse.auth.existingSecret are both set: leave one of them empty" -}}
 {{- end -}}
+{{- if and (gt (int $values.projector.replicas) 1) (not $values.clickhouse.url) -}}
+{{- fail "projector.replicas needs clickhouse.url: the embedded engine is open in one process alone" -}}
+{{- end -}}
+{{- if gt (int $values.projector.replicas) (int $values.pipeline.partitions) -}}
+{{- fail (printf "projector.replicas is %d, and there are %d partitions: the rest would never have work" (int $values.projector.replicas) (int $values.pipeline.partitions)) -}}
+{{- end -}}
 {{- if and $values.rebuild.enabled (not $values.clickhouse.url) -}}
 {{- fail "rebuild.enabled needs clickhouse.url: without a server, the engine is open in the projector alone" -}}
 {{- end -}}

@@ -1,0 +1,71 @@
+"""Which partitions a projector feeds, where several feed the tables of one server.
+
+The log shares them out, as it does among workers. That is liveness and balance; safety is the lease of each partition
+of each table.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterable
+from typing import Final
+
+import structlog
+from magnetar.schemas import MagnetarError, TopicKind
+
+from .log import Share, SharesOut
+from .pipeline import Pipeline
+
+LOOK_SECONDS: Final = 0.5
+"""How often the log is asked. On the embedded log it is the sign of life too, which may be three seconds old."""
+
+
+class Sharing:
+    """Asks on a thread of its own, so that a long range is no sign of death."""
+
+    def __init__(self, pipeline: Pipeline, log: SharesOut, name: str) -> None:
+        """Takes part. Raises LogUnavailable."""
+        self._logger = structlog.get_logger("magnetar.projector").bind(context=pipeline.name)
+        self._shares: dict[str, Share] = {}
+        self._mine: dict[str, frozenset[int]] = {}
+        self._stop = threading.Event()
+        try:
+            for aggregate in pipeline.aggregates:
+                self._shares[aggregate] = log.share(pipeline.topic(aggregate, TopicKind.EVENTS), name=name)
+            self._look()
+        except BaseException:
+            self._close_shares()
+            raise
+        self._thread = threading.Thread(target=self._run, name="magnetar-sharing", daemon=True)
+        self._thread.start()
+
+    def mine(self, aggregate: str) -> frozenset[int]:
+        """The partitions of the aggregate that were this one's when the log was asked last."""
+        return self._mine[aggregate]
+
+    def parts(self, aggregates: Iterable[str]) -> frozenset[tuple[str, int]]:
+        """The same of several, each with its aggregate."""
+        return frozenset((aggregate, partition) for aggregate in aggregates for partition in self.mine(aggregate))
+
+    def close(self) -> None:
+        """Leave all partitions to others."""
+        self._stop.set()
+        self._thread.join()
+        self._close_shares()
+
+    def _close_shares(self) -> None:
+        for share in self._shares.values():
+            share.close()
+
+    def _run(self) -> None:
+        while not self._stop.wait(LOOK_SECONDS):
+            with contextlib.suppress(MagnetarError):  # while the log does not answer, nothing moves
+                self._look()
+
+    def _look(self) -> None:
+        for aggregate, share in self._shares.items():
+            found = share.mine()
+            if found != self._mine.get(aggregate):
+                self._logger.info("partitions shared out", aggregate=aggregate, mine=sorted(found))
+            self._mine[aggregate] = found
