@@ -102,12 +102,29 @@ def fed(pipeline: Pipeline) -> Callable[[Path, Peak], str]:
     return part
 
 
+def fed_on_server(data: Path, peak: Peak) -> str:
+    """Feed mirror and fold to a ClickHouse of its own: this process is the projector alone."""
+    from tests.clickhouse_server import clickhouse
+
+    with tempfile.TemporaryDirectory() as folder, clickhouse(Path(folder)) as server:
+        log, store = SqliteLog(data, SystemClock()), Store(server.endpoint)
+        took = feed(log, store, data, folded)
+        said = peak.said()
+        ((keys, events),) = store.query("SELECT count(), sum(puts) FROM boxes.content")
+        store.close()
+        log.close()
+    return (
+        f"{said}; {took.seconds:.1f} s, {took.cpu_seconds:.1f} s of processor time, {events:,} events of {keys:,} keys"
+    )
+
+
 PARTS: Final[dict[str, Callable[[Path, Peak], str]]] = {
     "engine": opened,
     "fold alone": fold_alone,
     "mirror": fed(plain),
     "fold, mirrored before": fed(folded),
     "the same again": fed(folded),
+    "mirror and fold, on a server": fed_on_server,
 }
 
 

@@ -22,7 +22,8 @@ from magnetar.schemas import DataFolderError, MagnetarError, QueryRefused, Setti
 from .clock import Clock
 from .control import TakesWishes, send_wish
 from .pipeline import Pipeline
-from .projector import Projector, run_projector
+from .projector import Projector
+from .projector_process import run_projector
 from .rebuild_status import GenerationStatus, generations_of, statuses
 from .settings import Settings
 from .targets import Target, projection_of, target_of

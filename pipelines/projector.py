@@ -2,42 +2,33 @@
 
 from __future__ import annotations
 
-import re
-import secrets
 import shutil
 import threading
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import structlog
 from magnetar.projections import Sql
-from magnetar.projections.engine_reader import QueryLimits
 from magnetar.projections.freshness import MIRROR, freshness_view
 from magnetar.projections.generations import Generations, Kind, Step
-from magnetar.projections.http_front import HttpFront
 from magnetar.projections.leased_table import LeasedTable, Table
 from magnetar.projections.quarantining_table import QuarantiningTable
 from magnetar.projections.scratch_rows import ScratchRows
 from magnetar.projections.snapshot import progress_of
 from magnetar.projections.sql_views import create_view
-from magnetar.projections.store import Store, embedded_dsn
+from magnetar.projections.store import Store
 from magnetar.projections.views import RESERVED, views
-from magnetar.schemas import DataFolderError, QueryRefused, StoreUnavailable, TopicKind
+from magnetar.schemas import QueryRefused, StoreUnavailable
 
-from .clock import Clock, SystemClock
-from .control import Settling, take_wish
+from .clock import Clock
+from .control import Settling
 from .feeding import RETRY_SECONDS, Feeding, Source
-from .health import Health, answering
 from .kept import kept
-from .log import Log, SharesOut
+from .log import Log
 from .pipeline import Pipeline
-from .process_metrics import watch_disk
 from .projector_metrics import hide_rebuild, show_rebuild, watch_quarantine
 from .rebuild import SWAP_COMMITS_MAX, Filler, Furthest, catch_up, commits_behind
-from .runtime import closed_if_it_fails, collect_rarely, provision, wait_for_log
-from .settings import Settings, open_log
+from .settings import Settings
 from .sharing import Sharing
 from .standing_still import AGAIN_SECONDS, STILL_SECONDS_MAX, StandingStill
 from .table_kinds import TableKinds
@@ -51,15 +42,6 @@ IDLE_SECONDS: Final = 0.05
 SWAP_LOOK_SECONDS: Final = 0.2
 """How often it is looked whether a generation has caught up: a query that takes a millisecond."""
 
-
-SERVER_LOOK_SECONDS: Final = 1.0
-"""How often it is looked on a server for what was wished there, and, at the start, whether it answers."""
-
-_ANSWERED: Final = re.compile(r"Code: \d+\.")
-"""In an error of ClickHouse's own: to wait would not mend it."""
-
-OUTWAIT_SECONDS: Final = 30.0
-"""How long a projector that starts waits for another process that has the engine open."""
 
 FED_SECONDS_MAX: Final = 100.0
 """So long a wish waits for a projector that is just taking its leases, or takes back one that it has lost: on a busy
@@ -454,96 +436,3 @@ def _goals(shown: Mapping[Table, Furthest]) -> dict[tuple[str, int], int]:
         for table, goal in shown.items()
         for partition, number in goal.last_numbers().items()
     }
-
-
-def _open_store(settings: Settings, clock: Clock, stopped: Callable[[], bool], outwait_seconds: float) -> Store:
-    """Another process that has the engine open is waited for, and so is a server that does not answer."""
-    server = settings.server()
-    seconds = outwait_seconds if server is None else settings.broker_wait_seconds
-    deadline, has_said = clock.monotonic() + seconds, False
-    while True:
-        try:
-            return Store(embedded_dsn(settings.data) if server is None else server)
-        except (DataFolderError, StoreUnavailable) as error:
-            is_passing = "pid" in error.fields if server is None else not _ANSWERED.search(error.what)
-            if not is_passing or clock.monotonic() >= deadline or stopped():
-                raise
-            if not has_said:
-                structlog.get_logger("magnetar.projector").warning("waiting", what=error.what)
-                has_said = True
-            clock.sleep(IDLE_SECONDS if server is None else SERVER_LOOK_SECONDS)
-
-
-def run_projector(
-    pipeline: Pipeline,
-    settings: Settings,
-    *,
-    stopped: Callable[[], bool],
-    first: Callable[[Projector], None] | None = None,
-    failpoint: Callable[[str], None] | None = None,
-    outwait_seconds: float = OUTWAIT_SECONDS,
-) -> None:
-    """Mirror the pipeline in one process, and answer queries and take wishes on loopback, until `stopped`.
-
-    `first` is called before any table is made. Another process that has the engine open is waited for so long: it may
-    be a query, or a rebuild that is nearly done. Raises DataFolderError if it takes longer. Tests crash or freeze the
-    process with `failpoint`.
-    """
-    collect_rarely()
-    clock = SystemClock()
-    health = Health(clock)
-    stopped = health.beating(stopped)
-    watch_disk(pipeline.name, settings.data)
-
-    def start() -> Log:
-        with closed_if_it_fails(open_log(settings, clock)) as log:
-            provision(pipeline, log, kinds=[TopicKind.EVENTS])  # its role may see nothing else
-            return log
-
-    with ExitStack() as left:
-        left.enter_context(answering(health, settings))
-        log = wait_for_log(start, settings, clock, stopped)
-        left.callback(log.close)
-        store = _open_store(settings, clock, stopped, outwait_seconds)
-        left.callback(store.close)
-        sharing = None
-        if not store.is_embedded and isinstance(log, SharesOut):
-            sharing = Sharing(pipeline, log, f"projector-{secrets.token_hex(8)}")
-            left.callback(sharing.close)
-        projector = Projector(pipeline, log, store, settings, clock=clock, failpoint=failpoint, sharing=sharing)
-        left.callback(projector.close)
-        front = left.enter_context(_answering_questions(projector, pipeline, store, settings))
-        if first is not None:
-            first(projector)
-        projector.prepare()
-        front()
-        projector.open()
-        health.is_ready = True
-        look_at = clock.monotonic()
-        while not stopped():
-            if not store.is_embedded and clock.monotonic() >= look_at:
-                projector.look_for_wishes()
-                look_at = clock.monotonic() + SERVER_LOOK_SECONDS
-            if not projector.step():
-                clock.sleep(IDLE_SECONDS)
-
-
-@contextmanager
-def _answering_questions(
-    projector: Projector, pipeline: Pipeline, store: Store, settings: Settings
-) -> Generator[Callable[[], None]]:
-    """The embedded engine's way to other processes, which begins with a call. A server has its own."""
-    if not store.is_embedded:
-        yield lambda: None
-        return
-    limits = QueryLimits(seconds_max=settings.query_seconds_max, memory_bytes_max=settings.query_memory_bytes_max)
-    control = partial(take_wish, projector, pipeline)
-    front = HttpFront(store.reader(limits), settings.data, port=settings.query_port, control=control)
-
-    def start() -> None:
-        structlog.get_logger("magnetar.projector").info("queries are answered", url=front.start())
-
-    try:
-        yield start
-    finally:
-        front.close()

@@ -12,7 +12,7 @@ from magnetar.schemas.commit import counting_run, read_head
 FAILPOINTS: Final = ("after_lease", "after_stop", "after_pending", "between_tables", "after_insert")
 """Where tests may crash or freeze a projector. `between_tables` is the store's, within an insert."""
 
-RANGE_COMMITS_MAX: Final = 50_000
+RANGE_COMMITS_MAX: Final = 25_000
 """Commits in one range at most: one block, one insert. More would not be faster, and would hold more memory."""
 
 

@@ -70,7 +70,7 @@ def run(
         if role is Role.WORKER:
             run_worker(pipeline, settings, stopped=stopped, aggregates=only)
         else:
-            from ..projector import run_projector
+            from ..projector_process import run_projector
 
             run_projector(pipeline, settings, stopped=stopped)
     except DeclarationError as error:

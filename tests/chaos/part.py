@@ -23,7 +23,7 @@ from magnetar.pipelines.copying import Copying
 from magnetar.pipelines.logging import configure_logging
 from magnetar.pipelines.logs.sqlite import SqliteLog
 from magnetar.pipelines.logs.sqlite_consumer import SqliteConsumer
-from magnetar.pipelines.projector import run_projector
+from magnetar.pipelines.projector_process import run_projector
 from magnetar.pipelines.runtime import StopSignal, run_worker
 from magnetar.pipelines.settings import Settings, open_log
 from magnetar.projections.store import Store, embedded_dsn

@@ -154,11 +154,11 @@ def test_a_part_that_is_refused_is_not_started_again_until_something_is_saved(sh
         "import os\n"
         "import sys\n"
         "if 'projector' in sys.argv and os.path.exists('broken'):\n"
-        "    from magnetar.pipelines import projector\n"
+        "    from magnetar.pipelines import projector_process\n"
         "    from magnetar.schemas import DeclarationError\n"
         "    def refused(*_, **__):\n"
         "        raise DeclarationError('It cannot be.\\n  first\\n  second', cure='Change it.')\n"
-        "    projector.run_projector = refused\n"
+        "    projector_process.run_projector = refused\n"
     )
     (shop.folder / "broken").touch()
     shop.environment["PYTHONPATH"] = str(shop.folder)

@@ -15,7 +15,7 @@ import pytest
 import structlog
 from magnetar.pipelines import CommandParked, Pipeline, tracing
 from magnetar.pipelines.logging import configure_logging
-from magnetar.pipelines.projector import run_projector
+from magnetar.pipelines.projector_process import run_projector
 from magnetar.projections import Rows
 from magnetar.schemas import Meta
 from magnetar.schemas.framing import write_map
