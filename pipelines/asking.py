@@ -36,7 +36,7 @@ def ask(
         rest -= SOON_SECONDS
         if connection.nobody_decides(aggregate, id) and not connection.is_coming:
             say(
-                f"no worker takes commands of {wire_name(aggregate)} yet. The command {command_id} is stored, and is "
+                f"{connection.who_is_missing(aggregate, id)} yet. The command {command_id} is stored, and is "
                 "decided as soon as one runs, whether you wait for it or not."
             )
     late = partial(connection.why_no_answer, aggregate, id, timeout_seconds)

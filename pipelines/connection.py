@@ -322,8 +322,24 @@ class Connection:
         """What is to be said of an ask that nobody answered in time. Looks into the log."""
         late = f"no answer came within {timeout_seconds:g} s"
         if self.nobody_decides(aggregate, id):
-            late += f", and no worker takes commands of {wire_name(aggregate)}: it is decided as soon as one runs"
+            late += f", and {self.who_is_missing(aggregate, id)}: it is decided as soon as one {self._does(aggregate)}"
         return late
+
+    def who_is_missing(self, aggregate: type[Any], id: str) -> str:
+        """Behind `nobody_decides`: that no worker runs, or that those who run leave this partition alone."""
+        name = wire_name(aggregate)
+        if not self._others_are_taken(aggregate):
+            return f"no worker takes commands of {name}"
+        return (
+            f"no worker takes partition {partition_of(id, self._pipeline.partitions)} of {name}, while others are "
+            "taken: a worker has refused it, and says why in its log (`partition refused`)"
+        )
+
+    def _others_are_taken(self, aggregate: type[Any]) -> bool:
+        return any(each.active is not None for each in self._backlogs[wire_name(aggregate)][1])
+
+    def _does(self, aggregate: type[Any]) -> str:
+        return "takes it" if self._others_are_taken(aggregate) else "runs"
 
     # --- the course of an ask ---------------------------------------------------------------------------------------
 

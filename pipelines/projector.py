@@ -18,7 +18,7 @@ from magnetar.projections.snapshot import progress_of
 from magnetar.projections.sql_views import create_view
 from magnetar.projections.store import Store
 from magnetar.projections.views import RESERVED, views
-from magnetar.schemas import QueryRefused, StoreUnavailable
+from magnetar.schemas import QueryRefused, SettingsError, StoreUnavailable
 
 from .clock import Clock
 from .control import Settling
@@ -278,12 +278,12 @@ class Projector:
                 self._check_is_fed(table)
 
     def _check_is_fed(self, table: Table) -> None:
-        """What is not fed could never be swapped in. Raises StoreUnavailable."""
+        """What is not fed could never be swapped in. Raises SettingsError, or StoreUnavailable if it may come back."""
         until = self._clock.monotonic() + FED_SECONDS_MAX
         while self._unfed(table) and self._is_going_to_be_fed(table) and self._clock.monotonic() < until:
             self._clock.sleep(IDLE_SECONDS)
         if not self._is_going_to_be_fed(table):
-            raise StoreUnavailable(
+            raise SettingsError(
                 f"Generation {table.generation} of {table.target} was filled by other code, and is not fed by this "
                 "one, so that it is not up to date.",
                 cure="Run the code that filled it, and repeat this: it catches up first. Or rebuild: new tables are "

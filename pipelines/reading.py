@@ -13,7 +13,7 @@ from magnetar.projections.columns import quoted
 from magnetar.projections.contracts import contract_of
 from magnetar.projections.declarations import view_name
 from magnetar.projections.freshness import behind, patiently
-from magnetar.schemas import Position, SettingsError, StoreUnavailable, TablesBehind, Undecodable
+from magnetar.schemas import Position, QueryRefused, SettingsError, StoreUnavailable, TablesBehind, Undecodable
 from magnetar.schemas.annotations import hints_of, opened, union_members
 
 from .pipeline import Pipeline
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from magnetar.projections.remote import Remote
 
 R = TypeVar("R", bound=Row)
+
+NEW_COLUMN: Final = "Has a projection gained that column? It comes with its rebuild, which `magnetar status` names."
+"""What may be the cause of a column that ClickHouse does not know."""
 
 After = Receipt[Any] | Position | Sequence[Receipt[Any] | Position] | None
 """What the answer has to show: all up to there, in that partition."""
@@ -127,6 +130,17 @@ class Reading:
 
     def _rows(
         self, sql: str, parameters: Mapping[str, object] | None = None, formats: Mapping[str, str] | None = None
+    ) -> list[dict[str, Any]]:
+        """The rows of a query; one for a column that is not there yet is refused with what may be the cause."""
+        try:
+            return self._ask(sql, parameters, formats)
+        except QueryRefused as error:
+            if "UNKNOWN_IDENTIFIER" in error.what:
+                error.cure = NEW_COLUMN
+            raise
+
+    def _ask(
+        self, sql: str, parameters: Mapping[str, object] | None, formats: Mapping[str, str] | None
     ) -> list[dict[str, Any]]:
         """Ask whoever has the tables open: this process's own embedded pipeline, or the projector's."""
         running = self._pipeline.running

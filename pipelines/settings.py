@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from magnetar.schemas import SettingsError
 from pydantic import Field, SecretStr, ValidationError
@@ -17,6 +20,10 @@ if TYPE_CHECKING:
     from .log import Log
 
 EMBEDDED = "embedded"
+
+
+_NEARLY: Final = 0.9
+"""How like a setting's name another one is to be taken for it, as `difflib` counts."""
 
 
 class Settings(BaseSettings):
@@ -100,6 +107,7 @@ def load_settings(*, data: Path | None = None, broker: str | None = None) -> Set
         given["data"] = data
     if broker is not None:
         given["broker"] = broker
+    _refuse_misspelled(os.environ)
     try:
         settings = Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
@@ -114,6 +122,16 @@ def load_settings(*, data: Path | None = None, broker: str | None = None) -> Set
         raise SettingsError("Both MAGNETAR_TOKEN and MAGNETAR_TOKEN_FILE are set.", cure="Unset one of them.")
     _check_server(settings)
     return settings
+
+
+def _refuse_misspelled(names: Iterable[str]) -> None:
+    """A setting that is nearly the name of one was meant to be it."""
+    known = [f"MAGNETAR_{field.upper()}" for field in Settings.model_fields]
+    for name in sorted(names):
+        if not name.startswith("MAGNETAR_") or name in known:
+            continue
+        if meant := get_close_matches(name, known, n=1, cutoff=_NEARLY):
+            raise SettingsError(f"There is no setting {name}.", cure=f"Do you mean {meant[0]}? Otherwise unset it.")
 
 
 def _check_server(settings: Settings) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from magnetar.schemas import Position, QueryRefused, SettingsError, StoreUnavailable, TablesBehind
 
 from .columns import literal, quoted
+from .held import open_query
 from .progress import Ask
 
 FRESHNESS: Final = "freshness"
@@ -74,7 +75,7 @@ def freshness_view(context: str, kept: Sequence[Kept], partitions: int) -> str:
     ) AS progress
     SELECT `projection`, aggregate, toUInt32(min(shown.generation)) AS generation, toUInt16(partition) AS partition,
         toInt64(min(done.number)) AS number, nullIf(min(done.at), toDateTime64(0, 3, 'UTC')) AS as_of,
-        dateDiff('millisecond', as_of, now64(3)) / 1000 AS age_seconds
+        dateDiff('millisecond', as_of, now64(3)) / 1000 AS age_seconds, any(kept.kept_by) AS kept_by
     FROM values('`projection` String, aggregate String, kept_by String, view String', {", ".join(rows)}) AS kept
     CROSS JOIN (SELECT number AS partition FROM numbers({partitions})) AS partitions
     JOIN (
@@ -137,13 +138,49 @@ def _view(position: Position, context: str) -> str:
 
 
 def behind(ask: Ask, positions: Sequence[Position], projection: str | None = None) -> TablesBehind | None:
-    """How far that projection, or the one that is furthest behind, is from the first position that it lacks."""
+    """How far that projection, or the one that is furthest behind, is from the first position that it lacks.
+
+    One that has come to a position, and keeps an event of that commit in quarantine, lacks it too.
+    """
     for position in positions:
         number = position.parts()[3]
         late = [each for each in standings(ask, position, projection) if each.number < number]
         if late:
             return _error(position, min(late, key=lambda each: (each.number, each.projection)))
+        if (kept_back := _kept_back(ask, position, projection)) is not None:
+            return kept_back
     return None
+
+
+def _kept_back(ask: Ask, position: Position, projection: str | None) -> TablesBehind | None:
+    context, aggregate, partition, number = position.parts()
+    held = f"aggregate = {literal(f'{context}/{aggregate}')} AND partition = {partition}"
+    which = "" if projection is None else f"AND shown.projection = {literal(projection)}"
+    sql = (
+        "SELECT shown.projection AS p, held.id AS id, held.event AS event, held.error AS why "
+        f"FROM ({open_query(held)}) AS held JOIN {_view(position, context)} AS shown "
+        "ON shown.kept_by = held.`projection` AND shown.generation = held.generation "
+        f"AND shown.partition = held.partition WHERE held.number = {number} "
+        f"AND shown.aggregate = {literal(aggregate)} {which} ORDER BY p LIMIT 1"
+    )
+    try:
+        rows = ask(sql)
+    except QueryRefused as error:
+        if not re.search(r"UNKNOWN_(TABLE|IDENTIFIER)", error.what):  # a projector of before this was asked
+            raise
+        rows = []
+    if not rows:
+        return None
+    row = rows[0]
+    return TablesBehind(
+        f"{row['p']} does not show {position}: its {row['event']} of {aggregate} {row['id']!r} is kept in quarantine. "
+        f"{row['why'] or 'One before it was raised on.'}",
+        cure="`magnetar quarantined` lists what is kept back. Mend the projection, and let it in with `retry`.",
+        position=position,
+        projection=row["p"],
+        number=number - 1,
+        age_seconds=None,
+    )
 
 
 def _error(position: Position, standing: Standing) -> TablesBehind:

@@ -11,7 +11,7 @@ from magnetar.schemas import Event, Meta
 from magnetar.schemas.derivation import RecordCodec, record_schema
 
 from .contracts import codec_of, contract_of
-from .declarations import Fold, Rows
+from .declarations import Fold, Rows, Sql
 
 F = TypeVar("F", bound=Fold)
 R = TypeVar("R", bound=Rows)
@@ -36,9 +36,13 @@ def project(
     Each is projected twice, and once with every row written and read back as a table has it. Raises AssertionError if
     that makes a difference, which is how a clock or a random source shows; if the projection does not take an event; if
     an event or a row could not be stored; for a fold by window or by field, which only an embedded pipeline can show.
-    What the projection raises comes out as it is.
+    What the projection raises comes out as it is. Raises TypeError for an Sql, which is a query.
     """
     history = tuple(events)
+    if issubclass(projection, Sql):
+        raise TypeError(
+            f"{projection.__name__} is an Sql: what its query gives, ClickHouse says. Test it in an embedded pipeline."
+        )
     contract = contract_of(projection)
     if contract.keyed is not None:
         raise AssertionError(

@@ -16,6 +16,7 @@ from magnetar.schemas.framing import write_bytes, write_long
 
 from .columns import literal
 from .container import container
+from .held import DROPPED, HELD, RAISED_AGAIN, RELEASED, open_query
 from .progress import Ask
 from .store import Store
 
@@ -30,7 +31,6 @@ DEFINITION: Final = (
 KEYS_MAX: Final = 100
 """So many keys of one table are kept back; one more stops it: then it is not these events that are wrong."""
 
-HELD, RELEASED, DROPPED, RAISED_AGAIN = "held", "released", "dropped", "again"
 RETRY, DROP = "retry", "drop"
 ERROR_MAX: Final = 2000
 
@@ -225,20 +225,6 @@ class Quarantine:
             f"`projection` = {literal(self._projection)} AND generation = {self._generation} "
             f"AND aggregate = {literal(self._aggregate)}"
         ) + ("" if partition is None else f" AND partition = {partition}")
-
-
-def open_query(where: str) -> str:
-    """The events that are held: with those that were released or dropped taken away. A row may stand there twice."""
-    by = "`projection`, generation, aggregate, partition, id"
-    done = (
-        f"SELECT {by}, max(version) AS done FROM magnetar.quarantine WHERE step IN ('{RELEASED}', '{DROPPED}') "
-        f"AND {where} GROUP BY {by}"
-    )
-    return (
-        f"SELECT held.* FROM (SELECT * FROM magnetar.quarantine WHERE step = '{HELD}' AND {where} "
-        f"ORDER BY at LIMIT 1 BY {by}, version) AS held LEFT JOIN ({done}) AS done USING ({by}) "
-        "WHERE held.version > done.done"
-    )
 
 
 class QuarantinedKey(NamedTuple):

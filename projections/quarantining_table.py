@@ -11,19 +11,9 @@ from magnetar.schemas import PartitionRefused, wire_name
 from magnetar.schemas.commit import Fact
 
 from .columns import literal
+from .held import DROPPED, RAISED_AGAIN, RELEASED
 from .leased_table import LeasedTable
-from .quarantine import (
-    DROP,
-    DROPPED,
-    RAISED_AGAIN,
-    RELEASED,
-    STRUCTURE,
-    Held,
-    Holding,
-    Quarantine,
-    Span,
-    Wish,
-)
+from .quarantine import DROP, STRUCTURE, Held, Holding, Quarantine, Span, Wish
 from .range_loop import Lease, Range
 
 

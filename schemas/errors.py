@@ -132,8 +132,8 @@ class OwnershipLost(MagnetarError):
 class PartitionRefused(MagnetarError):
     """This code cannot go on with a partition without deciding wrongly.
 
-    What to do: deploy the code that knows the event or field that the message names. The other partitions go on, and
-    the commands of this one wait on their topic.
+    What to do: deploy the code that knows the event or field that the message names, or mend the `apply` that it says
+    has raised. The other partitions go on, and the commands of this one wait on their topic.
     """
 
     fault = Fault.YOURS

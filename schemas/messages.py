@@ -24,7 +24,17 @@ class ImmutableMeta(msgspec.StructMeta):
             fields = namespace.get("__annotations__", ())
             defaults = {key: read_only(value) for key, value in namespace.items() if key in fields and value != {}}
             namespace = {**namespace, **defaults, "__post_init__": freeze}
-        cls: Any = super().__new__(mcls, name, bases, namespace, **config)
+        try:
+            cls: Any = super().__new__(mcls, name, bases, namespace, **config)
+        except TypeError as error:
+            if "cannot follow optional fields" not in str(error):
+                raise
+            field = str(error).split("'")[1]
+            qualified = namespace.get("__qualname__", name)
+            raise DeclarationError(
+                f"{qualified}.{field} has no default, and stands behind fields that have one.",
+                cure="Put it before them, or give it a default.",
+            ) from error
         cls.__wire_name__ = wire_name
         if not cls.__struct_config__.frozen:
             raise DeclarationError(

@@ -134,6 +134,7 @@ def query(
     from magnetar.projections.query import query as answer
 
     from ..raw_query import answer_after
+    from ..reading import NEW_COLUMN
     from ..settings import load_settings
 
     chosen, is_plot = _format(fmt, as_plot=as_plot, json=json)
@@ -154,9 +155,7 @@ def query(
         found = ask(chosen)
     except QueryRefused as error:
         if error.fields.get("code") == _UNKNOWN_IDENTIFIER:
-            error.cure = (
-                "Has a projection gained that column? It comes with its rebuild, which `magnetar status` names."
-            )
+            error.cure = NEW_COLUMN
         raise
     if is_plot:
         found = _plotted(found)

@@ -183,6 +183,9 @@ def test_what_does_not_exist_or_cannot_be_meant_is_named(running: Shell, argumen
         ("MAGNETAR_QUERY_SECONDS_MAX", "nan"),
         ("MAGNETAR_QUERY_MEMORY_BYTES_MAX", "-5"),
         ("MAGNETAR_BROKER", "kafka://here"),
+        ("MAGNETAR_BROKERS", "pulsar://here"),
+        ("MAGNETAR_CLICKHOUSE", "clickhouse:8443"),
+        ("MAGNETAR_CLICKHOUSE", "https://me:secret@clickhouse:8443"),
     ],
 )
 def test_a_setting_that_cannot_be_is_named_before_anything_starts(shop: Shell, setting: str, value: str) -> None:

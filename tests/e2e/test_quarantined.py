@@ -42,10 +42,16 @@ def test_an_event_is_kept_back_with_those_behind_it_and_let_in_or_given_up(shop:
     text = file.read_text()
     file.write_text(text[: text.index("shop = Pipeline")] + FOLD)
     start_dev(shop)
+    positions = []
     for id, sku in (("1", "tea"), ("1", "pot"), ("2", "pan"), ("1", "cup"), ("3", "tea")):
-        assert shop.run("ask", "shop", "Order", id, "Buy", json.dumps({"sku": sku, "pieces": 1})).returncode == 0
+        asked = told(shop, "ask", "shop", "Order", id, "Buy", json.dumps({"sku": sku, "pieces": 1}))
+        positions.append(asked["position"])
     shop.eventually(lambda: len(told(shop, "quarantined", "shop")) == 2, "two aggregates are quarantined")
     shop.eventually(lambda: baskets(shop) == {"1": ["tea"], "3": ["tea"]}, "the others go on")
+    for position, why in ((positions[1], "ValueError: no pot"), (positions[3], "One before it was raised on")):
+        lacking = shop.run("query", "SELECT 1", "--after", position, "--fail")
+        assert (lacking.returncode, "is kept in quarantine" in lacking.stderr, why in lacking.stderr) == (3, True, True)
+    assert shop.run("query", "SELECT 1", "--after", positions[0], "--after", positions[4], "--fail").returncode == 0
     people = shop.run("quarantined", "shop").stdout
     assert "ValueError: no pot" in people
     assert "3 events of 2 aggregates are quarantined" in shop.run("status", "shop").stdout

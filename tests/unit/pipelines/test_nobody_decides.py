@@ -10,6 +10,7 @@ from magnetar.pipelines.connection import connect
 from magnetar.pipelines.outgoing import Details
 from magnetar.pipelines.settings import Settings
 from magnetar.schemas import OutcomeUnknown
+from magnetar.schemas.routing import partition_of
 
 from tests.unit.pipelines.counting_rig import Add, Added, Rig, Tally, tallies
 
@@ -32,6 +33,13 @@ def test_an_ask_that_ran_out_of_time_says_that_no_worker_runs(rig: Rig) -> None:
     (step,) = lookback.steps(tallies, again.log, "Tally", "a")
     assert (step.commit.command_id, step.commit.outcome) == (caught.value.fields["command_id"], "accepted")
     again.close()
+
+
+def test_an_ask_on_a_partition_that_the_worker_refused_says_so(rig: Rig) -> None:
+    rig.worker.step(timeout_seconds=0.05)
+    rig.worker._consumer.leave(partition_of("a", tallies.partitions))
+    with pytest.raises(OutcomeUnknown, match="while others are taken: a worker has refused it"):
+        rig.client.ask(Tally, "a", Add(5), timeout_seconds=0.5)
 
 
 def test_the_other_client_says_so_too(rig: Rig) -> None:
