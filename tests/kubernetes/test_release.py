@@ -1,7 +1,6 @@
 """A release on a real API server, with its controllers, in a namespace that admits restricted pods alone."""
 
 import copy
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -9,18 +8,11 @@ import helm_python
 import pytest
 
 from tests.helm.conftest import Chart, minimal
+from tests.kubernetes.conftest import SECONDS_MAX, eventually
 from tests.kubernetes.control_plane import Api
 from tests.kubernetes.node import Node
 
-SECONDS_MAX = 120
 Pods = Callable[[str], list[Any]]
-
-
-def eventually(holds: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + SECONDS_MAX
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {SECONDS_MAX} s: {what}"
-        time.sleep(0.1)
 
 
 def values(replicas: int = 2, tag: str = "1.0.0") -> dict[str, Any]:
