@@ -3,10 +3,7 @@
 import copy
 from typing import Any
 
-import helm_python
-import pytest
-
-from tests.helm.conftest import Chart, Values, minimal
+from tests.helm.conftest import Chart, Values, minimal, monitored
 from tests.kubernetes.conftest import SECONDS_MAX, Define
 from tests.kubernetes.control_plane import Api
 from tests.kubernetes.published import PROMETHEUS_OPERATOR
@@ -17,10 +14,9 @@ API = "/apis/monitoring.coreos.com/v1/namespaces"
 
 
 def values(interval: str = "30s") -> Values:
-    return minimal(
-        serviceMonitor={"enabled": True, "interval": interval, "labels": {"release": "prometheus"}},
-        prometheusRule={"enabled": True, "labels": {"release": "prometheus"}},
-    )
+    asked = monitored()
+    asked["serviceMonitor"]["interval"] = interval
+    return minimal(**asked, prometheusRule={"enabled": True, "labels": asked["serviceMonitor"]["labels"]})
 
 
 def test_the_server_takes_them_by_the_operators_definitions(
@@ -41,7 +37,7 @@ def test_the_server_takes_them_by_the_operators_definitions(
         wrong["metadata"]["name"] = "wrong"
         answer = api.post(f"{API}/{namespace}/{PATHS[wrong['kind']]}?fieldValidation=Strict", wrong)
         assert answer.status_code == 400, answer.text
-        assert f'unknown field \\"spec' in answer.text
+        assert 'unknown field \\"spec' in answer.text
         assert said in answer.text
 
 
@@ -55,6 +51,7 @@ def test_a_release_brings_them_changes_them_and_takes_them_along(
 
     helm.install(chart.folder, "shop", values(), wait="watcher", timeout=SECONDS_MAX)
     (endpoint,) = found("ServiceMonitor")["spec"]["endpoints"]
+    assert found("ServiceMonitor")["metadata"]["labels"]["release"] == "prometheus"
     assert endpoint == {"port": "health", "path": "/metrics", "interval": "30s"}
     selector = ",".join(f"{k}={v}" for k, v in found("ServiceMonitor")["spec"]["selector"]["matchLabels"].items())
     (service,) = api.items(f"/api/v1/namespaces/{namespace}/services", labelSelector=selector)
