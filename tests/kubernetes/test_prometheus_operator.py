@@ -16,7 +16,8 @@ API = "/apis/monitoring.coreos.com/v1/namespaces"
 def values(interval: str = "30s") -> Values:
     asked = monitored()
     asked["serviceMonitor"]["interval"] = interval
-    return minimal(**asked, prometheusRule={"enabled": True, "labels": asked["serviceMonitor"]["labels"]})
+    rules = {"enabled": True, "labels": asked["serviceMonitor"]["labels"]}
+    return minimal(**asked, prometheusRule=rules, provision={"enabled": False})
 
 
 def test_the_server_takes_them_by_the_operators_definitions(
