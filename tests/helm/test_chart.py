@@ -165,7 +165,8 @@ def test_what_leads_to_clickhouse_makes_the_projector_anew_and_no_worker(chart: 
         return chart.render(minimal(**changes))["Deployment", name]["spec"]["template"]
 
     first = SERVER | {"auth": {"password": "a"}}
-    for changed in ({"auth": {"password": "b"}}, {"user": "other"}, {"url": "https://clickhouse:9443"}, {"tls": {}}):
+    changes: list[Values] = [{"auth": {"password": "b"}}, {"user": "other"}, {"url": "https://c:9443"}, {"tls": {}}]
+    for changed in changes:
         before, after = {"clickhouse": first}, {"clickhouse": first | changed}
         assert template("rel-projector", **before) != template("rel-projector", **after), changed
         assert template("rel-worker-order", **before) == template("rel-worker-order", **after), changed

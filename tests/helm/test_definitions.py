@@ -1,4 +1,4 @@
-"""What the chart makes for KEDA and for the Prometheus operator, by the schemas of their own definitions. No cluster."""
+"""What the chart makes for KEDA and the Prometheus operator, by the schemas of their own definitions. No cluster."""
 
 import copy
 from collections.abc import Iterator

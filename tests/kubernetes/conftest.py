@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def define(api: Api) -> Define:
             answer = api.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition)
             assert answer.status_code in {201, 409}, answer.text
         for definition in published.definitions():
-            eventually(lambda spec=definition["spec"]: is_served(spec), f"{definition['metadata']['name']} are served")
+            eventually(partial(is_served, definition["spec"]), f"{definition['metadata']['name']} are served")
 
     def is_served(spec: Any) -> bool:
         versions = [each["name"] for each in spec["versions"]]

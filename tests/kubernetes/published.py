@@ -93,5 +93,3 @@ PROMETHEUS_OPERATOR: Final = Published(
     definitions_in="example/prometheus-operator-crd",
     kinds=("monitoring.coreos.com_servicemonitors.yaml", "monitoring.coreos.com_prometheusrules.yaml"),
 )
-
-

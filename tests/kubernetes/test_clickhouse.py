@@ -1,5 +1,6 @@
 """A release whose tables stand on a ClickHouse server, on a real API server. Neither it nor any container runs."""
 
+from functools import partial
 from typing import Any
 
 from tests.helm.conftest import Chart, Values, minimal
@@ -56,13 +57,16 @@ def test_a_release_moves_to_a_server_and_back(
 def test_each_upgrade_has_a_rebuild_of_its_own_and_waits_for_none(
     api: Api, helm: Any, chart: Chart, namespace: str, node: Node
 ) -> None:
+    def is_the_only_one(name: str) -> bool:
+        return jobs(api, namespace).keys() == {name}
+
     without = {"provision": {"enabled": False}}
     helm.install(chart.folder, "shop", values() | without, wait="watcher", timeout=SECONDS_MAX)
     assert not jobs(api, namespace), "there is nothing yet that could be rebuilt"
     node.starts_pods = False
     for revision, projections in ((2, ["Board"]), (3, ["Board", "Delays"])):
         helm.upgrade(chart.folder, "shop", values(names=projections) | without, wait="watcher", timeout=SECONDS_MAX)
-        eventually(lambda of=revision: jobs(api, namespace).keys() == {f"shop-rebuild-{of}"}, "this one's alone")
+        eventually(partial(is_the_only_one, f"shop-rebuild-{revision}"), "this one's alone")
         job = jobs(api, namespace)[f"shop-rebuild-{revision}"]
         assert job["spec"]["template"]["spec"]["containers"][0]["args"] == ["rebuild", "shop.pipeline", *projections]
         assert not job["status"].get("succeeded"), "it goes on behind the upgrade"

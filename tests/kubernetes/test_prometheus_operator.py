@@ -1,4 +1,4 @@
-"""What the chart makes for the Prometheus operator, on a server that knows its definitions. The operator does not run."""
+"""What the chart makes for the Prometheus operator, on a server that knows its definitions. It does not run itself."""
 
 import copy
 from typing import Any
