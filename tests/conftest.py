@@ -39,6 +39,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Mark what needs a broker, keep it in one process, and leave it out if MAGNETAR_TEST_BROKER=none.
 
     What is marked `soak` is left out unless MAGNETAR_TEST_SOAK is set, and a folder that has to be asked for likewise.
+    So is a module whose NEEDS, what others publish, cannot be had here.
     What starts processes has a second try, and the summary names it.
     """
     for item in items:
@@ -53,7 +54,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out.add("broker")
     if "MAGNETAR_TEST_SOAK" not in os.environ:
         left_out.add("soak")
-    without = [item for item in items if left_out & (_folders(item) | {mark.name for mark in item.iter_markers()})]
+    without = [
+        item
+        for item in items
+        if left_out & (_folders(item) | {mark.name for mark in item.iter_markers()}) or _lacks_what_it_needs(item)
+    ]
     if without:
         items[:] = [item for item in items if item not in without]
         config.hook.pytest_deselected(items=without)
@@ -61,6 +66,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _folders(item: pytest.Item) -> set[str]:
     return set(item.path.relative_to(ROOT).parts)
+
+
+def _lacks_what_it_needs(item: pytest.Item) -> bool:
+    needed = getattr(getattr(item, "module", None), "NEEDS", ())
+    return not all(each.is_had() for each in needed)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -9,6 +9,8 @@ import pytest
 import yaml
 from magnetar.pipelines.chart import write_chart
 
+from tests.docs.pages import ROOT, Block, parts
+
 Values = dict[str, Any]
 Objects = dict[tuple[str, str], Any]
 """What is rendered, by kind and name."""
@@ -26,6 +28,13 @@ def minimal(**changes: Any) -> Values:
         },
         **changes,
     }
+
+
+def monitored() -> Values:
+    """The values that the docs give to those whose Prometheus runs in another namespace."""
+    page = parts(ROOT / "docs" / "kubernetes.md")
+    (block,) = (part for part in page if isinstance(part, Block) and part.language == "yaml")
+    return dict(yaml.safe_load(block.text))
 
 
 class Chart:

@@ -11,7 +11,7 @@ import yaml
 from magnetar.pipelines import process_metrics, projector_metrics, worker_metrics
 from prometheus_client import Counter, Gauge, Histogram
 
-from tests.helm.conftest import Chart, Objects, Values, minimal
+from tests.helm.conftest import Chart, Objects, Values, minimal, monitored
 
 TOKEN = {"url": "pulsar+ssl://pulsar:6651", "adminUrl": "https://pulsar:8443", "auth": {"token": "secret"}}
 SECRET = TOKEN | {"auth": {"existingSecret": "jwt", "key": "jwt"}, "tls": {"caConfigMap": "authority"}}
@@ -160,6 +160,19 @@ def test_a_new_token_makes_the_pods_anew(chart: Chart) -> None:
     assert checksum("a") == checksum("a")
 
 
+def test_what_leads_to_clickhouse_makes_the_projector_anew_and_no_worker(chart: Chart) -> None:
+    def template(name: str, **changes: Any) -> Any:
+        return chart.render(minimal(**changes))["Deployment", name]["spec"]["template"]
+
+    first = SERVER | {"auth": {"password": "a"}}
+    changes: list[Values] = [{"auth": {"password": "b"}}, {"user": "other"}, {"url": "https://c:9443"}, {"tls": {}}]
+    for changed in changes:
+        before, after = {"clickhouse": first}, {"clickhouse": first | changed}
+        assert template("rel-projector", **before) != template("rel-projector", **after), changed
+        assert template("rel-worker-order", **before) == template("rel-worker-order", **after), changed
+    assert template("rel-worker-order") == template("rel-worker-order", clickhouse=first)
+
+
 def test_the_topics_are_provisioned_and_examined_before_anything_is_installed_or_upgraded(chart: Chart) -> None:
     job = chart.render(minimal())["Job", "rel-provision"]
     assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
@@ -251,6 +264,13 @@ def test_the_network_is_closed_but_for_the_figures_and_pulsar(chart: Chart) -> N
     dns, pulsar = policy["spec"]["egress"]
     assert {port["port"] for port in dns["ports"]} == {53}
     assert pulsar == {"ports": [{"port": 6651, "protocol": "TCP"}], "to": peers}
+
+
+def test_a_prometheus_elsewhere_is_let_in_as_the_docs_say(chart: Chart) -> None:
+    (elsewhere,) = chart.render(minimal(**monitored()))["NetworkPolicy", "rel"]["spec"]["ingress"]
+    assert elsewhere["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+    (without,) = chart.render(minimal())["NetworkPolicy", "rel"]["spec"]["ingress"]
+    assert without["from"] == [{"podSelector": {}}], "every pod of the release's namespace"
 
 
 def test_probes_ask_what_they_mean_and_outlast_no_grace_period(chart: Chart) -> None:

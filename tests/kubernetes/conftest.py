@@ -1,35 +1,46 @@
 """These tests run where their control plane has been built: `make test-k8s` builds it."""
 
+import contextlib
+import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import helm_python
+import httpx
 import pytest
 
 from tests.helm.conftest import chart as chart  # noqa: PLC0414 - a fixture of theirs
-from tests.kubernetes import keda
 from tests.kubernetes.control_plane import Api, program, running
 from tests.kubernetes.node import Node
+from tests.kubernetes.published import Published
 
 HERE = Path(__file__).parent
 _NUMBERS = count()
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+SECONDS_MAX = 120
+Define = Callable[[Published], None]
+
+
+def eventually(holds: Callable[[], Any], what: str) -> None:
+    """Wait until it does."""
+    deadline = time.monotonic() + SECONDS_MAX
+    while not holds():
+        assert time.monotonic() < deadline, f"not within {SECONDS_MAX} s: {what}"
+        time.sleep(0.1)
 
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """All on one control plane; none where there is none, and none of KEDA where its files cannot be had."""
+    """All on one control plane; none where there is none."""
     ours = [item for item in items if HERE in item.path.parents]
     for item in ours:
         item.add_marker(pytest.mark.xdist_group("kubernetes"))
-    left_out = [
-        item for item in ours if not program().exists() or (item.path.stem == "test_keda" and not keda.is_had())
-    ]
-    if left_out:
-        items[:] = [item for item in items if item not in left_out]
-        config.hook.pytest_deselected(items=left_out)
+    if ours and not program().exists():
+        items[:] = [item for item in items if item not in ours]
+        config.hook.pytest_deselected(items=ours)
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +53,26 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
             ).raise_for_status()
         yield api
         api.close()
+
+
+@pytest.fixture(scope="session")
+def define(api: Api) -> Define:
+    """Teaches the server another project's kinds, if it does not know them yet."""
+
+    def teach(published: Published) -> None:
+        for definition in published.definitions():
+            answer = api.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition)
+            assert answer.status_code in {201, 409}, answer.text
+        for definition in published.definitions():
+            eventually(partial(is_served, definition["spec"]), f"{definition['metadata']['name']} are served")
+
+    def is_served(spec: Any) -> bool:
+        versions = [each["name"] for each in spec["versions"]]
+        with contextlib.suppress(httpx.HTTPStatusError):  # 429 while the server makes room for them
+            return all(api.get(f"/apis/{spec['group']}/{each}/{spec['names']['plural']}") for each in versions)
+        return False
+
+    return teach
 
 
 @pytest.fixture(scope="session")

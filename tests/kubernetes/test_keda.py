@@ -1,16 +1,16 @@
 """What the chart makes for KEDA, as KEDA's own definitions and parameters see it. Its operator does not run."""
 
-from functools import partial
+import json
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.helm.conftest import Chart, minimal
-from tests.kubernetes import keda
+from tests.kubernetes.conftest import Define
 from tests.kubernetes.control_plane import Api
-from tests.kubernetes.test_release import eventually
+from tests.kubernetes.published import KEDA
 
+NEEDS = (KEDA,)
 PATHS = {"ScaledObject": "scaledobjects", "TriggerAuthentication": "triggerauthentications"}
 SECURED = {
     "url": "pulsar+ssl://pulsar:6651",
@@ -18,22 +18,6 @@ SECURED = {
     "auth": {"existingSecret": "jwt", "key": "jwt"},
     "tls": {"caConfigMap": "authority"},
 }
-
-
-@pytest.fixture(scope="session")
-def defined(api: Api) -> None:
-    """The server knows KEDA's kinds."""
-    for definition in keda.definitions():
-        api.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition).raise_for_status()
-    for plural in PATHS.values():
-        eventually(partial(is_served, api, plural), f"{plural} are served")
-
-
-def is_served(api: Api, plural: str) -> bool:
-    try:
-        return api.get(f"/apis/keda.sh/v1alpha1/{plural}") is not None
-    except httpx.HTTPStatusError:  # 429 while the server makes room for them
-        return False
 
 
 @pytest.fixture(scope="session")
@@ -46,8 +30,9 @@ def scaled(chart: Chart) -> dict[str, Any]:
 
 
 def test_the_server_takes_them_by_kedas_definitions(
-    api: Api, defined: None, namespace: str, scaled: dict[str, Any]
+    api: Api, define: Define, namespace: str, scaled: dict[str, Any]
 ) -> None:
+    define(KEDA)
     for kind, plural in PATHS.items():
         path = f"/apis/keda.sh/v1alpha1/namespaces/{namespace}/{plural}?fieldValidation=Strict"
         answer = api.post(path, scaled[kind])
@@ -57,9 +42,15 @@ def test_the_server_takes_them_by_kedas_definitions(
         assert "trigers" in api.post(path, {**scaled[kind], **misspelled}).text
 
 
+def parameters(scaler: str) -> list[Any]:
+    """What KEDA says that a trigger of that type may say, each with its name and where it may stand."""
+    scalers = json.loads(KEDA.text("scalers-schema.json"))["scalers"]
+    return next(each["parameters"] for each in scalers if each["type"] == scaler)
+
+
 def test_keda_knows_the_trigger_and_all_that_is_said_to_it(scaled: dict[str, Any]) -> None:
     (trigger,) = scaled["ScaledObject"]["spec"]["triggers"]
-    known = {each["name"]: each for each in keda.parameters(trigger["type"])}
+    known = {each["name"]: each for each in parameters(trigger["type"])}
     assert all(known[name].get("metadataVariableReadable") for name in trigger["metadata"])
     assert trigger["metadata"]["authModes"] in known["authModes"]["allowedValue"]
     required = {name for name, each in known.items() if not each.get("optional") and "default" not in each}

@@ -1,26 +1,18 @@
 """A release on a real API server, with its controllers, in a namespace that admits restricted pods alone."""
 
 import copy
-import time
 from collections.abc import Callable
 from typing import Any
 
 import helm_python
 import pytest
 
-from tests.helm.conftest import Chart, minimal
+from tests.helm.conftest import Chart, Values, minimal
+from tests.kubernetes.conftest import SECONDS_MAX, eventually
 from tests.kubernetes.control_plane import Api
 from tests.kubernetes.node import Node
 
-SECONDS_MAX = 120
 Pods = Callable[[str], list[Any]]
-
-
-def eventually(holds: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + SECONDS_MAX
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {SECONDS_MAX} s: {what}"
-        time.sleep(0.1)
 
 
 def values(replicas: int = 2, tag: str = "1.0.0") -> dict[str, Any]:
@@ -156,7 +148,23 @@ def test_what_is_less_restricted_is_refused(api: Api, chart: Chart, namespace: s
         assert named in said or f"{named} volumes" in said
 
 
-def test_the_server_takes_every_object_of_the_chart_strictly(api: Api, chart: Chart, namespace: str) -> None:
+TOKEN = {"url": "pulsar+ssl://p:6651", "adminUrl": "https://p:8443", "auth": {"token": "x"}}
+CLICKHOUSE = {
+    "url": "https://c:8443",
+    "user": "projector",
+    "auth": {"password": "x"},
+    "tls": {"caConfigMap": "authority"},
+}
+STRICT = {
+    "the engine within": {"pulsar": TOKEN, "dashboards": {"enabled": True}},
+    "a server": {"pulsar": TOKEN, "clickhouse": CLICKHOUSE, "rebuild": {"enabled": True, "names": ["Board"]}},
+}
+
+
+@pytest.mark.parametrize("changes", STRICT.values(), ids=STRICT)
+def test_the_server_takes_every_object_of_the_chart_strictly(
+    api: Api, chart: Chart, namespace: str, changes: Values
+) -> None:
     """Unknown fields are errors to a server that is asked to say so, and warnings to Helm."""
     paths = {
         "Deployment": "/apis/apps/v1/{}/deployments",
@@ -170,8 +178,7 @@ def test_the_server_takes_every_object_of_the_chart_strictly(api: Api, chart: Ch
         "NetworkPolicy": "/apis/networking.k8s.io/v1/{}/networkpolicies",
         "PodDisruptionBudget": "/apis/policy/v1/{}/poddisruptionbudgets",
     }
-    token = {"url": "pulsar+ssl://p:6651", "adminUrl": "https://p:8443", "auth": {"token": "x"}}
-    objects = chart.render(minimal(pulsar=token, dashboards={"enabled": True}))
+    objects = chart.render(minimal(**changes))
     order = sorted(objects, key=lambda key: key[0] not in {"ServiceAccount", "Secret", "ConfigMap"})
     for kind, name in order:
         rendered = objects[kind, name]

@@ -184,7 +184,14 @@ livenessProbe:
 
 {{- /* What decides when pods are made anew: a change of the settings or of the token that stands in the values. */ -}}
 {{- define "magnetar.checksum" -}}
-checksum/settings: {{ printf "%s%s%s%s" (include "magnetar.settings" .) .Values.pulsar.auth.token (include "magnetar.clickhouse" .) .Values.clickhouse.auth.password | sha256sum }}
+checksum/settings: {{ printf "%s%s" (include "magnetar.settings" .) .Values.pulsar.auth.token | sha256sum }}
+{{- end -}}
+
+{{- /* The projector's besides, for the password, which is read at the start. Workers have no use for it. */ -}}
+{{- define "magnetar.clickhouseChecksum" -}}
+{{- if .Values.clickhouse.auth.password }}
+checksum/clickhouse: {{ printf "%s%s" (include "magnetar.clickhouse" .) .Values.clickhouse.auth.password | sha256sum }}
+{{- end }}
 {{- end -}}
 
 {{- define "magnetar.placement" -}}
