@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from threading import Lock
@@ -135,6 +136,11 @@ class Reading:
         try:
             return self._ask(sql, parameters, formats)
         except QueryRefused as error:
+            if self._settings.server() is not None and re.search(r"UNKNOWN_(DATABASE|TABLE)", error.what):
+                raise StoreUnavailable(
+                    f"The tables of {self._pipeline.name!r} are not on that server: {error.what}",
+                    cure="The pipeline's projector makes them: see whether it runs.",
+                ) from error
             if "UNKNOWN_IDENTIFIER" in error.what:
                 error.cure = NEW_COLUMN
             raise

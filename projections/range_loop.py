@@ -12,8 +12,9 @@ from magnetar.schemas.commit import counting_run, read_head
 FAILPOINTS: Final = ("after_lease", "after_stop", "after_pending", "between_tables", "after_insert")
 """Where tests may crash or freeze a projector. `between_tables` is the store's, within an insert."""
 
-RANGE_COMMITS_MAX: Final = 25_000
-"""Commits in one range at most: one block, one insert. More would not be faster, and would hold more memory."""
+RANGE_COMMITS_MAX: Final = 40_000
+"""Commits in one range at most: one block, one insert. With 25,000 the mirror took in 350,000 events a second, with
+50,000 417,000; a projector of a million keys on a server held 260 and 380 MB then."""
 
 
 class LogRun(Protocol):

@@ -132,11 +132,14 @@ class Store:
     def block(self, parts: Iterable[bytes], structure: str, file: Path, *, fmt: str = "Avro") -> Generator[Block]:
         """Rows for statements, for as long as they need them: in this file where the engine is embedded."""
         if not self.is_embedded:
-            yield Block(f"input({literal(structure)})", _KEYS, structure, fmt, b"".join(parts))
+            body = b"".join(parts)
+            del parts  # megabytes, for as long as ClickHouse takes
+            yield Block(f"input({literal(structure)})", _KEYS, structure, fmt, body)
             return
         source = f"file({literal(str(file))}, {literal(fmt)}, {literal(structure)})"
         try:
             _write(file, parts)
+            del parts
             yield Block(source, source, structure, fmt)
         finally:
             with contextlib.suppress(OSError):
