@@ -44,8 +44,9 @@ def ask_running(data: Path, sql: str) -> list[dict[str, Any]]:
 class _Thread(threading.Thread):
     """Does its round again and again, until it is stopped; raises then what it has met."""
 
-    def __init__(self) -> None:
+    def __init__(self, pause_seconds: float = PAUSE_SECONDS) -> None:
         super().__init__(daemon=True)
+        self._pause_seconds = pause_seconds
         self._stop_it = threading.Event()
         self._error: BaseException | None = None
 
@@ -54,7 +55,7 @@ class _Thread(threading.Thread):
         try:
             while not self._stop_it.is_set():
                 self.round()
-                time.sleep(PAUSE_SECONDS)
+                time.sleep(self._pause_seconds)
         except BaseException as error:  # noqa: BLE001 - raised where it is stopped
             self._error = error
 
@@ -71,10 +72,12 @@ class _Thread(threading.Thread):
 
 
 class Sender(_Thread):
-    """Sends commands at about a thousand a second, as far as the machine goes along."""
+    """Sends commands, with the usual pause at about a thousand a second, as far as the machine goes along."""
 
-    def __init__(self, settings: Settings, commands: Iterator[Outgoing]) -> None:
-        super().__init__()
+    def __init__(
+        self, settings: Settings, commands: Iterator[Outgoing], *, pause_seconds: float = PAUSE_SECONDS
+    ) -> None:
+        super().__init__(pause_seconds)
         self.sent = 0
         self._settings = settings
         self._commands = commands
