@@ -204,6 +204,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]
         yield running
 
 
+@pytest.mark.soak
 @pytest.mark.xdist_group("chaos")
 def test_two_projectors_rebuild_all_tables_together_while_one_of_them_is_killed(
     tmp_path: Path, server: Running
