@@ -54,7 +54,7 @@ def test_rows_come_to_the_server_and_are_rebuilt_and_rolled_back_there(shop: She
     file.write_text(text[: text.index("shop = Pipeline")] + FOLD)
     start_dev(shop)
     positions = buy(shop, ("1", "tea"), ("1", "cup"), ("2", "pan"))
-    after = [word for position in positions for word in ("--after", position)]
+    after = [word for position in positions[:2] for word in ("--after", position)]
     sql = "SELECT _id, names FROM shop.basket ORDER BY _id"
     assert told(shop, "query", sql, "--format", "jsonl", *after) == [{"_id": "1", "names": ["tea", "cup"]}]
     assert not (shop.folder / ".magnetar" / "clickhouse").exists()
