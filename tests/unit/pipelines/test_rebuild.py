@@ -244,7 +244,7 @@ from magnetar.pipelines.runtime import provision
 from magnetar.pipelines.settings import Settings
 from magnetar.pipelines.wishes import Wish
 from magnetar.projections.store import Store, embedded_dsn
-from magnetar.schemas import StoreUnavailable
+from magnetar.schemas import SettingsError
 from tests.unit.pipelines.test_rebuild import Sell, pipeline
 
 settings, clock = Settings(data=Path(sys.argv[1])), SystemClock()
@@ -267,7 +267,7 @@ projector.close()
 provision(new, log)
 try:
     Projector(new, log, store, settings, clock=clock).prepare()
-except StoreUnavailable as error:
+except SettingsError as error:
     print(error)
 projector = Projector(new, log, store, settings, clock=clock)
 projector.wish(Wish.REBUILD, ["Shop"])
@@ -279,7 +279,7 @@ while generations_of(store.rows, new, "Shop").shown != 2:
 assert store.query("SELECT price.amount, price.currency FROM shop.Sold") == [(1, "EUR")]
 try:
     projector.wish(Wish.ROLLBACK, ["Shop"])
-except StoreUnavailable as error:
+except SettingsError as error:
     print(error)
 projector.close()
 store.close()
