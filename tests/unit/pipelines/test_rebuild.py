@@ -244,7 +244,7 @@ from magnetar.pipelines.runtime import provision
 from magnetar.pipelines.settings import Settings
 from magnetar.pipelines.wishes import Wish
 from magnetar.projections.store import Store, embedded_dsn
-from magnetar.schemas import SettingsError
+from magnetar.schemas import SettingsError, StoreUnavailable
 from tests.unit.pipelines.test_rebuild import Sell, pipeline
 
 settings, clock = Settings(data=Path(sys.argv[1])), SystemClock()
@@ -267,7 +267,7 @@ projector.close()
 provision(new, log)
 try:
     Projector(new, log, store, settings, clock=clock).prepare()
-except SettingsError as error:
+except StoreUnavailable as error:
     print(error)
 projector = Projector(new, log, store, settings, clock=clock)
 projector.wish(Wish.REBUILD, ["Shop"])
