@@ -163,29 +163,27 @@ class Store:
     def rows(
         self, sql: str, parameters: Mapping[str, object] | None = None, formats: Mapping[str, str] | None = None
     ) -> list[dict[str, Any]]:
-        """The rows of a user's query by column, as Python values, without writing. Raises QueryRefused.
+        """The rows of a user's query by column, as Python values, without writing. Raises what `query` does.
 
         `formats` are `clickhouse-connect`'s, by column.
         """
-        handle = self._open()  # of its own: it would stay read-only
         try:
-            found = handle.query(
-                sql,
-                parameters=dict(parameters or {}),
-                column_formats=dict(formats or {}),
-                settings=_without_writing(handle),
-                tz_mode="aware",
-            )
-            return list(found.named_results())
+            with contextlib.closing(self._open()) as handle:  # of its own: it would stay read-only
+                found = handle.query(
+                    sql,
+                    parameters=dict(parameters or {}),
+                    column_formats=dict(formats or {}),
+                    settings=_without_writing(handle),
+                    tz_mode="aware",
+                )
+                return list(found.named_results())
         except (ClickHouseError, RuntimeError) as error:
-            raise QueryRefused(f"The query was refused: {first_line(error)}") from error
-        finally:
-            handle.close()
+            raise self._not_answered(error) from error
 
     def read_only(self, sql: str, *, fmt: str) -> bytes:
         """The answer of a user's query as bytes, in one of ClickHouse's formats, without writing.
 
-        Raises QueryRefused.
+        Raises what `query` does.
         """
         if self.is_embedded:
             return self.reader().ask(Question(sql=sql, default_format=fmt)).whole()
@@ -193,7 +191,7 @@ class Store:
             handle = self._handle()
             answer: bytes = handle.raw_query(sql, settings=_without_writing(handle), fmt=fmt)
         except ClickHouseError as error:
-            raise QueryRefused(f"The query was refused: {first_line(error)}") from error
+            raise self._not_answered(error) from error
         return answer
 
     def close(self) -> None:

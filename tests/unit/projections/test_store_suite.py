@@ -270,7 +270,7 @@ def test_a_server_that_is_gone_is_said_to_be_and_asked_again_when_it_is_back(tmp
     with clickhouse(tmp_path) as server:
         store = Store(server.endpoint)
         server.kill()
-        for ask in (store.query, store.command):
+        for ask in (store.query, store.command, store.rows, lambda sql: store.read_only(sql, fmt="TSV")):
             with pytest.raises(StoreUnavailable, match="Connection refused"):
                 ask("SELECT 1")
         with pytest.raises(StoreUnavailable, match="does not let writer ask it"):
