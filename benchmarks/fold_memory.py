@@ -88,18 +88,20 @@ def fold_alone(data: Path, peak: Peak) -> str:
 def fed(pipeline: Pipeline) -> Callable[[Path, Peak], str]:
     """Feed all tables of a pipeline to the end of the log."""
 
-    def part(data: Path, peak: Peak) -> str:
-        log, store = SqliteLog(data, SystemClock()), Store(embedded_dsn(data))
-        took = feed(log, store, data, pipeline)
-        said = f"{peak.said()}; {took.seconds:.1f} s, {took.cpu_seconds:.1f} s of processor time"
-        if pipeline.projections:
-            ((keys, events),) = store.query("SELECT count(), sum(puts) FROM boxes.content")
-            said += f", {events:,} events of {keys:,} keys"
-        store.close()
-        log.close()
-        return said
+    return lambda data, peak: fed_into(Store(embedded_dsn(data)), pipeline, data, peak)
 
-    return part
+
+def fed_into(store: Store, pipeline: Pipeline, data: Path, peak: Peak) -> str:
+    """The same into a ClickHouse, which is closed then."""
+    log = SqliteLog(data, SystemClock())
+    took = feed(log, store, data, pipeline)
+    said = f"{peak.said()}; {took.seconds:.1f} s, {took.cpu_seconds:.1f} s of processor time"
+    if pipeline.projections:
+        ((keys, events),) = store.query("SELECT count(), sum(puts) FROM boxes.content")
+        said += f", {events:,} events of {keys:,} keys"
+    store.close()
+    log.close()
+    return said
 
 
 def fed_on_server(data: Path, peak: Peak) -> str:
@@ -107,15 +109,7 @@ def fed_on_server(data: Path, peak: Peak) -> str:
     from tests.clickhouse_server import clickhouse
 
     with tempfile.TemporaryDirectory() as folder, clickhouse(Path(folder)) as server:
-        log, store = SqliteLog(data, SystemClock()), Store(server.endpoint)
-        took = feed(log, store, data, folded)
-        said = peak.said()
-        ((keys, events),) = store.query("SELECT count(), sum(puts) FROM boxes.content")
-        store.close()
-        log.close()
-    return (
-        f"{said}; {took.seconds:.1f} s, {took.cpu_seconds:.1f} s of processor time, {events:,} events of {keys:,} keys"
-    )
+        return fed_into(Store(server.endpoint), folded, data, peak)
 
 
 PARTS: Final[dict[str, Callable[[Path, Peak], str]]] = {

@@ -8,8 +8,6 @@ from typing import Any, Final, Protocol, TypeAlias
 
 import httpx
 import structlog
-from magnetar.projections.columns import quoted
-from magnetar.projections.declarations import view_name
 from magnetar.projections.endpoint import Endpoint
 from magnetar.projections.fingerprint import fingerprint_of
 from magnetar.projections.freshness import MIRROR
@@ -24,7 +22,7 @@ from .control import TakesWishes, send_wish
 from .pipeline import Pipeline
 from .projector import Projector
 from .projector_process import run_projector
-from .rebuild_status import GenerationStatus, generations_of, statuses
+from .rebuild_status import GenerationStatus, generations_of, statuses, table_names
 from .settings import Settings
 from .targets import Target, projection_of, target_of
 from .wishes import Wish
@@ -110,9 +108,8 @@ class Regenerating:
         filling = generations_of(ask, self._pipeline, target.name).filling
         if filling is None or target.projection == MIRROR:
             return False
-        projection = projection_of(self._pipeline, target.projection)
-        table = f"{quoted(self._pipeline.name)}.{quoted(f'{view_name(projection)}__g{filling}')}"
-        ours = fingerprint_of(projection)
+        (table,) = table_names(self._pipeline, target, filling)
+        ours = fingerprint_of(projection_of(self._pipeline, target.projection))
         return fingerprints(ask, self._pipeline.name).get(table, ours) != ours
 
 

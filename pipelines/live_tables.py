@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from magnetar.projections import Sql
-from magnetar.projections.columns import quoted
-from magnetar.projections.declarations import view_name
 from magnetar.projections.endpoint import Endpoint
 from magnetar.projections.fingerprint import fingerprint_of
 from magnetar.projections.freshness import MIRROR
@@ -19,7 +17,7 @@ from magnetar.projections.snapshot import Until, columns_of, in_file, progress_o
 from msgspec.json import decode
 
 from .pipeline import Pipeline
-from .rebuild_status import generations_of
+from .rebuild_status import generations_of, table_names
 from .sampling import Sample
 from .targets import Target, projection_of
 
@@ -65,7 +63,7 @@ class LiveTables:
         context = self._pipeline.name
         projection = projection_of(self._pipeline, target.projection)
         generation = generations_of(self.ask, self._pipeline, target.name).shown
-        table = f"{quoted(context)}.{quoted(f'{view_name(projection)}__g{generation}')}"
+        (table,) = table_names(self._pipeline, target, generation)
         found = fingerprints(self.ask, context).get(table)
         columns = columns_of(self.ask, context, projection, generation)
         if found is None or not columns:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import structlog
 from magnetar.projections import Sql
 from magnetar.projections.freshness import MIRROR, freshness_view
-from magnetar.projections.generations import Generations, Kind, Step
+from magnetar.projections.generations import Generations, Kind, Step, behind
 from magnetar.projections.leased_table import LeasedTable, Table
 from magnetar.projections.quarantining_table import QuarantiningTable
 from magnetar.projections.scratch_rows import ScratchRows
@@ -213,22 +213,21 @@ class Projector:
         return self._live.step()
 
     def _look_after(self) -> None:
-        """What was wished. While a server does not answer, it waits; then it begins with what the views should show,
-        since whoever was cut off may have come to any point."""
+        """What was wished. While a server does not answer, it waits; then all is looked at and shown once more, since
+        whoever was cut off may have come to any point."""
         try:
-            if self._is_cut_off:
-                for target in self._targets.values():
-                    self._apply(target)
-                self._create_views()
-                self._is_cut_off = False
             self._look_after_generations()
             self._look_after_quarantine()
+            if self._is_cut_off:
+                self._create_views()
+                self._is_cut_off = False
         except (StoreUnavailable, QueryRefused) as error:
             if self._store.is_embedded:
                 raise
             if not self._is_cut_off:
                 self._logger.warning("waiting", what=error.what, cure=error.cure)
             self._is_cut_off = True
+            self._wished.set()
 
     @property
     def lost(self) -> list[str]:
@@ -362,8 +361,8 @@ class Projector:
         is_due = self._clock.monotonic() >= self._still_at and 0 in sharing.mine(target.aggregates[0])
         if not is_due or self._lacking(target, generation, _goals(shown)) > SWAP_COMMITS_MAX:
             return
-        until = self._clock.monotonic() + STILL_SECONDS_MAX
-        self._still_at = self._clock.monotonic() + AGAIN_SECONDS
+        begun_at = self._clock.monotonic()
+        until, self._still_at = begun_at + STILL_SECONDS_MAX, begun_at + AGAIN_SECONDS
         tables = [self._make(self._shown(table)) for table in shown]
         still = StandingStill(tables, self._pipeline.partitions)
         goals = _goals(shown)
@@ -375,13 +374,13 @@ class Projector:
         if not left and still.holds() and self._clock.monotonic() < until:
             self._swap(target, generation)
             self._still_at = 0.0
-        seconds = round(self._clock.monotonic() - until + STILL_SECONDS_MAX, 3)
+        seconds = round(self._clock.monotonic() - begun_at, 3)
         self._logger.info("tables stood still", target=target.name, seconds=seconds, lacking=left)
 
     def _lacking(self, target: Target, generation: int, goals: Mapping[tuple[str, int], int]) -> int:
         """How many commits a generation lacks, over the partitions of all projectors."""
         found = progress_of(self.ask, self._pipeline.name, target.projection, target.aggregates, generation)
-        left = sum(max(0, goal - found.get(part, 0)) for part, goal in goals.items())
+        left = sum(behind(goals, found).values())
         show_rebuild(self._pipeline.name, target.name, sum(found.values()), left)
         return left
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
@@ -12,6 +11,7 @@ from typing import Final
 import structlog
 from magnetar.projections.engine_reader import QueryLimits
 from magnetar.projections.http_front import HttpFront
+from magnetar.projections.statement import is_answer
 from magnetar.projections.store import Store, embedded_dsn
 from magnetar.schemas import DataFolderError, StoreUnavailable, TopicKind
 
@@ -29,9 +29,6 @@ from .sharing import Sharing
 SERVER_LOOK_SECONDS: Final = 1.0
 """How often it is looked on a server for what was wished there, and, at the start, whether it answers."""
 
-_ANSWERED: Final = re.compile(r"Code: \d+\.")
-"""In an error of ClickHouse's own: to wait would not mend it."""
-
 OUTWAIT_SECONDS: Final = 30.0
 """How long a projector that starts waits for another process that has the engine open."""
 
@@ -45,7 +42,8 @@ def _open_store(settings: Settings, clock: Clock, stopped: Callable[[], bool], o
         try:
             return Store(embedded_dsn(settings.data) if server is None else server)
         except (DataFolderError, StoreUnavailable) as error:
-            is_passing = "pid" in error.fields if server is None else not _ANSWERED.search(error.what)
+            # To wait mends neither a folder that is no engine's nor what ClickHouse itself has refused.
+            is_passing = "pid" in error.fields if server is None else not is_answer(error.what)
             if not is_passing or clock.monotonic() >= deadline or stopped():
                 raise
             if not has_said:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
+from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
@@ -136,7 +137,7 @@ class Reading:
         try:
             return self._ask(sql, parameters, formats)
         except QueryRefused as error:
-            if self._settings.server() is not None and re.search(r"UNKNOWN_(DATABASE|TABLE)", error.what):
+            if self._server is not None and re.search(r"UNKNOWN_(DATABASE|TABLE)", error.what):
                 raise StoreUnavailable(
                     f"The tables of {self._pipeline.name!r} are not on that server: {error.what}",
                     cure="The pipeline's projector makes them: see whether it runs.",
@@ -154,11 +155,16 @@ class Reading:
             return running.rows(sql, parameters or {}, formats or {})
         return self._asked().rows(sql, parameters or {}, formats or {})
 
+    @cached_property
+    def _server(self) -> Endpoint | None:
+        """Read with the first question: its password may stand in a file."""
+        return self._settings.server()
+
     def _asked(self) -> Remote:
         from magnetar.projections.query import read_endpoint  # these import the engine's client
         from magnetar.projections.remote import Remote
 
-        endpoint = self._settings.server() or read_endpoint(self._settings.data)
+        endpoint = self._server or read_endpoint(self._settings.data)
         if endpoint is None:
             raise StoreUnavailable(
                 f"Nobody has the tables in {self._settings.data} open.",

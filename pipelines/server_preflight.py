@@ -8,16 +8,13 @@ from typing import Final
 
 from magnetar.projections.columns import quoted
 from magnetar.projections.endpoint import Endpoint
-from magnetar.projections.store import Store
+from magnetar.projections.store import TESTED, Store
 from magnetar.projections.tables import DEDUPLICATION_WINDOW_PER_PARTITION
 from magnetar.schemas import QueryRefused, StoreUnavailable
 
 from .clock import Clock
 from .pipeline import Pipeline
 from .preflight import Finding, Severity
-
-TESTED: Final = "26.9"
-"""The version of the engine that the tests run on, without its patch level."""
 
 CLOCK_SECONDS_MAX: Final = 10.0
 """So far a server's clock may be from ours: freshness and the age of what is kept back are told by it."""

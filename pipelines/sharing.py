@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterable
 from typing import Final
 
 import structlog
@@ -43,10 +42,6 @@ class Sharing:
     def mine(self, aggregate: str) -> frozenset[int]:
         """The partitions of the aggregate that were this one's when the log was asked last."""
         return self._mine[aggregate]
-
-    def parts(self, aggregates: Iterable[str]) -> frozenset[tuple[str, int]]:
-        """The same of several, each with its aggregate."""
-        return frozenset((aggregate, partition) for aggregate in aggregates for partition in self.mine(aggregate))
 
     def close(self) -> None:
         """Leave all partitions to others."""

@@ -152,8 +152,10 @@ def asking(settings: Settings) -> Ask:
     """How to ask the ClickHouse of the data folder, which is opened if nobody has it open."""
     from magnetar.projections.query import QueryFormat, query
 
+    server = settings.server()
+
     def ask(sql: str) -> list[dict[str, Any]]:
-        answer = query(settings.data, sql, QueryFormat.JSONL, settings.server())
+        answer = query(settings.data, sql, QueryFormat.JSONL, server)
         return [json.loads(line) for line in answer.splitlines()]
 
     return ask
@@ -164,8 +166,10 @@ def asking_who_runs(settings: Settings) -> Ask:
     import httpx
     from magnetar.projections.query import ask_endpoint, read_endpoint
 
+    server = settings.server()
+
     def ask(sql: str) -> list[dict[str, Any]]:
-        endpoint = settings.server() or read_endpoint(settings.data)
+        endpoint = server or read_endpoint(settings.data)
         try:
             answer = b"" if endpoint is None else ask_endpoint(endpoint, sql, "JSONEachRow")
         except httpx.HTTPError as error:

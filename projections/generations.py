@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from magnetar.schemas import SettingsError
 
@@ -22,6 +22,9 @@ DEFINITION: Final = (
     "at DateTime64(3, 'UTC') DEFAULT now64(3)) ENGINE = MergeTree ORDER BY (`projection`, aggregate, nth) "
     "COMMENT 'what was done to the generations of each table, and what is wished'"
 )
+
+
+K = TypeVar("K")
 
 
 class Kind(StrEnum):
@@ -124,7 +127,7 @@ def of_steps(steps: Iterable[Step]) -> Generations:
     return found
 
 
-def behind(shown: Mapping[int, int], wanted: Mapping[int, int]) -> dict[int, int]:
+def behind(shown: Mapping[K, int], wanted: Mapping[K, int]) -> dict[K, int]:
     """By partition, how many commits the wanted generation lacks of those that the shown one has.
 
     Both arguments are the number of the last commit by partition. Only when this is empty may the views be swapped: a

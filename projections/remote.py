@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError, OperationalErr
 from magnetar.schemas import QueryRefused, StoreUnavailable
 
 from .endpoint import Endpoint
-from .statement import is_passing
+from .statement import is_answer, is_passing
 from .store import first_line
 
 
@@ -42,8 +41,7 @@ class Remote:
 
 def _is_gone(error: ClickHouseError) -> bool:
     """Whether it is no answer of the engine's: the connection broke, or the engine is being closed, or has no time."""
-    has_code = re.search(r"Code: \d+\.", str(error)) is not None
-    return is_passing(str(error)) if has_code else isinstance(error, OperationalError)
+    return is_passing(str(error)) if is_answer(str(error)) else isinstance(error, OperationalError)
 
 
 def _unavailable(error: Exception) -> StoreUnavailable:

@@ -49,10 +49,10 @@ def keep_rows(store: Store, rows: ScratchRows, context: str, data: Path) -> None
             cure="Repeat the command that was to fill the scratch table, with the projector's own data folder.",
         )
     structure = ", ".join(f"{quoted(name)} {kind}" for name, kind in rows.columns)
-    if store.is_embedded and file.stat().st_size:
-        _replace(store, table, rows, f"file({literal(str(file))}, 'Native', {literal(structure)})")
-    elif not file.stat().st_size:
+    if not file.stat().st_size:
         _replace(store, table, rows, f"null({literal(structure)})")
+    elif store.is_embedded:
+        _replace(store, table, rows, f"file({literal(str(file))}, 'Native', {literal(structure)})")
     else:
         _send(store, table, rows, structure, file)
 

@@ -81,6 +81,11 @@ def clickhouse_error(name: str, what: str) -> QueryRefused:
     return QueryRefused(f"Code: {code}. DB::Exception: {what} ({name})", code=code)
 
 
+def is_answer(what: str) -> bool:
+    """Whether an error is ClickHouse's own, by the code that each has. One of the way there has none."""
+    return re.search(r"Code: \d+\.", what) is not None
+
+
 def is_passing(what: str) -> bool:
     """Whether an error says, by its code, that the engine is being closed or has no time: the next try may succeed."""
     codes = (CODES["TOO_MANY_SIMULTANEOUS_QUERIES"], CODES["QUERY_WAS_CANCELLED"])

@@ -15,13 +15,17 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from clickhouse_connect.driver.external import ExternalData
 from magnetar.schemas import DataFolderError, QueryRefused, StoreUnavailable
 
-from .columns import literal, quoted
+from .columns import literal
 from .endpoint import Endpoint
 from .engine_reader import EngineReader, QueryLimits, Question
+from .statement import is_answer
 
 _FILLED_ANEW = (
     " Nothing is lost from the log: without the folder `clickhouse` of the data folder, new tables are filled from it."
 )
+
+TESTED: Final = "26.9"
+"""The version of the engine that the tests run on, without its patch level."""
 
 PROBE = "SELECT CAST(tuple(toInt64(1)), 'Nullable(Tuple(x Int64))').x"
 
@@ -38,9 +42,6 @@ _CAUSE: Final = re.compile(r"Caused by \w+\(.*?\): (.*?)[\"']\)\)")
 """What is behind an error of the way to a server, in the words of urllib3."""
 
 _AROUND: Final = re.compile(r"^Received ClickHouse exception, code: \d+, server response: | \(for url [^)]*\)$")
-
-_CODE: Final = re.compile(r"Code: \d+\.")
-"""In each of ClickHouse's own errors. One of the way there has none."""
 
 
 class Block(NamedTuple):
@@ -216,15 +217,12 @@ class Store:
         """A handle whose tables without a database are of this one; the thread's own where none is named."""
         if database is None:
             yield self._handle()
-        elif self.is_embedded:
-            self._handle().command(f"USE {quoted(database)}")
-            yield self._handle()
-        else:
+        else:  # of its own: the thread's would stay there, also when the database is gone
             with contextlib.closing(self._open(database=database)) as handle:
                 yield handle
 
     def _not_answered(self, error: Exception) -> QueryRefused | StoreUnavailable:
-        if not self.is_embedded and not _CODE.search(str(error)):
+        if not self.is_embedded and not is_answer(str(error)):
             return StoreUnavailable(
                 f"ClickHouse does not answer: {first_line(error)}",
                 cure="Nothing is lost. Whoever asked tries again, or do so; and see whether it runs.",
@@ -262,7 +260,7 @@ def _not_opened(at: str | Endpoint, error: Exception) -> StoreUnavailable | Data
             pid=pid,
         )
     return StoreUnavailable(
-        f"ClickHouse cannot be opened: {first_line(error)}", cure=f"Version 26.9 is tested.{_FILLED_ANEW}"
+        f"ClickHouse cannot be opened: {first_line(error)}", cure=f"Version {TESTED} is tested.{_FILLED_ANEW}"
     )
 
 

@@ -212,7 +212,10 @@ class Running:
         arguments = [str(self._folder), str(self._port), self.endpoint.user, self.endpoint.token]
         if self._authority is not None:
             arguments += [str(self._authority.server_certificate), str(self._authority.server_key)]
-        self._process = subprocess.Popen([sys.executable, "-m", "tests.clickhouse_server", *arguments])
+        # The checkout comes behind the installed packages: `magnetar` may have to be the wheel's.
+        root = Path(__file__).parents[1]
+        serve = f"import sys; sys.path.append({str(root)!r}); from tests.clickhouse_server import main; main()"
+        self._process = subprocess.Popen([sys.executable, "-c", serve, *arguments])
         deadline = time.monotonic() + 60
         while True:
             with contextlib.suppress(httpx.TransportError):
@@ -222,10 +225,13 @@ class Running:
                     return
             assert self._process.poll() is None, "the server has ended"
             assert time.monotonic() < deadline
-            time.sleep(0.05)
+            time.sleep(0.05)  # another process, which says nothing when it begins to listen: it can only be tried again
 
     def kill(self) -> None:
-        self._signal(signal.SIGKILL)
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(30)
+            self._process = None
 
     def freeze(self) -> None:
         assert self._process is not None
@@ -234,15 +240,6 @@ class Running:
     def thaw(self) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
-
-    def stop(self) -> None:
-        self._signal(signal.SIGTERM)
-
-    def _signal(self, number: int) -> None:
-        if self._process is not None:
-            self._process.send_signal(number)
-            self._process.wait(30)
-            self._process = None
 
 
 @contextlib.contextmanager

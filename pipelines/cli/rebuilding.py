@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from magnetar.schemas import SettingsError
@@ -12,8 +12,6 @@ from . import slicing
 from .shared import EXIT_INTERRUPTED, AsJson, Data, TableNames, Target, print_json, print_table, sized
 
 if TYPE_CHECKING:
-    from magnetar.projections.progress import Ask
-
     from ..pipeline import Pipeline
     from ..rebuild_status import GenerationStatus
     from ..settings import Settings
@@ -100,6 +98,7 @@ def rebuild(
 def _named(pipeline: Pipeline, settings: Settings, names: list[str], *, changed: bool) -> list[str]:
     """What is meant. Raises SettingsError for a name that means nothing here."""
     from .. import rebuild_status
+    from ..status import asking
     from ..targets import target_of, targets_of
 
     for each in names:
@@ -107,7 +106,7 @@ def _named(pipeline: Pipeline, settings: Settings, names: list[str], *, changed:
     if changed and names:
         raise SettingsError("--changed says itself which tables are meant.", cure="Give either names or --changed.")
     if changed:
-        return rebuild_status.changed(_asking(settings), pipeline)
+        return rebuild_status.changed(asking(settings), pipeline)
     return names or list(targets_of(pipeline))
 
 
@@ -158,20 +157,11 @@ def _carry_out(pipeline: Pipeline, settings: Settings, names: Sequence[str], wis
             )
 
 
-def _asking(settings: Settings) -> Ask:
-    from magnetar.projections.query import QueryFormat, query
-    from msgspec.json import decode
-
-    def ask(sql: str) -> list[dict[str, Any]]:
-        return [decode(line) for line in query(settings.data, sql, QueryFormat.JSONL, settings.server()).splitlines()]
-
-    return ask
-
-
 def _look(pipeline: Pipeline, settings: Settings, names: Sequence[str]) -> list[GenerationStatus]:
     from ..rebuild_status import statuses
+    from ..status import asking
 
-    return statuses(_asking(settings), pipeline, names)
+    return statuses(asking(settings), pipeline, names)
 
 
 def _say_status(found: Sequence[GenerationStatus], settings: Settings, *, dry_run: bool, json: bool) -> None:
@@ -188,9 +178,10 @@ def _say_status(found: Sequence[GenerationStatus], settings: Settings, *, dry_ru
         return
     from ..rebuild_room import free_bytes
     from ..rebuild_status import seconds_for
+    from ..status import asking
 
     shown = [each for each in found if each.state.startswith("shown")]
-    free = free_bytes(_asking(settings))
+    free = free_bytes(asking(settings))
     if json:
         fields = [
             {

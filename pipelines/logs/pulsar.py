@@ -141,17 +141,14 @@ class PulsarLog:
     def consumer(self, topic: Topic, *, name: str) -> PulsarConsumer:
         """One Failover consumer per partition, all under one name."""
 
-        def subscribe(partition: int) -> Any:
-            with translated(f"subscribing to {topic}"):
-                return self._others.subscribe(
-                    self._url(topic, partition),
-                    SUBSCRIPTION,
-                    consumer_type=pulsar.ConsumerType.Failover,
-                    consumer_name=name,
-                    initial_position=pulsar.InitialPosition.Earliest,
-                    receiver_queue_size=1000,
-                    batch_receive_policy=BACKLOG,
-                )
+        subscribe = self._subscribing(
+            topic,
+            SUBSCRIPTION,
+            name,
+            initial_position=pulsar.InitialPosition.Earliest,
+            receiver_queue_size=1000,
+            batch_receive_policy=BACKLOG,
+        )
 
         def is_active(partition: int) -> bool:
             partition_topic = f"{self._name(topic)}-partition-{partition}"
@@ -162,16 +159,9 @@ class PulsarLog:
     def share(self, topic: Topic, *, name: str) -> PulsarShare:
         """One Failover consumer per partition of the event topic, all under one name, of which none reads."""
 
-        def subscribe(partition: int) -> Any:
-            with translated(f"subscribing to {topic}"):
-                return self._others.subscribe(
-                    self._url(topic, partition),
-                    PROJECTORS,
-                    consumer_type=pulsar.ConsumerType.Failover,
-                    consumer_name=name,
-                    initial_position=pulsar.InitialPosition.Latest,
-                    receiver_queue_size=1,
-                )
+        subscribe = self._subscribing(
+            topic, PROJECTORS, name, initial_position=pulsar.InitialPosition.Latest, receiver_queue_size=1
+        )
 
         def active() -> dict[int, str]:
             stats = by_partition(self._admin.stats(self._name(topic)))
@@ -179,6 +169,21 @@ class PulsarLog:
             return {partition: str(each.get("activeConsumerName")) for partition, each in found.items()}
 
         return self._keep(PulsarShare(self.describe(topic).partitions, subscribe, active, name))
+
+    def _subscribing(self, topic: Topic, subscription: str, name: str, **options: Any) -> Callable[[int], Any]:
+        """How to take part in a partition of a topic: by a Failover consumer of this name."""
+
+        def subscribe(partition: int) -> Any:
+            with translated(f"subscribing to {topic}"):
+                return self._others.subscribe(
+                    self._url(topic, partition),
+                    subscription,
+                    consumer_type=pulsar.ConsumerType.Failover,
+                    consumer_name=name,
+                    **options,
+                )
+
+        return subscribe
 
     def fence(self, topic: Topic, partition: int, *, schema: str, name: str) -> PulsarAppender:
         """Open an exclusive producer that fences whoever has the partition now."""

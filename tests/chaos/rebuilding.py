@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from magnetar.projections.query import read_endpoint
 from magnetar.schemas import MagnetarError
 
 from examples.flights.pipeline import flights
-from tests.chaos.processes import DEADLINE_SECONDS, ROOT
+from tests.chaos.processes import DEADLINE_SECONDS, ROOT, Part, eventually
 
 MAGNETAR = Path(sys.executable).with_name("magnetar")
 CHUNK, PAUSE_SECONDS = 50, 0.05
@@ -55,7 +55,7 @@ class _Thread(threading.Thread):
         try:
             while not self._stop_it.is_set():
                 self.round()
-                time.sleep(self._pause_seconds)
+                self._stop_it.wait(self._pause_seconds)
         except BaseException as error:  # noqa: BLE001 - raised where it is stopped
             self._error = error
 
@@ -126,6 +126,51 @@ class Reader(_Thread):
             return asking(endpoint)(sql)
         except (httpx.TransportError, MagnetarError, json.JSONDecodeError):
             return None
+
+
+class Rebuilding:
+    """Those who read, write and command while tables are rebuilt; the stage says who runs besides."""
+
+    def __init__(self, data: Path, sender: Sender, *them: Part) -> None:
+        self.data, self.sender, self.reader = data, sender, Reader(data)
+        self._them = them
+        self._commands: list[Command] = []
+
+    def eventually(self, holds: Callable[[], object], what: str) -> None:
+        """Wait."""
+        eventually(holds, what, *self._them)
+
+    def ask(self, sql: str) -> list[dict[str, Any]]:
+        """The rows of a query."""
+        return ask_running(self.data, sql)
+
+    def rows_of(self, table: str) -> int:
+        """How many a table has."""
+        return int(self.ask(f"SELECT count() AS n FROM {table}")[0]["n"])
+
+    def has(self, table: str, rows: int) -> bool:
+        """Whether a table has that many."""
+        return self.rows_of(table) >= rows
+
+    def command(self, *options: str) -> Command:
+        """`magnetar rebuild`, in a second terminal."""
+        self._commands.append(Command(self.data, *options))
+        return self._commands[-1]
+
+    def carry_through(self, command: Command) -> None:
+        """Wait until the command has ended, and has done it."""
+        self.eventually(command.is_over, "the command ends")
+        code, output = command.result()
+        print(output)
+        assert code == 0
+
+    def close(self) -> None:
+        """End the threads and the commands."""
+        for command in self._commands:
+            command.result()
+        for each in (self.sender, self.reader):
+            if each.is_alive():
+                each.stop()
 
 
 class Command:

@@ -76,11 +76,11 @@ def shown_tables_go_on() -> None:
 
     def step_slowly(self: Any) -> int:
         if not self._is_shown:
-            time.sleep(3.0)
+            time.sleep(3.0)  # what is filled stays behind: the sabotage itself
         return step(self)
 
     def swap_slowly(self: Any, target: Any, generation: int) -> None:
-        time.sleep(1.0)
+        time.sleep(1.0)  # meanwhile the shown tables, which do not stand still, get further: the sabotage itself
         swap(self, target, generation)
 
     put(step_slowly, Feeding, "step")

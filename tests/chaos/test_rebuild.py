@@ -1,6 +1,7 @@
 """A rebuild under live writes, with a kill -9 in each of its phases."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,8 @@ from examples.flights import demo
 from examples.flights.data import commands, rows
 from examples.flights.pipeline import flights
 from tests.chaos.comparing import Watch, stored, wrong_in_history, wrong_in_mirror
-from tests.chaos.processes import Part, answers, eventually, parts
-from tests.chaos.rebuilding import Command, Reader, Sender, ask_running
+from tests.chaos.processes import Part, answers, parts
+from tests.chaos.rebuilding import Command, Rebuilding, Sender
 
 pytestmark = pytest.mark.xdist_group("chaos")
 
@@ -29,18 +30,16 @@ WHILE_FILLING = (
 """The places where the projector is killed, one after the other, in one rebuild. The last one ends it."""
 
 
-class Stage:
+class Stage(Rebuilding):
     """A pipeline that runs and is written to, with somebody who reads."""
 
     def __init__(self, folder: Path) -> None:
-        self.data = folder / "data"
-        settings = Settings(data=self.data)
+        settings = Settings(data=folder / "data")
         prepare(flights, settings, SystemClock())
         self.worker, self.projector = Part(folder, "worker"), Part(folder, "projector")
-        self.sender = Sender(settings, demo.outgoing(commands(rows(all_months=False)), set()))
-        self.reader = Reader(self.data)
+        sender = Sender(settings, demo.outgoing(commands(rows(all_months=False)), set()))
+        super().__init__(settings.data, sender, self.worker, self.projector)
         self.watch = Watch(self.data)
-        self._commands: list[Command] = []
 
     def start(self, *more: str) -> None:
         """Everything; some commits are in the tables when this returns."""
@@ -55,44 +54,25 @@ class Stage:
         self.projector.start(*more)
         self.eventually(lambda: self.projector.is_dead() or answers(self.projector), "the projector answers")
 
-    def eventually(self, holds: object, what: str) -> None:
-        """Wait."""
-        assert callable(holds)
-        eventually(holds, what, self.worker, self.projector)
-
     def mirrored(self) -> int:
         """How many commits the shown tables have."""
-        return int(str(self.ask("SELECT count() AS n FROM flights.commits")[0]["n"]))
-
-    def ask(self, sql: str) -> list[dict[str, object]]:
-        """The rows of a query."""
-        return ask_running(self.data, sql)
+        return self.rows_of("flights.commits")
 
     def generations(self) -> Generations:
         """What is fed and shown."""
         return generations_of(self.ask, flights, "Flight")
 
-    def command(self, *options: str) -> Command:
-        """`magnetar rebuild`, in a second terminal."""
-        self._commands.append(Command(self.data, *options))
-        return self._commands[-1]
-
-    def carry_through(self, command: Command) -> None:
-        """Wait until the command has ended, and has done it."""
-        self.eventually(command.is_over, "the command ends")
-        code, output = command.result()
-        print(output)
-        assert code == 0
+    def has_died_or_done(self, command: Command) -> bool:
+        """Whether the projector is dead, or the command has ended."""
+        return self.projector.is_dead() or command.is_over()
 
     def judge(self) -> None:
         """When all is decided and mirrored: each generation has the rows that a replay of the log gives, no more."""
         self.sender.stop()
         self.eventually(lambda: self.mirrored() >= self.sender.sent, "all is in the tables")
         for generation in self.generations().fed:
-            count = f"SELECT count() AS n FROM flights.flight__commits__g{generation}"
-            self.eventually(
-                lambda sql=count: int(str(self.ask(sql)[0]["n"])) >= self.sender.sent, f"generation {generation} is fed"
-            )
+            table = f"flights.flight__commits__g{generation}"
+            self.eventually(partial(self.has, table, self.sender.sent), f"generation {generation} is fed")
         logs = stored(self.data)
         assert wrong_in_history(logs) == []
         for generation in self.generations().fed:
@@ -101,11 +81,7 @@ class Stage:
 
     def close(self) -> None:
         """End the threads and the commands."""
-        for command in self._commands:
-            command.result()
-        for each in (self.sender, self.reader):
-            if each.is_alive():
-                each.stop()
+        super().close()
         self.watch.close()
 
 
@@ -136,7 +112,7 @@ def test_a_rebuild_that_is_killed_in_each_phase_shows_all_that_was_written_meanw
         stage.projector.kill()
         stage.start_projector(f"--at={failpoint}:KILL")
         command = stage.command("--rollback")
-        stage.eventually(lambda it=command: stage.projector.is_dead() or it.is_over(), f"it dies at {failpoint}")
+        stage.eventually(partial(stage.has_died_or_done, command), f"it dies at {failpoint}")
         assert stage.projector.is_dead(), (command.result(), stage.projector.output)
         stage.start_projector()
         stage.carry_through(command)

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pytest
 from magnetar.pipelines import SyncClient
@@ -30,7 +29,7 @@ from examples.flights.pipeline import flights
 from tests.chaos.comparing import Watch, stored, wrong_in_history, wrong_in_mirror
 from tests.chaos.comparing_projections import wrong_in_projections
 from tests.chaos.processes import Part, eventually, parts
-from tests.chaos.rebuilding import Command, Reader, Sender, ask_running
+from tests.chaos.rebuilding import Rebuilding, Sender
 from tests.clickhouse_server import Running, clickhouse
 
 SEED = int(os.environ.get("MAGNETAR_CHAOS_SEED", secrets.randbelow(1 << 32)))
@@ -51,12 +50,12 @@ class BadDays:
 
     def server_killed(self) -> None:
         self._server.kill()
-        time.sleep(self._dice.uniform(0, 0.5))
+        self._lasts(0, 0.5)
         self._server.start()
 
     def server_frozen(self) -> None:
         self._server.freeze()
-        time.sleep(self._dice.uniform(0.5, 3))
+        self._lasts(0.5, 3)
         self._server.thaw()
 
     def projector_killed(self) -> None:
@@ -72,10 +71,13 @@ class BadDays:
         """Another one takes over; the frozen one wakes, finds its leases lost, and goes."""
         self._projector.send(signal.SIGSTOP)
         self._second.start()
-        time.sleep(self._dice.uniform(2, 5))
+        self._lasts(2, 5)
         self._projector.send(signal.SIGCONT)
-        time.sleep(self._dice.uniform(0, 1))
+        self._lasts(0, 1)
         self._second.kill()
+
+    def _lasts(self, seconds_min: float, seconds_max: float) -> None:
+        time.sleep(self._dice.uniform(seconds_min, seconds_max))  # how long it lasts is what is tried, not waited for
 
     def all(self) -> list[Callable[[], None]]:
         once = [self.server_frozen, self.projector_frozen]
@@ -91,48 +93,53 @@ def arrived(data: Path) -> int:
         return 0
 
 
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    """A server, to which this process's environment leads."""
+    (tmp_path / "server").mkdir()
+    with clickhouse(tmp_path / "server") as running:
+        for name, value in running.environment.items():
+            monkeypatch.setenv(name, value)
+        yield running
+
+
 @pytest.mark.xdist_group("chaos")
 def test_every_row_is_there_once_after_bad_days_of_the_server_and_of_the_projectors(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, server: Running
 ) -> None:
     print(f"random seed {SEED}: repeat with MAGNETAR_CHAOS_SEED={SEED}")
     dice, slice_ = random.Random(SEED), list(islice(rows(all_months=False), FLIGHTS))
-    want = expected(slice_)
-    (tmp_path / "server").mkdir()
-    with clickhouse(tmp_path / "server") as server:
-        for name, value in server.environment.items():
-            monkeypatch.setenv(name, value)
-        settings = Settings(data=tmp_path / "data")
-        prepare(flights, settings, SystemClock())
-        worker = Part(tmp_path, "worker")
-        projector, second = (
-            Part(tmp_path, "projector", "--pause", "0.01", name=name, settings=server.environment)
-            for name in ("first", "second")
-        )
-        days = BadDays(server, projector, second, dice).all()
-        each, sent, watch = want.commands // (len(days) + 1), 0, Watch(settings.data)
-        with parts(worker, projector, second), SyncClient(flights, settings=settings) as client:
-            worker.start()
-            projector.start()
-            outgoing = demo.outgoing(commands(iter(slice_)), set())
-            for nth, day in enumerate(days, 1):
-                while (decided := watch.messages()) < nth * each:
-                    if sent - decided < BACKLOG:
-                        sent += sum(client.send_many(islice(outgoing, CHUNK)))
-                    time.sleep(0.02)
-                print(f"behind commit {decided}: {day.__name__}")
-                day()
-            list(client.send_many(outgoing))
-            eventually(lambda: arrived(settings.data) >= want.commands, "all commits are in the tables", projector)
-            logs, ask = stored(settings.data), partial(demo.ask, settings.data)
-            assert wrong_in_history(logs) == []
-            assert wrong_in_mirror(ask, logs) == []
-            assert wrong_in_projections(ask, logs) == []
-            assert demo.report(settings.data, want) == 0
-        watch.close()
+    want, settings = expected(slice_), Settings(data=tmp_path / "data")
+    prepare(flights, settings, SystemClock())
+    worker = Part(tmp_path, "worker")
+    projector, second = (
+        Part(tmp_path, "projector", "--pause", "0.01", name=name, settings=server.environment)
+        for name in ("first", "second")
+    )
+    days = BadDays(server, projector, second, dice).all()
+    each, sent, watch = want.commands // (len(days) + 1), 0, Watch(settings.data)
+    with parts(worker, projector, second), SyncClient(flights, settings=settings) as client:
+        worker.start()
+        projector.start()
+        outgoing = demo.outgoing(commands(iter(slice_)), set())
+        for nth, day in enumerate(days, 1):
+            while (decided := watch.messages()) < nth * each:
+                if sent - decided < BACKLOG:
+                    sent += sum(client.send_many(islice(outgoing, CHUNK)))
+                time.sleep(0.02)  # the log tells nobody of a commit: how many there are is counted again
+            print(f"behind commit {decided}: {day.__name__}")
+            day()
+        list(client.send_many(outgoing))
+        eventually(lambda: arrived(settings.data) >= want.commands, "all commits are in the tables", projector)
+        logs, ask = stored(settings.data), partial(demo.ask, settings.data)
+        assert wrong_in_history(logs) == []
+        assert wrong_in_mirror(ask, logs) == []
+        assert wrong_in_projections(ask, logs) == []
+        assert demo.report(settings.data, want) == 0
+    watch.close()
 
 
-class Several:
+class Several(Rebuilding):
     """A worker and two projectors on one server, with live writes, and somebody who reads."""
 
     def __init__(self, folder: Path, server: Running, *more: str) -> None:
@@ -142,11 +149,9 @@ class Several:
         self.projectors = [
             Part(folder, "projector", *more, name=name, settings=server.environment) for name in ("first", "second")
         ]
-        self.data = settings.data
         outgoing = demo.outgoing(commands(rows(all_months=False)), set())
-        self.sender = Sender(settings, outgoing, pause_seconds=SENT_EVERY_SECONDS)
-        self.reader = Reader(settings.data)
-        self._commands: list[Command] = []
+        sender = Sender(settings, outgoing, pause_seconds=SENT_EVERY_SECONDS)
+        super().__init__(settings.data, sender, self.worker, *self.projectors)
 
     def start(self) -> None:
         """Both have partitions, and commits are in the tables, when this returns."""
@@ -163,45 +168,8 @@ class Several:
         mine: list[int] = said[-1]["mine"] if said else []
         return mine if len(mine) < flights.partitions else []
 
-    def command(self, *options: str) -> Command:
-        self._commands.append(Command(self.data, *options))
-        return self._commands[-1]
-
-    def carry_through(self, command: Command) -> None:
-        self.eventually(command.is_over, "the command ends")
-        code, output = command.result()
-        print(output)
-        assert code == 0
-
     def generations(self) -> list[Generations]:
         return [generations_of(self.ask, flights, name) for name in REBUILT]
-
-    def ask(self, sql: str) -> list[dict[str, Any]]:
-        return ask_running(self.data, sql)
-
-    def has(self, table: str, rows: int) -> bool:
-        """Whether a table has that many."""
-        return int(self.ask(f"SELECT count() AS n FROM {table}")[0]["n"]) >= rows
-
-    def eventually(self, holds: Callable[[], object], what: str) -> None:
-        eventually(holds, what, self.worker, *self.projectors)
-
-    def close(self) -> None:
-        for command in self._commands:
-            command.result()
-        for each in (self.sender, self.reader):
-            if each.is_alive():
-                each.stop()
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
-    """A server, to which this process's environment leads."""
-    (tmp_path / "server").mkdir()
-    with clickhouse(tmp_path / "server") as running:
-        for name, value in running.environment.items():
-            monkeypatch.setenv(name, value)
-        yield running
 
 
 @pytest.mark.soak

@@ -29,7 +29,7 @@ def eventually(holds: Callable[[], Any], what: str) -> None:
     deadline = time.monotonic() + SECONDS_MAX
     while not holds():
         assert time.monotonic() < deadline, f"not within {SECONDS_MAX} s: {what}"
-        time.sleep(0.1)
+        time.sleep(0.1)  # what is waited for concerns several objects, and some processes: there is nothing to watch
 
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook

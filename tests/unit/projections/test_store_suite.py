@@ -254,6 +254,7 @@ def test_a_query_is_described_and_a_view_made_within_a_database(pairs: Store) ->
     assert list(pairs.query("SELECT key FROM paired.seen")) == []
     with pytest.raises(QueryRefused, match="UNKNOWN_TABLE"):
         pairs.described("SELECT 1 FROM nothing", "paired")
+    assert [tuple(row) for row in pairs.query("SELECT currentDatabase()")] == [("default",)]
 
 
 def test_a_server_takes_compressed_inserts_of_any_client_whole(tmp_path: Path) -> None:
