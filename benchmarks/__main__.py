@@ -14,7 +14,7 @@ import structlog
 from magnetar.pipelines.runtime import collect_rarely
 from magnetar.pipelines.settings import EMBEDDED, Settings
 
-from . import ask, latency, mirror, observability, processes, recovery, scale, worker
+from . import ask, latency, mirror, observability, processes, rebuilding, recovery, scale, worker
 from .broker import BROKERS, running
 from .measured import Measured
 
@@ -106,6 +106,20 @@ def mirror_rows(broker: Broker, commands: int) -> Iterator[Row]:
     yield compared(what, ready, mirrored, "events", aims.mirror_share, aims.mirror_rate, events)
 
 
+def rebuilding_rows(broker: Broker, commands: int) -> Iterator[Row]:
+    """The table of a fold is rebuilt on a server, by one projector and by two that share its partitions."""
+    one = None
+    for done in rebuilding.run(broker.settings, commands):
+        one = one or done
+        yield Row(
+            f"rebuild of a fold on a server: {done.projectors} projector{'s' if done.projectors > 1 else ''}",
+            f"{done.seconds:.1f} s, {commands / done.seconds:,.0f} events/s",
+            f"{one.seconds / done.seconds:.2f} times one",
+            f"two are faster than one, all {commands:,} events in the table",
+            done.counted == commands and (done is one or done.seconds < one.seconds),
+        )
+
+
 def recovery_rows(_: Broker, commands: int) -> Iterator[Row]:
     """A partition is taken, with two and a half times as many commits as the other benchmarks have commands."""
     commits = commands * 5 // 2
@@ -193,13 +207,14 @@ BENCHMARKS: Final[dict[str, Callable[[Broker, int], Iterator[Row]]]] = {
     "worker": worker_rows,
     "processes": processes_rows,
     "mirror": mirror_rows,
+    "rebuilding": rebuilding_rows,
     "recovery": recovery_rows,
     "scale": scale_rows,
     "ask": ask_rows,
     "latency": latency_rows,
     "observability": observability_rows,
 }
-EMBEDDED_ALONE: Final = {"recovery", "scale", "latency", "observability"}
+EMBEDDED_ALONE: Final = {"rebuilding", "recovery", "scale", "latency", "observability"}
 """Of these, there are figures on the embedded log alone."""
 
 

@@ -51,8 +51,10 @@ def fresh(broker: Settings) -> Generator[Settings]:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """What tells another process of the same log."""
+    """What tells another process of the same log and the same tables."""
     named = {"BROKER": settings.broker, "BROKER_ADMIN": settings.broker_admin, "TENANT": settings.tenant}
+    if (server := settings.server()) is not None:
+        named |= {"CLICKHOUSE": server.url, "CLICKHOUSE_USER": server.user, "CLICKHOUSE_PASSWORD": server.token}
     return {**os.environ, **{f"MAGNETAR_{name}": value for name, value in named.items()}}
 
 

@@ -47,12 +47,12 @@ class Content(Fold):
         return self.replace(total=event.total, puts=self.puts + 1)
 
 
-def append(log: Log, events: int, keys: int) -> None:
+def append(log: Log, events: int, keys: int, partitions: int = PARTITIONS) -> None:
     """Write so many events of so many boxes into the log, as a worker would."""
     codec, owner = CommitCodec(SCHEMA), bytes(16)
     by_partition: dict[int, list[tuple[str, int]]] = {}
     for n in range(events):
-        by_partition.setdefault(partition_of(f"box-{n % keys}", PARTITIONS), []).append((f"box-{n % keys}", n // keys))
+        by_partition.setdefault(partition_of(f"box-{n % keys}", partitions), []).append((f"box-{n % keys}", n // keys))
     source = write_source(Source(MessageId(1), AT_US // 1000, "00000000-0000-0000-0000-000000000007"))
     for partition, each in by_partition.items():
         appender = log.fence(EVENTS, partition, schema=SCHEMA.commit_json, name="bench")

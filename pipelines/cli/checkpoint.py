@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from magnetar.schemas import SettingsError
 
-from .shared import AsJson, Data, Target, opened, print_json
+from .shared import AsJson, Data, Target, numbered, opened, print_json
 
 
 class Action(StrEnum):
@@ -69,4 +69,4 @@ def _said(number: int, read: int, states: int) -> str:
         return "no commits"
     if not read:
         return f"the checkpoint behind commit {number:,} is there"
-    return f"built behind commit {number:,}, {read:,} commits read, {states:,} states"
+    return f"built behind commit {number:,}, {numbered(read, 'commit')} read, {numbered(states, 'state')}"

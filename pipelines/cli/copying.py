@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 import typer
 
-from .shared import AsJson, Data, Target, opened, print_json
+from .shared import AsJson, Data, Target, numbered, opened, print_json
 
 SHOWN_EVERY_COMMITS: Final = 100_000
 
@@ -45,7 +45,7 @@ def copy(
             if progress.doing == "done":
                 done[progress.aggregate] = progress.total
             elif not json and progress.commits % SHOWN_EVERY_COMMITS == 0:
-                how_far = f"{progress.commits:,} of {progress.total:,} commits"
+                how_far = f"{progress.commits:,} of {numbered(progress.total, 'commit')}"
                 typer.echo(f"{progress.aggregate}: {progress.doing}, {how_far}", err=True)
     finally:
         log.close()
@@ -53,5 +53,5 @@ def copy(
         print_json({"context": to, "partitions": partitions, "commits": done})
     else:
         for aggregate, commits in done.items():
-            typer.echo(f"{aggregate}: {commits:,} commits copied and compared.")
+            typer.echo(f"{aggregate}: {numbered(commits, 'commit')} copied and compared.")
         typer.echo(f"Now declare it: Pipeline({to!r}, …, partitions={partitions}). {pipeline.name} stays as it is.")

@@ -11,7 +11,7 @@ import typer
 from magnetar.schemas import SettingsError
 
 from . import completing
-from .shared import AsJson, Data, TableNames, Target, opened, print_json, print_table
+from .shared import AsJson, Data, TableNames, Target, numbered, opened, print_json, print_table
 
 if TYPE_CHECKING:
     from ..diffing import Difference, TableDifference, Wanted
@@ -142,13 +142,13 @@ def _record(pipeline: Pipeline, log: Log, wanted: Wanted, file: Path) -> None:
     from ..recordings import record
 
     count = record(pipeline, log, file, aggregates=aggregates_of(pipeline, wanted), sample=wanted.sample)
-    typer.echo(f"{file}: {count:,} commits, with the fields of their commands and events.")
+    typer.echo(f"{file}: {numbered(count, 'commit')}, with the fields of their commands and events.")
 
 
 def say(found: Difference, target: str) -> None:
     """Print it for people."""
     if found.sample is not None:
-        typer.echo(f"A sample: of each aggregate, {found.sample:,} commits.\n")
+        typer.echo(f"A sample: of each aggregate, {numbered(found.sample, 'commit')}.\n")
     for aggregate in found.aggregates:
         _say_aggregate(aggregate)
     for table in found.tables:
@@ -161,7 +161,10 @@ def say(found: Difference, target: str) -> None:
 
 def _say_aggregate(found: Replayed) -> None:
     left_out = "".join(f"; {count:,} not asked: {why}" for why, count in found.not_asked.items())
-    typer.echo(f"{found.aggregate}: {found.asked:,} commands decided once more, of {found.commits:,} commits{left_out}")
+    typer.echo(
+        f"{found.aggregate}: {numbered(found.asked, 'command')} decided once more, "
+        f"of {numbered(found.commits, 'commit')}{left_out}"
+    )
     if found.otherwise:
         counts = [(each.recorded, each.now, each.commands) for each in found.otherwise]
         print_table(("recorded", "now", "commands"), counts)
@@ -188,7 +191,7 @@ def _say_table(found: TableDifference, sides: tuple[str, str] = ("shown now", "b
         typer.echo(f"{found.projection}: not compared: {found.left_out}.\n")
         return
     if found.is_new:
-        typer.echo(f"{found.projection}: has no table yet; it would have {found.after:,} rows.\n")
+        typer.echo(f"{found.projection}: has no table yet; it would have {numbered(found.after, 'row')}.\n")
         return
     columns = [f"column {name} is new" for name in found.columns_added]
     columns += [f"column {name} is gone" for name in found.columns_removed]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 from magnetar.schemas import MagnetarError, SettingsError
 
-from .shared import AggregateId, AggregateName, AsJson, Data, Target, opened, print_json, print_table
+from .shared import AggregateId, AggregateName, AsJson, Data, Target, numbered, opened, print_json, print_table
 
 if TYPE_CHECKING:
     from magnetar.projections.quarantine import QuarantinedKey
@@ -133,8 +133,8 @@ def _say_quarantined(held: Sequence[QuarantinedKey], target: str) -> None:
         keys = [each for each in held if each.projection == name]
         events, oldest = sum(each.events for each in keys), max(keys, key=lambda each: each.age_seconds)
         typer.echo(
-            f"{name}: {events:,} events of {len(keys):,} aggregates are quarantined, for {_age(oldest.age_seconds)}: "
-            f"{oldest.error} (magnetar quarantined {target})"
+            f"{name}: {numbered(events, 'event')} of {numbered(len(keys), 'aggregate')} in quarantine, "
+            f"for {_age(oldest.age_seconds)}: {oldest.error} (magnetar quarantined {target})"
         )
 
 

@@ -9,7 +9,7 @@ import typer
 from magnetar.schemas import SettingsError
 
 from . import slicing
-from .shared import EXIT_INTERRUPTED, AsJson, Data, TableNames, Target, print_json, print_table, sized
+from .shared import EXIT_INTERRUPTED, AsJson, Data, TableNames, Target, numbered, print_json, print_table, sized
 
 if TYPE_CHECKING:
     from ..pipeline import Pipeline
@@ -149,7 +149,7 @@ def _carry_out(pipeline: Pipeline, settings: Settings, names: Sequence[str], wis
         return
     for each in sorted(found, key=lambda each: each.state != "shown"):
         if each.state == "shown":
-            typer.echo(f"{each.table}: generation {each.generation} is shown, with {each.commits:,} commits.")
+            typer.echo(f"{each.table}: generation {each.generation} is shown, with {numbered(each.commits, 'commit')}.")
         elif each.state == "kept":
             typer.echo(
                 f"{each.table}: generation {each.generation} is kept up to date: --rollback shows it again, "
@@ -197,7 +197,7 @@ def _say_status(found: Sequence[GenerationStatus], settings: Settings, *, dry_ru
         return
     for each in shown:
         typer.echo(
-            f"{each.table}: {each.commits:,} commits with {each.rows:,} rows, about "
+            f"{each.table}: {numbered(each.commits, 'commit')} with {numbered(each.rows, 'row')}, about "
             f"{seconds_for(each.commits):,} s, about {sized(each.disk_bytes)} on disk."
         )
     typer.echo(f"{sized(free)} are free. Nothing was changed.")

@@ -94,6 +94,11 @@ def sized(count: int) -> str:
     return f"{count:,} bytes" if unit == "bytes" else f"{size:,.1f} {unit}"
 
 
+def numbered(count: int, one: str) -> str:
+    """So many of what is called `one` if it is one: `1 row`, `2,000 rows`."""
+    return f"{count:,} {one}{'' if count == 1 else 's'}"
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table: as wide as the terminal, or as wide as it needs where there is none, so that nothing is cut.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 from magnetar.schemas import SettingsError
 
-from .shared import EXIT_INTERRUPTED, opened, print_json, print_table
+from .shared import EXIT_INTERRUPTED, numbered, opened, print_json, print_table
 
 if TYPE_CHECKING:
     from magnetar.projections.scratch_rows import ScratchRows
@@ -100,6 +100,6 @@ def _say(found: Sliced, target: str) -> None:
         rows = [(each.event, each.error, each.aggregates, ", ".join(each.examples)) for each in found.refused]
         print_table(("event that it raises on", "error", "aggregates", "for example"), rows)
     typer.echo(
-        f"{found.projection}: {found.rows:,} rows stand in {found.table}, beside those that are "
+        f"{found.projection}: {numbered(found.rows, 'row')} in {found.table}, beside those that are "
         f"shown; magnetar rebuild {target} {found.projection} --drop-scratch removes them."
     )

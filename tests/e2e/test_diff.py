@@ -34,6 +34,6 @@ def test_a_changed_rule_is_seen_while_it_runs_and_afterwards(shop: Shell) -> Non
     assert "Order: 2 commands decided once more, of 2 commits" in people.stdout
     assert "Buy(sku='tea', pieces=30)" in people.stdout
     sampled = shop.run("diff", "shop", "--sample", "1")
-    assert "of each aggregate, 1 commits" in sampled.stdout
+    assert "of each aggregate, 1 commit" in sampled.stdout
     unknown = shop.run("diff", "shop", "Nobody")
     assert (unknown.returncode, "Nobody" in unknown.stderr) == (2, True), unknown

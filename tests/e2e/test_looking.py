@@ -98,7 +98,7 @@ def test_a_checkpoint_is_built_with_the_code_at_hand(shop: Shell) -> None:
     lines = ran.stdout.splitlines()
     assert len(lines) == 16
     assert [line for line in lines if "no commits" not in line] == [
-        "Order 6: built behind commit 1, 1 commits read, 1 states"
+        "Order 6: built behind commit 1, 1 commit read, 1 state"
     ]
     again = shop.run("checkpoint", "build", "shop", "--aggregate", "Order", "--partition", "6")
     assert again.stdout == "Order 6: the checkpoint behind commit 1 is there\n"

@@ -54,7 +54,7 @@ def test_an_event_is_kept_back_with_those_behind_it_and_let_in_or_given_up(shop:
     assert shop.run("query", "SELECT 1", "--after", positions[0], "--after", positions[4], "--fail").returncode == 0
     people = shop.run("quarantined", "shop").stdout
     assert "ValueError: no pot" in people
-    assert "3 events of 2 aggregates are quarantined" in shop.run("status", "shop").stdout
+    assert "3 events of 2 aggregates in quarantine" in shop.run("status", "shop").stdout
     found = {each["id"]: each for each in told(shop, "quarantined", "shop")}
     assert (found["1"]["version"], found["1"]["events"], found["2"]["events"]) == (2, 2, 1)
 

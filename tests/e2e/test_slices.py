@@ -69,7 +69,7 @@ def test_a_slice_is_filled_and_dropped_while_the_pipeline_runs_and_while_it_does
         live.join()
     assert slice_of_it.returncode == 0, slice_of_it
     assert slice_of_it.stdout == (
-        "Sale: 1 rows stand in shop.sale__scratch, beside those that are shown; magnetar rebuild shop Sale "
+        "Sale: 1 row in shop.sale__scratch, beside those that are shown; magnetar rebuild shop Sale "
         "--drop-scratch removes them.\n"
     )
     assert [(each["projection"], each["rows"]) for each in json.loads(then.stdout)] == [("Sale", 2), ("Basket", 2)]
