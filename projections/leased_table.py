@@ -158,9 +158,12 @@ class LeasedTable(ABC):
     # --- leases and pending ranges ------------------------------------------------------------------------------------
 
     def take_lease(self, partition: int, nonce: str) -> Lease:
-        """Write a lease above all before."""
+        """Write a lease above all before, also above those that are only in pending ranges: leases can be lost."""
         where = self._where(partition)
-        ((epoch,),) = self._store.query(f"SELECT max(epoch) + 1 FROM magnetar.leases WHERE {where}")
+        before = " UNION ALL ".join(
+            f"SELECT max(epoch) AS epoch FROM magnetar.{table} WHERE {where}" for table in ("leases", "pending")
+        )
+        ((epoch,),) = self._store.query(f"SELECT max(epoch) + 1 FROM ({before})")
         lease = Lease(epoch, nonce)
         self._store.command(
             "INSERT INTO magnetar.leases (`projection`, generation, aggregate, partition, epoch, nonce) "

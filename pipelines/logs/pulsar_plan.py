@@ -82,7 +82,7 @@ class PulsarPlan:
             return
         subject = f"namespace {namespace}"
         if found.get(policy.key) and policy.is_stricter(now):
-            loosen = f"to have {policy.must}: pulsar-admin {policy.mend.format(of=namespace)}"
+            loosen = f"to have {policy.must}: {policy.mending(namespace, now)}"
             yield Step(Sign.KEEP, subject, f"{policy.name} stays {policy.show(now)}; {loosen}")
             return
         wanted = policy.wanted(now)

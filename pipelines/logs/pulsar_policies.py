@@ -51,7 +51,16 @@ class Policy(NamedTuple):
     lost: str
     severity: Severity
     mend: str
-    """The arguments of pulsar-admin; {of} is the namespace."""
+    """The arguments of pulsar-admin; {of} is the namespace, and {now} the value that holds."""
+
+    def mending(self, namespace: str, now: Any) -> str:
+        """What sets it on a namespace where this value holds, for people to type."""
+        return f"pulsar-admin {self.mend.format(of=namespace, now=now)}"
+
+    def removing(self, topic: str) -> str:
+        """What takes a topic's own value away, so that the namespace's holds."""
+        setting = self.mend.split()[1]
+        return f"pulsar-admin topicPolicies {setting.replace('set-', 'remove-', 1)} persistent://{topic}"
 
     def body(self, value: Any) -> Any:
         """What is sent to set it alone."""
@@ -282,7 +291,9 @@ POLICIES: Final = (
         must=f"{MARK_DELETES_PER_SECOND:g} per second or more",
         lost="after a broker's death commands of many seconds are given again (none is decided twice; it costs time)",
         severity=Severity.WARNING,
-        mend="namespaces set-persistence {of} --ml-mark-delete-max-rate 10 (with the quorums that hold now)",
+        mend="namespaces set-persistence {of} --bookkeeper-ensemble {now[bookkeeperEnsemble]} "
+        "--bookkeeper-write-quorum {now[bookkeeperWriteQuorum]} --bookkeeper-ack-quorum {now[bookkeeperAckQuorum]} "
+        f"--ml-mark-delete-max-rate {MARK_DELETES_PER_SECOND:g}",
     ),
     Policy(
         name="expiry of subscriptions",

@@ -167,11 +167,10 @@ class PulsarPreflight:
             now = self._admin.topic_policy(name, policy.topic_path, applied=True)
             blamed = own is not None and not policy.is_fine(effective(policy, own, runtime))
             if now is not None and not policy.is_fine(now) and not blamed:
-                arguments = policy.mend.format(of=f"persistent://{name}").replace("namespaces ", "topicPolicies ")
                 severity = Severity.WARNING if policy.is_stricter(now) else policy.severity
                 yield Finding(
                     severity, policy.name, f"topic {name}", policy.show(now), policy.must, policy.lost,
-                    f"pulsar-admin {arguments}",
+                    policy.removing(name),
                 )  # fmt: skip
 
     def _trimming(self, name: str) -> Iterator[Finding]:
@@ -232,7 +231,7 @@ def policy_findings(namespace: str, own: Mapping[str, Any] | None, runtime: Runt
             continue
         yield Finding(
             _severity(policy, own or {}, now), policy.name, subject, policy.show(now), policy.must, policy.lost,
-            f"pulsar-admin {policy.mend.format(of=namespace)}",
+            policy.mending(namespace, now),
         )  # fmt: skip
 
 

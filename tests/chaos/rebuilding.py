@@ -8,9 +8,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -131,9 +132,13 @@ class Reader(_Thread):
 class Rebuilding:
     """Those who read, write and command while tables are rebuilt; the stage says who runs besides."""
 
-    def __init__(self, data: Path, sender: Sender, *them: Part) -> None:
+    def __init__(
+        self, data: Path, sender: Sender, *them: Part, environment: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """`environment` says to the commands where log and tables are, if they are not in the data folder."""
         self.data, self.sender, self.reader = data, sender, Reader(data)
         self._them = them
+        self._environment = environment
         self._commands: list[Command] = []
 
     def eventually(self, holds: Callable[[], object], what: str) -> None:
@@ -154,7 +159,7 @@ class Rebuilding:
 
     def command(self, *options: str) -> Command:
         """`magnetar rebuild`, in a second terminal."""
-        self._commands.append(Command(self.data, *options))
+        self._commands.append(Command(self.data, self._environment, *options))
         return self._commands[-1]
 
     def carry_through(self, command: Command) -> None:
@@ -176,14 +181,14 @@ class Rebuilding:
 class Command:
     """`magnetar rebuild` in a second terminal."""
 
-    def __init__(self, data: Path, *options: str) -> None:
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("MAGNETAR_") or "CLICKHOUSE" in k}
+    def __init__(self, data: Path, environment: Mapping[str, str], *options: str) -> None:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("MAGNETAR_")}
         arguments = ["rebuild", "examples.flights.pipeline", "--data", str(data), *options]
         self._output = ""
         self._process = subprocess.Popen(
             [MAGNETAR, *arguments],
             cwd=ROOT,
-            env=environment,
+            env={**clean, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -1,22 +1,26 @@
 """A rebuild under live writes, with a kill -9 in each of its phases."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
+from secrets import token_hex
 
 import pytest
 from magnetar.pipelines.clock import SystemClock
 from magnetar.pipelines.dev import prepare
 from magnetar.pipelines.rebuild_status import generations_of
-from magnetar.pipelines.settings import Settings
+from magnetar.pipelines.settings import Settings, open_log
 from magnetar.projections.generations import Generations
 
 from examples.flights import demo
 from examples.flights.data import commands, rows
 from examples.flights.pipeline import flights
-from tests.chaos.comparing import Watch, stored, wrong_in_history, wrong_in_mirror
+from tests.chaos.comparing import stored_in, wrong_in_history, wrong_in_mirror
+from tests.chaos.comparing_projections import wrong_in_projections
 from tests.chaos.processes import Part, answers, parts
 from tests.chaos.rebuilding import Command, Rebuilding, Sender
+from tests.pulsar_rig import Existing, Standalone, data_folder, started
 
 pytestmark = pytest.mark.xdist_group("chaos")
 
@@ -33,13 +37,17 @@ WHILE_FILLING = (
 class Stage(Rebuilding):
     """A pipeline that runs and is written to, with somebody who reads."""
 
-    def __init__(self, folder: Path) -> None:
-        settings = Settings(data=folder / "data")
-        prepare(flights, settings, SystemClock())
-        self.worker, self.projector = Part(folder, "worker"), Part(folder, "projector")
-        sender = Sender(settings, demo.outgoing(commands(rows(all_months=False)), set()))
-        super().__init__(settings.data, sender, self.worker, self.projector)
-        self.watch = Watch(self.data)
+    def __init__(self, folder: Path, broker: Existing | None) -> None:
+        """The log is the embedded one where no broker is given."""
+        self._settings, environment = Settings(data=folder / "data"), dict[str, str]()
+        if broker is not None:
+            named = {"broker": broker.service_url, "broker_admin": broker.admin_url, "tenant": f"t{token_hex(6)}"}
+            self._settings = self._settings.model_copy(update=named)
+            environment = {f"MAGNETAR_{name.upper()}": value for name, value in named.items()}
+        prepare(flights, self._settings, SystemClock())
+        self.worker, self.projector = (Part(folder, role, settings=environment) for role in ("worker", "projector"))
+        sender = Sender(self._settings, demo.outgoing(commands(rows(all_months=False)), set()))
+        super().__init__(self._settings.data, sender, self.worker, self.projector, environment=environment)
 
     def start(self, *more: str) -> None:
         """Everything; some commits are in the tables when this returns."""
@@ -73,21 +81,26 @@ class Stage(Rebuilding):
         for generation in self.generations().fed:
             table = f"flights.flight__commits__g{generation}"
             self.eventually(partial(self.has, table, self.sender.sent), f"generation {generation} is fed")
-        logs = stored(self.data)
+        self.eventually(lambda: demo.commits_in_tables(self.data) >= self.sender.sent, "all is in all shown tables")
+        with closing(open_log(self._settings, SystemClock())) as log:
+            logs = stored_in(log)
         assert wrong_in_history(logs) == []
+        assert wrong_in_projections(self.ask, logs) == []
         for generation in self.generations().fed:
             shown = None if generation == self.generations().shown else generation
             assert wrong_in_mirror(self.ask, logs, shown) == []
 
-    def close(self) -> None:
-        """End the threads and the commands."""
-        super().close()
-        self.watch.close()
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Standalone]:
+    """A real Pulsar."""
+    with data_folder() as folder, started(Standalone(folder)) as standalone:
+        yield standalone
 
 
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    stage = Stage(tmp_path)
+@pytest.fixture(params=["embedded", pytest.param("pulsar", marks=[pytest.mark.broker, pytest.mark.soak])])
+def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
+    stage = Stage(tmp_path, request.getfixturevalue("broker") if request.param == "pulsar" else None)
     with parts(stage.worker, stage.projector):
         yield stage
         stage.close()
@@ -95,7 +108,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 
 def test_a_rebuild_that_is_killed_in_each_phase_shows_all_that_was_written_meanwhile(stage: Stage) -> None:
     stage.start(f"--at={WHILE_FILLING[0]}:KILL")
-    before, command = stage.watch.messages(), stage.command()
+    before, command = stage.mirrored(), stage.command()
     for following in (*WHILE_FILLING[1:], None):
         stage.eventually(stage.projector.is_dead, f"it is killed before it can come to {following}")
         if following == "filling_between_tables:2":  # the command dies with it, and is given again
@@ -104,7 +117,7 @@ def test_a_rebuild_that_is_killed_in_each_phase_shows_all_that_was_written_meanw
         if following == "filling_between_tables:2":
             command = stage.command()
     stage.carry_through(command)
-    assert stage.watch.messages() > before + 100
+    assert stage.mirrored() > before + 100
     assert stage.generations()[:3] == ((1, 2), 2, 1)
 
     # Back, with a kill between the two views, and forth, with one behind them.

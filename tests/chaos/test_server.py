@@ -151,7 +151,7 @@ class Several(Rebuilding):
         ]
         outgoing = demo.outgoing(commands(rows(all_months=False)), set())
         sender = Sender(settings, outgoing, pause_seconds=SENT_EVERY_SECONDS)
-        super().__init__(settings.data, sender, self.worker, *self.projectors)
+        super().__init__(settings.data, sender, self.worker, *self.projectors, environment=server.environment)
 
     def start(self) -> None:
         """Both have partitions, and commits are in the tables, when this returns."""

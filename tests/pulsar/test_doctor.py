@@ -1,6 +1,8 @@
 """The command line on a real Pulsar: the output in docs/pulsar.md is what it prints."""
 
+import json
 import re
+import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +12,14 @@ import pytest
 
 from tests.e2e.conftest import Shell
 from tests.e2e.readme import write_shop
-from tests.pulsar_rig import Existing
+from tests.pulsar_rig import Existing, distribution
 
+QUORUM = {"bookkeeperEnsemble": 1, "bookkeeperWriteQuorum": 1, "bookkeeperAckQuorum": 1}
+INACTIVE = {
+    "inactiveTopicDeleteMode": "delete_when_no_subscriptions",
+    "maxInactiveDurationSeconds": 60,
+    "deleteWhileInactive": True,
+}
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "pulsar.md"
 
 
@@ -57,16 +65,44 @@ def test_a_default_standalone_is_found_wanting_then_provisioned_then_clean(shop:
     assert "Bought.pieces: was int, is float." in ran.stderr
 
 
+def type_mends(shell: Shell, broker: Existing, subject: str) -> None:
+    """Types what the doctor says of the namespace or of a topic into Pulsar's own shell."""
+    findings = json.loads(shell.run("doctor", "shop", "--json").stdout)
+    mends = [finding["mend"] for finding in findings if finding["subject"].startswith(subject)]
+    script, config = shell.folder / "mends", shell.folder / "client.conf"
+    script.write_text("".join(f"{m.replace('pulsar-', '', 1)}\n" for m in mends if m.startswith("pulsar-admin ")))
+    config.write_text(f"webServiceUrl={broker.admin_url}\n")
+    program = distribution() / "bin" / "pulsar-shell"  # says that nothing failed, whatever did
+    subprocess.run([program, "-c", config, "-f", script, "-np"], capture_output=True, check=True, timeout=120)
+
+
+def test_what_the_doctor_says_mends_it_as_pulsars_own_shell_takes_it(shop: Shell, broker: Existing) -> None:
+    tenant, admin = shop.environment["MAGNETAR_TENANT"], f"{broker.admin_url}/admin/v2"
+    clusters = httpx.get(f"{admin}/clusters").json()
+    httpx.put(f"{admin}/tenants/{tenant}", json={"allowedClusters": clusters}).raise_for_status()
+    httpx.put(f"{admin}/namespaces/{tenant}/shop", json={}).raise_for_status()
+    type_mends(shop, broker, "namespace ")
+    planned = shop.run("plan", "shop").stdout
+    assert "~ namespace" not in planned, planned
+    printed(shop, "provision")
+    for policy, worse in (
+        ("inactiveTopicPolicies", INACTIVE),
+        ("messageTTL?messageTTL=60", None),
+        ("persistence", {**QUORUM, "managedLedgerMaxMarkDeleteRate": 0.1}),
+    ):
+        topic = f"{admin}/persistent/{tenant}/shop/order-events"
+        httpx.post(f"{topic}/{policy}", json=worse).raise_for_status()
+    assert "2 dangerous, 1 warnings" in shop.run("doctor", "shop").stdout
+    type_mends(shop, broker, "topic ")
+    assert "0 dangerous, 0 warnings" in printed(shop, "doctor")
+
+
 def test_a_worker_does_not_start_where_the_log_would_be_lost(shop: Shell, broker: Existing) -> None:
     printed(shop, "provision")
     namespace = f"{broker.admin_url}/admin/v2/namespaces/{shop.environment['MAGNETAR_TENANT']}/shop"
     httpx.post(
         f"{namespace}/inactiveTopicPolicies",
-        json={
-            "inactiveTopicDeleteMode": "delete_when_no_subscriptions",
-            "maxInactiveDurationSeconds": 60,
-            "deleteWhileInactive": True,
-        },
+        json=INACTIVE,
     ).raise_for_status()
     ran = shop.run("run", "shop")
     assert ran.returncode == 3

@@ -245,6 +245,18 @@ def test_of_two_leases_of_one_epoch_one_is_the_newest_for_everybody(context: Con
     assert context.rows("SELECT count() FROM DB.commits") == [(1,)]
 
 
+def test_when_the_leases_are_lost_the_next_one_is_above_what_was_written_down_under_them(context: Context) -> None:
+    for number in range(1, 4):  # each under a lease of its own
+        context.accepted(number, Closed())
+        context.loop().step()
+    context.store.command("TRUNCATE TABLE magnetar.leases")
+    for number in range(4, 7):
+        context.accepted(number, Closed())
+        context.loop().step()
+        assert context.mirror.last_numbers() == {0: number}
+    assert context.rows("SELECT count() FROM DB.Closed") == [(6,)]
+
+
 def test_it_is_the_token_that_keeps_a_range_from_being_inserted_twice(context: Context) -> None:
     context.accepted(1, Closed())
     lease, payloads = context.mirror.take_lease(0, "one"), [context.messages[-1].payload]
