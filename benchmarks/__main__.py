@@ -14,11 +14,12 @@ import structlog
 from magnetar.pipelines.runtime import collect_rarely
 from magnetar.pipelines.settings import EMBEDDED, Settings
 
-from . import ask, latency, mirror, observability, processes, rebuilding, recovery, scale, worker
+from . import ask, latency, mirror, observability, processes, rebuilding, recovery, scale, tables, worker
 from .broker import BROKERS, running
 from .measured import Measured
 
 SCALE_LEAST: Final = 0.8
+TABLES_MIN: Final = {"rows": 60_000, "fold": 40_000}
 RECOVERY_SECONDS_MAX: Final = 10.0
 OBSERVABILITY_MOST: Final = 0.05
 VISIBLE_P99_MS: Final = 1000.0
@@ -104,6 +105,18 @@ def mirror_rows(broker: Broker, commands: int) -> Iterator[Row]:
     ready, mirrored = mirror.run(broker.settings, events)
     what = "mirror: log to ClickHouse"
     yield compared(what, ready, mirrored, "events", aims.mirror_share, aims.mirror_rate, events)
+
+
+def tables_rows(_: Broker, commands: int) -> Iterator[Row]:
+    """The tables of a Rows and of a Fold are filled. How much of that is Python is stated."""
+    for alone, filled in tables.run(commands):
+        yield Row(
+            f"{filled.name}: log to table",
+            f"{filled.per_second:,.0f} events/s, {filled.cpu_us:.1f} µs each",
+            f"{alone.cpu_us:.1f} µs each, {alone.cpu_us / filled.cpu_us:.0%} of that ({alone.name})",
+            f"{TABLES_MIN[filled.name]:,}/s, all {commands:,} read back",
+            filled.per_second >= TABLES_MIN[filled.name] and filled.counted == commands,
+        )
 
 
 def rebuilding_rows(broker: Broker, commands: int) -> Iterator[Row]:
@@ -207,6 +220,7 @@ BENCHMARKS: Final[dict[str, Callable[[Broker, int], Iterator[Row]]]] = {
     "worker": worker_rows,
     "processes": processes_rows,
     "mirror": mirror_rows,
+    "tables": tables_rows,
     "rebuilding": rebuilding_rows,
     "recovery": recovery_rows,
     "scale": scale_rows,
@@ -214,7 +228,7 @@ BENCHMARKS: Final[dict[str, Callable[[Broker, int], Iterator[Row]]]] = {
     "latency": latency_rows,
     "observability": observability_rows,
 }
-EMBEDDED_ALONE: Final = {"rebuilding", "recovery", "scale", "latency", "observability"}
+EMBEDDED_ALONE: Final = {"tables", "rebuilding", "recovery", "scale", "latency", "observability"}
 """Of these, there are figures on the embedded log alone."""
 
 

@@ -23,10 +23,9 @@ from magnetar import Pipeline
 from .ask import working
 from .broker import fresh
 from .domain import Box
-from .tables import Content, append
+from .tables import KEYS, Content, append
 
 PARTITIONS: Final = 4
-KEYS: Final = 100_000
 DEADLINE_SECONDS: Final = 300.0
 LOOK_SECONDS: Final = 0.2
 

@@ -1,9 +1,10 @@
 """From the log into the tables of rows and of a fold, by the shipped projector, with the mirror fed before."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, NamedTuple, Self
 
 from magnetar.pipelines.clock import SystemClock
 from magnetar.pipelines.log import Entry, Log
@@ -18,11 +19,14 @@ from magnetar.schemas.commit import CommitCodec, Source, write_source
 
 from magnetar import Fold, Meta, Pipeline, Rows
 
+from .broker import stored
 from .domain import Box, BoxPut
 from .measured import Measured, Took
 from .worker import EVENTS, NOTE, PARTITIONS, SCHEMA
 
-AT_US = 1_767_225_600_000_000
+AT_US: Final = 1_767_225_600_000_000
+AT: Final = datetime.fromtimestamp(AT_US / 1e6, UTC)
+KEYS: Final = 100_000
 
 
 class Putting(Rows):
@@ -80,20 +84,58 @@ def feed(log: Log, store: Store, data: Path, pipeline: Pipeline) -> Took:
     return took
 
 
-def run(events: int, keys: int = 100_000) -> Iterator[Measured]:
-    """Measure each over the same log, with the mirror fed before."""
+def bare(log: Log, take: Callable[[Meta, BoxPut], object]) -> Took:
+    """The Python of it alone: reads the log, decodes each commit, calls the user's function; nothing is inserted."""
+    codec, start = CommitCodec(SCHEMA), Took.now()
+    for partition in range(PARTITIONS):
+        for messages in stored(log, EVENTS, partition):
+            for commit in (codec.decode(message.payload) for message in messages if message.payload[0]):
+                meta = Meta(commit.aggregate_id, commit.version + 1, AT, None, None)
+                for event in commit.events:
+                    take(meta, event)
+    return Took.since(start)
+
+
+def project(meta: Meta, event: BoxPut) -> None:
+    """What a user's Rows does with an event."""
+    Putting.project(event, meta)
+
+
+def fold() -> Callable[[Meta, BoxPut], object]:
+    """What a user's Fold does with an event, and the states that it comes to."""
+    states: dict[str, Content] = {}
+
+    def take(meta: Meta, event: BoxPut) -> None:
+        states[meta.id] = states.get(meta.id, Content()).apply(event)
+
+    return take
+
+
+class Kind(NamedTuple):
+    """A kind of projection, what is called for each of its events, and what of its view is counted."""
+
+    projection: Any
+    take: Callable[[Meta, BoxPut], object]
+    counted: str
+
+
+def run(events: int, keys: int = KEYS) -> Iterator[tuple[Measured, Measured]]:
+    """Measure each over the same log, with the mirror fed before: its Python alone, and all of it."""
+    kinds = {
+        "rows": Kind(Putting, project, "SELECT count() FROM boxes.putting"),
+        "fold": Kind(Content, fold(), "SELECT sum(puts) FROM boxes.content"),
+    }
     with tempfile.TemporaryDirectory() as folder:
         log, data = SqliteLog(Path(folder) / "data", SystemClock()), Path(folder) / "data"
-        kinds: tuple[tuple[str, list[Any]], ...] = (("rows", [Putting]), ("fold", [Content]))
         provision(Pipeline("boxes", aggregates=[Box], partitions=PARTITIONS), log)
         append(log, events, keys)
         store = Store(embedded_dsn(data))
         feed(log, store, data, Pipeline("boxes", aggregates=[Box], partitions=PARTITIONS))
-        for name, projections in kinds:
-            pipeline = Pipeline("boxes", aggregates=[Box], projections=projections, partitions=PARTITIONS)
+        for name, kind in kinds.items():
+            alone = Measured.of("its Python alone", events, bare(log, kind.take), events)
+            pipeline = Pipeline("boxes", aggregates=[Box], projections=[kind.projection], partitions=PARTITIONS)
             took = feed(log, store, data, pipeline)
-            view = "putting" if name == "rows" else "content"
-            ((counted,),) = store.query(f"SELECT {'count()' if name == 'rows' else 'sum(puts)'} FROM boxes.{view}")
-            yield Measured.of(name, events, took, counted)
+            ((counted,),) = store.query(kind.counted)
+            yield alone, Measured.of(name, events, took, counted)
         store.close()
         log.close()
