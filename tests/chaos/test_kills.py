@@ -1,6 +1,8 @@
 """kill -9 at random times and at every failpoint, over worker and projector and the engine in it.
 
-`make chaos` runs 200,000 events with 200 random kills, half of them of the projector. A run prints its random seed; MAGNETAR_CHAOS_SEED repeats it.
+`make chaos` runs 200,000 events with 200 random kills, half of them of the projector.
+
+A run prints its random seed; MAGNETAR_CHAOS_SEED repeats it.
 """
 
 import json
