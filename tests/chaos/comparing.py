@@ -143,14 +143,19 @@ def registry(data: Path, sql: str) -> list[Any]:
         return file.execute(sql).fetchall()
 
 
+_LAST_FIRST = "SELECT payload FROM messages ORDER BY offset DESC LIMIT 100"
+
+
 def unacknowledged(data: Path) -> int:
     """On how many partitions commits are stored whose commands are not acknowledged yet."""
     acknowledged = dict(registry(data, "SELECT partition, offset FROM acknowledged"))
     count = 0
-    for partition, (_, events) in enumerate(stored(data)):
-        commits = counting(events)
-        if commits and CODEC.decode(commits[-1].payload).source.id.ledger > acknowledged.get(partition, 0):
-            count += 1
+    for partition in range(flights.partitions):
+        path = data / "log" / str(EVENTS) / f"{partition}.sqlite"
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as file:
+            decoded = (CODEC.decode(payload) for (payload,) in file.execute(_LAST_FIRST))
+            last = next((commit for commit in decoded if commit.outcome != "claim"), None)
+        count += last is not None and last.source.id.ledger > acknowledged.get(partition, 0)
     return count
 
 

@@ -195,6 +195,7 @@ class PulsarRun:
         print(f"{self.output().count('commands not given')} times a worker looked for commands that it was not given")
         print(*recovery_times(self.blows, logs, told), *self.ended, sep="\n")
         return [
+            *(line for line in self.oracle.output.splitlines() if line.startswith("wrong: ")),
             *wrong_in_history(logs),
             *wrong_in_journal(told, logs),
             *wrong_in_mirror(partial(demo.ask, self.data), logs),
