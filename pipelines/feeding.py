@@ -28,6 +28,7 @@ from magnetar.schemas import (
 from .clock import Clock
 from .log import Log, Reader, Run
 from .pipeline import Pipeline
+from .projector_metrics import watch_fed
 from .tracing import tracing
 from .watching import WatchedTable
 
@@ -148,6 +149,19 @@ class Feeding:
             self._watched[store.table] = WatchedTable(
                 self._source.pipeline.name, store.table, self._source.clock, self._tracing, is_shown=self._is_shown
             )
+        if self._is_shown:
+            watch_fed(
+                self._source.pipeline.name,
+                store.table,
+                partial(self._partitions_fed, store.table._replace(generation=0)),
+            )
+
+    def _partitions_fed(self, of: Table) -> int:
+        """Of the table in any of its generations. A scrape's thread asks, while the loops come and go."""
+        loops = self._loops.copy().items()
+        return len(
+            {part.partition for part, loop in loops if loop is not None and part.table._replace(generation=0) == of}
+        )
 
     def open(self) -> None:
         """Take the lease of every partition, and replay the range that each was at."""
