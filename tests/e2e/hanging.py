@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Final, Self
 from unittest.mock import patch
 
-from magnetar import Aggregate, Command, Event, Meta, Pipeline, Rows
 from magnetar.pipelines import projector_process, runtime
 from magnetar.pipelines.health import Health
 from magnetar.pipelines.settings import load_settings
+
+from magnetar import Aggregate, Command, Event, Meta, Pipeline, Rows
 
 STUCK_SECONDS: Final = 2.0
 BRAIN_HANGS, PROJECTION_HANGS = 13, 14

@@ -9,6 +9,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from magnetar.pipelines import process_metrics, projector_metrics, worker_metrics
+from magnetar.pipelines.worker import WorkerOptions
 from prometheus_client import Counter, Gauge, Histogram
 
 from tests.helm.conftest import Chart, Objects, Values, minimal, monitored
@@ -41,6 +42,7 @@ MATRIX: dict[str, Values] = {
     "everything": EVERYTHING,
     "a ClickHouse server": {"clickhouse": {"url": "http://clickhouse:8123"}},
     "a ClickHouse server with a password": {"clickhouse": SERVER | {"auth": {"password": "secret"}, "tls": {}}},
+    "projectors that share the work": {"clickhouse": SERVER, "projector": {"replicas": 3}},
     "no projector": {"projector": {"enabled": False}},
     "nothing beside workers": {
         name: {"enabled": False} for name in ("projector", "provision", "podDisruptionBudget", "networkPolicy")
@@ -119,6 +121,80 @@ def test_each_aggregate_has_a_deployment_that_decides_for_it_alone(chart: Chart)
         assert deployment["spec"]["replicas"] == 2
         assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
         assert objects["PodDisruptionBudget", f"rel-worker-{name}"]["spec"]["maxUnavailable"] == 1
+
+
+PROJECTORS = {"clickhouse": SERVER, "projector": {"replicas": 3, "terminationGracePeriodSeconds": 90}}
+
+
+def test_projectors_that_share_the_work_are_spread_over_nodes_and_drained_one_at_a_time(chart: Chart) -> None:
+    objects = chart.render(minimal(**PROJECTORS))
+    pod = objects["Deployment", "rel-projector"]["spec"]["template"]
+    assert objects["Deployment", "rel-projector"]["spec"]["replicas"] == 3
+    budget = objects["PodDisruptionBudget", "rel-projector"]["spec"]
+    assert (budget["maxUnavailable"], budget["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
+    assert budget["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    alone = chart.render(minimal())
+    assert ("PodDisruptionBudget", "rel-projector") not in alone, "of one there is nothing to keep"
+    unprotected = chart.render(minimal(**PROJECTORS, podDisruptionBudget={"enabled": False}))
+    assert not [name for kind, name in unprotected if kind == "PodDisruptionBudget"]
+
+
+def test_pods_of_a_deployment_are_spread_among_themselves_alone(chart: Chart) -> None:
+    objects = chart.render(minimal(**PROJECTORS))
+    deployments = {name: o["spec"]["template"] for (kind, name), o in objects.items() if kind == "Deployment"}
+    assert deployments.keys() == {"rel-worker-order", "rel-worker-stock-item", "rel-projector"}
+    for name, pod in deployments.items():
+        (spread,) = pod["spec"]["topologySpreadConstraints"]
+        assert (spread["topologyKey"], spread["maxSkew"]) == ("kubernetes.io/hostname", 1)
+        assert spread["whenUnsatisfiable"] == "ScheduleAnyway", "a cluster of one node runs them too"
+        labels = spread["labelSelector"]["matchLabels"].items()
+        assert [other for other, o in deployments.items() if labels <= o["metadata"]["labels"].items()] == [name]
+
+
+def test_pods_have_the_time_to_end_that_the_values_give_and_longer_than_a_flush(chart: Chart) -> None:
+    def seconds(**changes: Any) -> dict[str, int]:
+        return {
+            name: pod["terminationGracePeriodSeconds"]
+            for name, pod in pods(chart.render(minimal(**changes))).items()
+            if "terminationGracePeriodSeconds" in pod
+        }
+
+    assert seconds() == {"rel-worker-order": 60, "rel-worker-stock-item": 60, "rel-projector": 120}
+    assert min(seconds().values()) > WorkerOptions().append_timeout_seconds
+    workers = minimal()["workers"]
+    workers["order"]["terminationGracePeriodSeconds"] = 70
+    assert seconds(workers=workers, **PROJECTORS) == {
+        "rel-worker-order": 70,
+        "rel-worker-stock-item": 60,
+        "rel-projector": 90,
+    }
+
+
+@matrix
+def test_all_that_runs_is_of_one_account_that_has_no_token(chart: Chart, changes: Values) -> None:
+    objects = chart.render(minimal(**changes))
+    assert [name for kind, name in objects if kind == "ServiceAccount"] == ["rel"]
+    assert objects["ServiceAccount", "rel"]["automountServiceAccountToken"] is False
+    accounts = {name: pod.get("serviceAccountName", "default") for name, pod in pods(objects).items()}
+    assert accounts.pop("rel-provision", "default") == "default", "the hook runs before there is one"
+    assert set(accounts.values()) == {"rel"}
+
+
+@matrix
+def test_one_service_shows_the_figures_of_every_worker_and_projector(chart: Chart, changes: Values) -> None:
+    objects = chart.render(minimal(**changes))
+    ((kind, name),) = (key for key in objects if key[0] == "Service")
+    spec = objects[kind, name]["spec"]
+    assert (name, spec["clusterIP"], spec["publishNotReadyAddresses"]) == ("rel-health", "None", True)
+    assert [(port["port"], port["targetPort"]) for port in spec["ports"]] == [(8790, "health")]
+    for (kind, name), rendered in objects.items():
+        if kind in {"Deployment", "StatefulSet"}:
+            template = rendered["spec"]["template"]
+            assert spec["selector"].items() <= template["metadata"]["labels"].items(), name
+            (container,) = template["spec"]["containers"]
+            assert [port["name"] for port in container["ports"]] == ["health"], name
+        if kind == "StatefulSet":
+            assert rendered["spec"]["serviceName"] == "rel-health"
 
 
 def test_a_workers_own_values_win_over_the_defaults(chart: Chart) -> None:

@@ -194,6 +194,32 @@ checksum/clickhouse: {{ printf "%s%s" (include "magnetar.clickhouse" .) .Values.
 {{- end }}
 {{- end -}}
 
+{{- /* Takes the root and the component. A node that is lost takes one pod with it, where there are others. */ -}}
+{{- define "magnetar.spread" -}}
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: kubernetes.io/hostname
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels: {{- include "magnetar.selector" (index . 0) | nindent 8 }}
+        app.kubernetes.io/component: {{ index . 1 }}
+{{- end -}}
+
+{{- /* Takes the root, the object's name and the component. */ -}}
+{{- define "magnetar.budget" -}}
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  name: {{ index . 1 }}
+  labels: {{- include "magnetar.labels" (index . 0) | nindent 4 }}
+spec:
+  maxUnavailable: 1
+  unhealthyPodEvictionPolicy: AlwaysAllow
+  selector:
+    matchLabels: {{- include "magnetar.selector" (index . 0) | nindent 6 }}
+      app.kubernetes.io/component: {{ index . 2 }}
+{{- end -}}
+
 {{- define "magnetar.placement" -}}
 {{- with .nodeSelector }}
 nodeSelector: {{- toYaml . | nindent 2 }}
