@@ -52,6 +52,9 @@ MATRIX: dict[str, Values] = {
 matrix = pytest.mark.parametrize("changes", MATRIX.values(), ids=MATRIX)
 
 
+CONTAINERS = ("initContainers", "containers")
+
+
 def pods(objects: Objects) -> dict[str, Any]:
     """The specification of each pod that an object makes or is, by the object's name."""
     return {
@@ -255,8 +258,10 @@ def test_the_topics_are_provisioned_and_examined_before_anything_is_installed_or
     pod = job["spec"]["template"]["spec"]
     assert [c["args"][0] for c in (*pod["initContainers"], *pod["containers"])] == ["provision", "doctor"]
     settings = chart.render(minimal())["ConfigMap", "rel-settings"]["data"]
-    for container in containers(pod):
-        assert {entry["name"]: entry["value"] for entry in container["env"]} == settings
+    (provision,), (doctor,) = ([{e["name"]: e["value"] for e in c["env"]} for c in pod[k]] for k in CONTAINERS)
+    derived = json.loads(provision.pop("MAGNETAR_CHART_VALUES"))
+    assert provision == doctor == settings
+    assert derived == {"pipeline": {"context": "shop", "partitions": 4}, "workers": minimal()["workers"]}
 
 
 @matrix
