@@ -417,18 +417,34 @@ def test_values_that_cannot_be_are_refused_by_name(chart: Chart, changes: Values
     assert named in str(refused.value)
 
 
-def test_alerts_and_dashboard_speak_of_metrics_that_there_are(chart: Chart) -> None:
+def declared() -> dict[str, str]:
+    """The metrics, by the names of their series."""
     kinds = (Counter, Gauge, Histogram)
     modules = (worker_metrics, projector_metrics, process_metrics)
-    metrics = {m._name: m for module in modules for m in vars(module).values() if isinstance(m, kinds)}
-    objects = chart.render(minimal(**EVERYTHING))
-    said = (
-        json.dumps(objects["PrometheusRule", "rel"]["spec"])
-        + objects["ConfigMap", "rel-dashboard"]["data"]["magnetar.json"]
-    )
-    for name in set(re.findall(r"magnetar_[a-z_]+", said)):
-        base = re.sub(r"_(total|bucket|sum|count)$", "", name)
-        assert base in metrics or name in metrics, name
+    metrics = [m for module in modules for m in vars(module).values() if isinstance(m, kinds)]
+    series = {Counter: ("_total",), Gauge: ("",), Histogram: ("_bucket", "_sum", "_count")}
+    return {m._name + suffix: m._name for m in metrics for suffix in series[type(m)]}
+
+
+def test_alerts_and_dashboard_speak_of_metrics_that_there_are_and_of_all_but_the_preflights(chart: Chart) -> None:
+    objects, metrics = chart.render(minimal(**EVERYTHING)), declared()
+    rules = json.dumps(objects["PrometheusRule", "rel"]["spec"])
+    dashboard = objects["ConfigMap", "rel-dashboard"]["data"]["magnetar.json"]
+    assert set(re.findall(r"magnetar_[a-z_]+", rules + dashboard)) <= metrics.keys()
+    shown = {metrics[name] for name in re.findall(r"magnetar_[a-z_]+", dashboard)}
+    assert set(metrics.values()) - shown == {"magnetar_preflight_warnings"}
+
+
+def test_each_panel_has_a_place_and_asks_for_the_chosen_pipelines(chart: Chart) -> None:
+    text = chart.render(minimal(**EVERYTHING))["ConfigMap", "rel-dashboard"]["data"]["magnetar.json"]
+    panels = json.loads(text)["panels"]
+    assert len({panel["id"] for panel in panels}) == len({panel["title"] for panel in panels}) == len(panels)
+    places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels]
+    assert places == [(12 * (n % 2), 8 * (n // 2)) for n in range(len(panels))]
+    for panel in panels:
+        (target,) = panel["targets"]
+        asked = re.findall(r"magnetar_[a-z_]+(.{21})", target["expr"])
+        assert set(asked) <= {'{context=~"$context"}'}, panel["title"]
 
 
 def test_the_readme_is_that_of_the_values() -> None:

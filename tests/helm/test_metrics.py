@@ -1,5 +1,6 @@
 """A worker and a projector under load: every metric that is documented is scraped, and trouble raises its alert."""
 
+import json
 import os
 import re
 import shutil
@@ -417,6 +418,17 @@ def test_what_tables_lack_in_commits_is_told_as_the_runbook_says(tmp_path: Path)
             {"expr": expression, "eval_time": "15m", "exp_samples": lacks(80, 45)},
         ],
     )
+
+
+def test_prometheus_understands_every_panel_of_the_dashboard(chart: Chart, tmp_path: Path) -> None:
+    shown = chart.render(minimal(dashboards={"enabled": True}))["ConfigMap", "rel-dashboard"]["data"]["magnetar.json"]
+    asked = [target["expr"] for panel in json.loads(shown)["panels"] for target in panel["targets"]]
+    filled = [each.replace("$__rate_interval", "5m").replace("$context", "watched") for each in asked]
+    rules = [{"record": f"panel:{number}", "expr": each} for number, each in enumerate(filled)]
+    (tmp_path / "panels.yaml").write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
+    command = [str(prometheus_rig.program("promtool")), "check", "rules", "panels.yaml"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
 def test_every_alert_has_a_case(rules: dict[str, Any]) -> None:
