@@ -447,6 +447,21 @@ def test_each_panel_has_a_place_and_asks_for_the_chosen_pipelines(chart: Chart) 
         assert set(asked) <= {'{context=~"$context"}'}, panel["title"]
 
 
+def test_an_upgrade_is_told_what_moves_what_is_rebuilt_and_the_way_back(chart: Chart) -> None:
+    embedded, server = minimal(), minimal(clickhouse=SERVER, rebuild={"enabled": True})
+    said = chart.notes(embedded, is_upgrade=True)
+    assert "rollout status deployment/rel-worker-order deployment/rel-worker-stock-item\n" in said
+    assert "exec statefulset/rel-projector -- magnetar rebuild shop.pipeline --changed\n" in said
+    assert "helm --namespace ns rollback rel\n" in said
+    assert "logs --follow job/rel-rebuild-2\n" in chart.notes(server, is_upgrade=True)
+    alone = chart.notes(minimal(projector={"enabled": False}), is_upgrade=True)
+    assert "rollback" in alone
+    assert "rebuild" not in alone
+    installed = chart.notes(embedded, is_upgrade=False)
+    assert "rollback" not in installed
+    assert "helm --namespace ns test rel" in installed
+
+
 def test_the_readme_is_that_of_the_values() -> None:
     from tools.chart_readme import CHART, readme
 
