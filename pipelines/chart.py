@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Final
 
+import msgspec
 from magnetar.schemas import DataFolderError, SettingsError, TopicKind
 from magnetar.schemas.names import kebab
 
@@ -32,12 +34,60 @@ pulsar:
   tenant: {tenant}
 workers:
 """
-_WORKER: Final = """\
+_WORKER_VALUES: Final = """\
   {name}:
     aggregate: {aggregate}
     topic: {topic}
     replicas: {replicas}
 """
+
+
+class _Named(msgspec.Struct):
+    context: str
+    partitions: int
+
+
+class _Worker(msgspec.Struct):
+    aggregate: str
+    topic: str = ""
+
+
+class _Given(msgspec.Struct):
+    pipeline: _Named
+    workers: dict[str, _Worker]
+
+
+def check_values(pipeline: Pipeline, module: str, tenant: str, given: str) -> None:
+    """Refuse names in a release's values that the declaration does not have; `given` is what the chart writes of them.
+
+    Raises SettingsError, whose text has the value's name for each that is wrong.
+    """
+    try:
+        values = msgspec.json.decode(given, type=_Given)
+    except msgspec.DecodeError as error:
+        raise SettingsError(
+            f"MAGNETAR_CHART_VALUES is not what the chart writes there: {error}.",
+            cure="Unset it, outside of the chart.",
+        ) from error
+    if wrong := list(_wrong(pipeline, tenant, values)):
+        raise SettingsError(
+            f"The values of the release are not of {module}:\n" + "\n".join(wrong),
+            cure=f"`magnetar helm values {module}` derives them. Is it the image that you mean, by its tag?",
+        )
+
+
+def _wrong(pipeline: Pipeline, tenant: str, values: _Given) -> Iterator[str]:
+    for key, declared in (("context", pipeline.name), ("partitions", pipeline.partitions)):
+        if (found := getattr(values.pipeline, key)) != declared:
+            yield f"pipeline.{key} is {found}, and {declared} is declared"
+    for name, worker in values.workers.items():
+        if worker.aggregate not in pipeline.aggregates:
+            declared = ", ".join(pipeline.aggregates)
+            yield f"workers.{name}.aggregate is {worker.aggregate}, and the aggregates are {declared}"
+        elif worker.topic and worker.topic != (topic := _command_topic(pipeline, worker.aggregate, tenant)):
+            yield f"workers.{name}.topic is {worker.topic}, and its commands come by {topic}"
+    for aggregate in sorted(set(pipeline.aggregates) - {worker.aggregate for worker in values.workers.values()}):
+        yield f"workers has none for {aggregate}: nobody would decide its commands. With replicas: 0, that is meant"
 
 
 def values_of(pipeline: Pipeline, module: str, *, url: str, admin_url: str, tenant: str, image: str) -> str:
@@ -59,13 +109,16 @@ def values_of(pipeline: Pipeline, module: str, *, url: str, admin_url: str, tena
 
 
 def _worker(pipeline: Pipeline, aggregate: str, tenant: str) -> str:
-    topic = pipeline.topic(aggregate, TopicKind.COMMANDS)
-    return _WORKER.format(
+    return _WORKER_VALUES.format(
         name=kebab(aggregate),
         aggregate=json.dumps(aggregate),
-        topic=json.dumps(f"persistent://{tenant}/{topic}"),
+        topic=json.dumps(_command_topic(pipeline, aggregate, tenant)),
         replicas=min(2, pipeline.partitions),
     )
+
+
+def _command_topic(pipeline: Pipeline, aggregate: str, tenant: str) -> str:
+    return f"persistent://{tenant}/{pipeline.topic(aggregate, TopicKind.COMMANDS)}"
 
 
 def write_chart(folder: Path) -> Path:

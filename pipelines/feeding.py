@@ -28,6 +28,7 @@ from magnetar.schemas import (
 from .clock import Clock
 from .log import Log, Reader, Run
 from .pipeline import Pipeline
+from .projector_metrics import watch_fed
 from .tracing import tracing
 from .watching import WatchedTable
 
@@ -114,10 +115,18 @@ class Feeding:
     """The loops of some tables. A partition that is lost is taken back later. One thread at a time calls it."""
 
     def __init__(
-        self, source: Source, *, range_commits_max: int = RANGE_COMMITS_MAX, name: str, is_shown: bool = True
+        self,
+        source: Source,
+        *,
+        range_commits_max: int = RANGE_COMMITS_MAX,
+        name: str,
+        is_shown: bool = True,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
-        """`is_shown` says whether somebody looks at the tables, so that it matters how old what they lack is."""
+        """`is_shown` says whether somebody looks at the tables, so that it matters how old what they lack is. `beat` is
+        called for each partition's range: a step goes over all tables and partitions, which can take long."""
         self._source = source
+        self._beat = beat
         self._is_shown = is_shown
         self._range_commits_max = range_commits_max
         self._stores: dict[Table, LeasedTable] = {}
@@ -140,6 +149,19 @@ class Feeding:
             self._watched[store.table] = WatchedTable(
                 self._source.pipeline.name, store.table, self._source.clock, self._tracing, is_shown=self._is_shown
             )
+        if self._is_shown:
+            watch_fed(
+                self._source.pipeline.name,
+                store.table,
+                partial(self._partitions_fed, store.table._replace(generation=0)),
+            )
+
+    def _partitions_fed(self, of: Table) -> int:
+        """Of the table in any of its generations. A scrape's thread asks, while the loops come and go."""
+        loops = self._loops.copy().items()
+        return len(
+            {part.partition for part, loop in loops if loop is not None and part.table._replace(generation=0) == of}
+        )
 
     def open(self) -> None:
         """Take the lease of every partition, and replay the range that each was at."""
@@ -227,6 +249,7 @@ class Feeding:
                     is_left = True
                     continue
                 try:
+                    self._beat()
                     loop.between_ranges(partial(store.settle, wish.partition, wish=wish))
                 except (LeaseLost, StoreUnavailable, QueryRefused, PartitionRefused) as error:
                     self._lose(part, error)
@@ -235,6 +258,7 @@ class Feeding:
 
     def _step_one(self, part: Part) -> int | Planned:
         """How many commits have been inserted; or a short range, which is neither written down nor inserted."""
+        self._beat()
         loop = self._loops[part]
         try:
             if loop is None:
@@ -269,6 +293,7 @@ class Feeding:
 
     def _insert(self, part: Part, planned: Planned) -> int:
         """Insert a range that is written down."""
+        self._beat()
         loop, begun_at = self._loops[part], self._source.clock.monotonic()
         if loop is None:
             return 0

@@ -65,8 +65,9 @@ class Projector:
         clock: Clock,
         failpoint: Callable[[str], None] | None = None,
         sharing: Sharing | None = None,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
-        """With `sharing`, others may feed the same tables, each its own partitions."""
+        """With `sharing`, others may feed the same tables, each its own partitions. `beat` is called for each range."""
         self._pipeline = pipeline
         self._sharing = sharing
         self._still_at = 0.0
@@ -84,8 +85,8 @@ class Projector:
         self._tables: dict[Table, LeasedTable] = {}
         mine = None if sharing is None else sharing.mine
         self._source = Source(pipeline, log, clock, threading.Lock(), self._failpoint, mine)
-        self._live = Feeding(self._source, name="mirror")
-        self._filler = Filler(self._source._replace(failpoint=self._filling_failpoint))
+        self._live = Feeding(self._source, name="mirror", beat=beat)
+        self._filler = Filler(self._source._replace(failpoint=self._filling_failpoint), beat=beat)
         self._wished = threading.Event()
         self._settling = threading.Event()
         self._settle_at = 0.0

@@ -22,9 +22,12 @@ RANGE: Final = Histogram("magnetar_range_commits", "Commits in one range.", _LAB
 INSERT: Final = Histogram(
     "magnetar_range_seconds", "Reading one range from the log and inserting it.", _LABELS, buckets=_SECONDS
 )
+PARTITIONS_FED: Final = Gauge(
+    "magnetar_table_partitions_fed", "Partitions of the table that is shown that this process feeds.", _LABELS
+)
 TABLE_NUMBER: Final = Gauge(
     "magnetar_table_number",
-    "The number of the last commit in the partition's newest generation that is fed.",
+    "The number of the last commit of the partition in the table that is shown, by who feeds it.",
     (*_LABELS, "partition"),
 )
 TABLE_LAG: Final = Gauge(
@@ -77,20 +80,29 @@ class TableMetrics:
             self._in_hand[partition] = None
 
     def gone(self, partition: int) -> None:
-        """Somebody else feeds the partition."""
-        if self._in_hand.pop(partition, self) is not self:
-            TABLE_LAG.remove(*self._labels, partition)
+        """Somebody else feeds the partition, and says where it is."""
+        self._in_hand.pop(partition, None)
+        for gauge in (TABLE_LAG, TABLE_NUMBER):
+            gauge.remove(*self._labels, partition)
 
-    def inserted(self, partition: int, number: int, count: int, seconds: float) -> None:
-        """A range is in the table, up to the commit with this number."""
+    def inserted(self, count: int, seconds: float) -> None:
+        """A range is in the table."""
         self._fed.inc(count)
         self._range.observe(count)
         self._insert.observe(seconds)
+
+    def reached(self, partition: int, number: int) -> None:
+        """Where a partition of the table that is shown is."""
         TABLE_NUMBER.labels(*self._labels, partition).set(number)
 
     def lost(self, error: Exception) -> None:
         """A partition cannot be fed on."""
         LOST.labels(*self._labels, type(error).__name__).inc()
+
+
+def watch_fed(context: str, table: Table, partitions: Callable[[], int]) -> None:
+    """Have it said how many partitions of the table are fed here, whichever generation of it is shown."""
+    PARTITIONS_FED.labels(context, table.projection, table.aggregate).set_function(partitions)
 
 
 def watch_quarantine(context: str, table: Table, held_keys: Callable[[], int]) -> None:

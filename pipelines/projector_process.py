@@ -88,7 +88,9 @@ def run_projector(
         if not store.is_embedded and isinstance(log, SharesOut):
             sharing = Sharing(pipeline, log, f"projector-{secrets.token_hex(8)}")
             left.callback(sharing.close)
-        projector = Projector(pipeline, log, store, settings, clock=clock, failpoint=failpoint, sharing=sharing)
+        projector = Projector(
+            pipeline, log, store, settings, clock=clock, failpoint=failpoint, sharing=sharing, beat=health.beat
+        )
         left.callback(projector.close)
         front = left.enter_context(_answering_questions(projector, pipeline, store, settings))
         if first is not None:

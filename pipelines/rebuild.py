@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -31,8 +31,12 @@ _IDLE_SECONDS: Final = 0.05
 class Filler:
     """Fills tables on a thread of its own, at its own pace, so that those that are shown stay as fresh as they are."""
 
-    def __init__(self, source: Source) -> None:
-        self.feeding = Feeding(source, range_commits_max=RANGE_COMMITS_MAX, name="rebuild", is_shown=False)
+    def __init__(self, source: Source, *, beat: Callable[[], None] = lambda: None) -> None:
+        """`beat` is called for each range while somebody waits for the thread to pause."""
+        self.feeding = Feeding(
+            source, range_commits_max=RANGE_COMMITS_MAX, name="rebuild", is_shown=False, beat=self._beat_if_waited_for
+        )
+        self._beat = beat
         self._clock: Clock = source.clock
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -65,6 +69,11 @@ class Filler:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+
+    def _beat_if_waited_for(self) -> None:
+        """Otherwise this thread would vouch for the projector's own, which may be stuck."""
+        if self._stop.is_set():
+            self._beat()
 
     def _run(self) -> None:
         try:

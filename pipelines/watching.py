@@ -49,14 +49,17 @@ class WatchedTable:
 
     def inserted(self, partition: int, number: int, count: int, seconds: float) -> None:
         """So many commits more are in it, up to this one."""
-        self._metrics.inserted(partition, number, count, seconds)
+        self._metrics.inserted(count, seconds)
+        if self.is_shown:
+            self._metrics.reached(partition, number)
 
     def left(self, partition: int) -> None:
         """Another process feeds it from now on."""
-        self._metrics.gone(partition)
+        if self.is_shown:  # what is said of a partition is not of one that is filled beside it
+            self._metrics.gone(partition)
 
     def lost(self, partition: int, error: Exception, *, to_another: bool) -> None:
         """A partition cannot be fed on, for now, or because somebody else feeds it."""
         self._metrics.lost(error)
         if to_another:
-            self._metrics.gone(partition)
+            self.left(partition)

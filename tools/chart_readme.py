@@ -31,6 +31,34 @@ helm install shop deploy/magnetar --values values.yaml
 Values are checked against `values.schema.json`: a misspelled one is refused. This page is made from the comments in
 `values.yaml`.
 
+## Upgrading
+
+```console
+magnetar helm chart deploy-new && magnetar helm values shop.pipeline > derived.yaml   # compare it with yours
+helm upgrade shop deploy-new/magnetar --values values.yaml --wait
+helm rollback shop                                   # if it does not please
+```
+
+- **Order**: first the Job, by the new image: it makes what is missing of topics and schemas, and examines the
+  cluster. If it fails, nothing else is touched: `kubectl logs job/shop-provision --all-containers`. Then the workers,
+  one at a time, and at the same time the projector, which ends before the new one begins: the tables stand still
+  meanwhile, and no command waits.
+- **Chart and image** are tested together in one version of Magnetar: upgrade both at once.
+- **The declaration**: events and fields that are added need nothing. A new aggregate needs its entry under `workers`,
+  or the Job refuses. `pipeline.partitions` can never change.
+- **Projections** whose declaration has changed show the old rows until they are rebuilt: by the Job of
+  `rebuild.enabled`, or `magnetar rebuild`.
+- **A rollback** provisions nothing. What the new code has written stays: old workers leave the partitions alone whose
+  events they do not know (`MagnetarPartitionsRefused`).
+- **The volume** of a projector without `clickhouse.url` is a StatefulSet's: another `projector.storage` is refused by
+  Kubernetes. Enlarge the claim itself.
+- **`clickhouse.url`**, set or unset, puts a Deployment in the place of the StatefulSet, or the other way round; the
+  tables are filled from the log, and the claim stays until you delete it.
+- **No definitions** of other kinds come with the chart: those of KEDA and of the Prometheus operator are upgraded
+  with them.
+
+## Values
+
 | value | default | |
 |---|---|---|
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -37,14 +37,21 @@ def plan(target: Target, data: Data = None, json: AsJson = False) -> None:
         raise typer.Exit(EXIT_YOURS)
 
 
-def provision(target: Target, data: Data = None, json: AsJson = False) -> None:
+ChartValues = Annotated[str | None, typer.Option(hidden=True, envvar="MAGNETAR_CHART_VALUES")]
+"""What a release's values say of the pipeline, which the chart tells its Job."""
+
+
+def provision(target: Target, data: Data = None, json: AsJson = False, chart_values: ChartValues = None) -> None:
     """Do what `plan` shows: make topics, policies, schemas, rights. Repeatable; deletes and shrinks nothing.
 
     **Example:** `magnetar provision shop.pipeline`
     """
+    from ..chart import check_values
     from ..provisioning import apply, plan
 
     with _opened(target, data, if_missing="make") as (pipeline, log, settings):
+        if chart_values is not None:
+            check_values(pipeline, target, settings.tenant, chart_values)
         steps = plan(pipeline, log, settings)
         if json:
             apply(steps)

@@ -24,6 +24,7 @@ from .pulsar_consumer import BACKLOG, PulsarConsumer
 from .pulsar_messages import PulsarReader, translated
 from .pulsar_plan import REPLIES_NAMESPACE, PulsarPlan
 from .pulsar_preflight import PulsarPreflight
+from .pulsar_reach import check_answers
 from .pulsar_replies import INBOX_QUEUE, PulsarInbox, Replier
 from .pulsar_send import PENDING_MESSAGES_MAX, PassThrough, PulsarAppender, PulsarPublisher, Sender
 from .pulsar_share import PROJECTORS, PulsarShare
@@ -78,6 +79,7 @@ class PulsarLog:
         except BaseException:
             self._admin.close()
             raise
+        self._service_url, self._access = service_url, access
         self._exposed = access.token is not None and not is_encrypted(service_url, admin_url)
         self._lock = threading.Lock()
         self._schemas: dict[tuple[Topic, int], str] = {}
@@ -85,11 +87,13 @@ class PulsarLog:
         self._opened: list[_Closing] = []
 
     def plan(self, topics: Sequence[WantedTopic], roles: Roles) -> list[Step]:
-        """What is to be done for these topics, by somebody who may."""
+        """What is to be done for these topics, by somebody who may. Raises LogUnavailable for a wrong service URL."""
+        self._check_answers(topics)
         return PulsarPlan(self._admin, self._tenant).steps(topics, roles)
 
     def examine(self, topics: Sequence[WantedTopic]) -> list[Finding]:
-        """What is not as it should be."""
+        """What is not as it should be. Raises LogUnavailable for a service URL at which no broker answers."""
+        self._check_answers(topics)
         preflight = PulsarPreflight(
             self._admin,
             self._tenant,
@@ -98,6 +102,11 @@ class PulsarLog:
             exposed=self._exposed,
         )
         return preflight.findings(topics)
+
+    def _check_answers(self, topics: Sequence[WantedTopic]) -> None:
+        names = (self._name(wanted.topic) for wanted in topics)
+        existing = next((name for name in names if self._admin.partitions(name)), None)
+        check_answers(self._service_url, existing, self._access.client_options())
 
     def provision(self, topic: Topic, *, partitions: int, schema: str) -> None:
         """What a worker does at its start: create what is missing, if it may, and change nothing that is there.

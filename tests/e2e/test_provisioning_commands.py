@@ -40,3 +40,18 @@ def test_json_is_for_programs(shell: Shell) -> None:
     refused = shell.run("provision", "shop")
     assert refused.returncode == 2
     assert "it has 16 partitions, and the pipeline declares 8" in refused.stderr
+
+
+def test_what_a_releases_values_name_wrongly_is_refused_before_anything_is_made(shell: Shell) -> None:
+    write_shop(shell.folder)
+    values = {"pipeline": {"context": "shop", "partitions": 8}, "workers": {"ordre": {"aggregate": "Ordre"}}}
+    shell.environment["MAGNETAR_CHART_VALUES"] = json.dumps(values)
+    refused = shell.run("provision", "shop")
+    assert refused.returncode == 2
+    assert "pipeline.partitions is 8, and 16 is declared" in refused.stderr
+    assert "workers.ordre.aggregate is Ordre, and the aggregates are Order" in refused.stderr
+    assert "workers has none for Order" in refused.stderr
+    values = {"pipeline": {"context": "shop", "partitions": 16}, "workers": {"order": {"aggregate": "Order"}}}
+    shell.environment["MAGNETAR_CHART_VALUES"] = json.dumps(values)
+    assert shell.run("plan", "shop").stdout.splitlines()[-1] == "3 steps.", "nothing was made"
+    assert shell.run("provision", "shop").stdout.splitlines()[-1] == "Nothing is left to do."

@@ -54,6 +54,14 @@ class Chart:
         assert len(objects) == len(found), "two objects have one name"
         return objects
 
+    def notes(self, values: Values, *, is_upgrade: bool) -> str:
+        """What helm says when it has installed or upgraded the release."""
+        files = self._chart.render(
+            values, name="rel", namespace="ns", revision=2, is_install=not is_upgrade, is_upgrade=is_upgrade
+        )
+        (text,) = (text for path, text in files.items() if path.endswith("NOTES.txt"))
+        return str(text)
+
     def lint(self, values: Values) -> list[str]:
         """What `helm lint --strict` says against it."""
         report = helm_python.lint(self.folder, values, strict=True)

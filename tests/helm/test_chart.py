@@ -9,6 +9,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from magnetar.pipelines import process_metrics, projector_metrics, worker_metrics
+from magnetar.pipelines.worker import WorkerOptions
 from prometheus_client import Counter, Gauge, Histogram
 
 from tests.helm.conftest import Chart, Objects, Values, minimal, monitored
@@ -41,6 +42,7 @@ MATRIX: dict[str, Values] = {
     "everything": EVERYTHING,
     "a ClickHouse server": {"clickhouse": {"url": "http://clickhouse:8123"}},
     "a ClickHouse server with a password": {"clickhouse": SERVER | {"auth": {"password": "secret"}, "tls": {}}},
+    "projectors that share the work": {"clickhouse": SERVER, "projector": {"replicas": 3}},
     "no projector": {"projector": {"enabled": False}},
     "nothing beside workers": {
         name: {"enabled": False} for name in ("projector", "provision", "podDisruptionBudget", "networkPolicy")
@@ -48,6 +50,9 @@ MATRIX: dict[str, Values] = {
     "digest": {"image": {"repository": "r/shop", "digest": "sha256:" + "0" * 64}},
 }
 matrix = pytest.mark.parametrize("changes", MATRIX.values(), ids=MATRIX)
+
+
+CONTAINERS = ("initContainers", "containers")
 
 
 def pods(objects: Objects) -> dict[str, Any]:
@@ -121,6 +126,80 @@ def test_each_aggregate_has_a_deployment_that_decides_for_it_alone(chart: Chart)
         assert objects["PodDisruptionBudget", f"rel-worker-{name}"]["spec"]["maxUnavailable"] == 1
 
 
+PROJECTORS = {"clickhouse": SERVER, "projector": {"replicas": 3, "terminationGracePeriodSeconds": 90}}
+
+
+def test_projectors_that_share_the_work_are_spread_over_nodes_and_drained_one_at_a_time(chart: Chart) -> None:
+    objects = chart.render(minimal(**PROJECTORS))
+    pod = objects["Deployment", "rel-projector"]["spec"]["template"]
+    assert objects["Deployment", "rel-projector"]["spec"]["replicas"] == 3
+    budget = objects["PodDisruptionBudget", "rel-projector"]["spec"]
+    assert (budget["maxUnavailable"], budget["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
+    assert budget["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    alone = chart.render(minimal())
+    assert ("PodDisruptionBudget", "rel-projector") not in alone, "of one there is nothing to keep"
+    unprotected = chart.render(minimal(**PROJECTORS, podDisruptionBudget={"enabled": False}))
+    assert not [name for kind, name in unprotected if kind == "PodDisruptionBudget"]
+
+
+def test_pods_of_a_deployment_are_spread_among_themselves_alone(chart: Chart) -> None:
+    objects = chart.render(minimal(**PROJECTORS))
+    deployments = {name: o["spec"]["template"] for (kind, name), o in objects.items() if kind == "Deployment"}
+    assert deployments.keys() == {"rel-worker-order", "rel-worker-stock-item", "rel-projector"}
+    for name, pod in deployments.items():
+        (spread,) = pod["spec"]["topologySpreadConstraints"]
+        assert (spread["topologyKey"], spread["maxSkew"]) == ("kubernetes.io/hostname", 1)
+        assert spread["whenUnsatisfiable"] == "ScheduleAnyway", "a cluster of one node runs them too"
+        labels = spread["labelSelector"]["matchLabels"].items()
+        assert [other for other, o in deployments.items() if labels <= o["metadata"]["labels"].items()] == [name]
+
+
+def test_pods_have_the_time_to_end_that_the_values_give_and_longer_than_a_flush(chart: Chart) -> None:
+    def seconds(**changes: Any) -> dict[str, int]:
+        return {
+            name: pod["terminationGracePeriodSeconds"]
+            for name, pod in pods(chart.render(minimal(**changes))).items()
+            if "terminationGracePeriodSeconds" in pod
+        }
+
+    assert seconds() == {"rel-worker-order": 60, "rel-worker-stock-item": 60, "rel-projector": 120}
+    assert min(seconds().values()) > WorkerOptions().append_timeout_seconds
+    workers = minimal()["workers"]
+    workers["order"]["terminationGracePeriodSeconds"] = 70
+    assert seconds(workers=workers, **PROJECTORS) == {
+        "rel-worker-order": 70,
+        "rel-worker-stock-item": 60,
+        "rel-projector": 90,
+    }
+
+
+@matrix
+def test_all_that_runs_is_of_one_account_that_has_no_token(chart: Chart, changes: Values) -> None:
+    objects = chart.render(minimal(**changes))
+    assert [name for kind, name in objects if kind == "ServiceAccount"] == ["rel"]
+    assert objects["ServiceAccount", "rel"]["automountServiceAccountToken"] is False
+    accounts = {name: pod.get("serviceAccountName", "default") for name, pod in pods(objects).items()}
+    assert accounts.pop("rel-provision", "default") == "default", "the hook runs before there is one"
+    assert set(accounts.values()) == {"rel"}
+
+
+@matrix
+def test_one_service_shows_the_figures_of_every_worker_and_projector(chart: Chart, changes: Values) -> None:
+    objects = chart.render(minimal(**changes))
+    ((kind, name),) = (key for key in objects if key[0] == "Service")
+    spec = objects[kind, name]["spec"]
+    assert (name, spec["clusterIP"], spec["publishNotReadyAddresses"]) == ("rel-health", "None", True)
+    assert [(port["port"], port["targetPort"]) for port in spec["ports"]] == [(8790, "health")]
+    for (kind, name), rendered in objects.items():
+        if kind in {"Deployment", "StatefulSet"}:
+            template = rendered["spec"]["template"]
+            assert spec["selector"].items() <= template["metadata"]["labels"].items(), name
+            (container,) = template["spec"]["containers"]
+            assert [port["name"] for port in container["ports"]] == ["health"], name
+        if kind == "StatefulSet":
+            assert rendered["spec"]["serviceName"] == "rel-health"
+
+
 def test_a_workers_own_values_win_over_the_defaults(chart: Chart) -> None:
     workers = minimal()["workers"]
     workers["order"] |= {"replicas": 4, "resources": {"limits": {"memory": "8Gi"}}}
@@ -179,8 +258,10 @@ def test_the_topics_are_provisioned_and_examined_before_anything_is_installed_or
     pod = job["spec"]["template"]["spec"]
     assert [c["args"][0] for c in (*pod["initContainers"], *pod["containers"])] == ["provision", "doctor"]
     settings = chart.render(minimal())["ConfigMap", "rel-settings"]["data"]
-    for container in containers(pod):
-        assert {entry["name"]: entry["value"] for entry in container["env"]} == settings
+    (provision,), (doctor,) = ([{e["name"]: e["value"] for e in c["env"]} for c in pod[k]] for k in CONTAINERS)
+    derived = json.loads(provision.pop("MAGNETAR_CHART_VALUES"))
+    assert provision == doctor == settings
+    assert derived == {"pipeline": {"context": "shop", "partitions": 4}, "workers": minimal()["workers"]}
 
 
 @matrix
@@ -336,18 +417,49 @@ def test_values_that_cannot_be_are_refused_by_name(chart: Chart, changes: Values
     assert named in str(refused.value)
 
 
-def test_alerts_and_dashboard_speak_of_metrics_that_there_are(chart: Chart) -> None:
+def declared() -> dict[str, str]:
+    """The metrics, by the names of their series."""
     kinds = (Counter, Gauge, Histogram)
     modules = (worker_metrics, projector_metrics, process_metrics)
-    metrics = {m._name: m for module in modules for m in vars(module).values() if isinstance(m, kinds)}
-    objects = chart.render(minimal(**EVERYTHING))
-    said = (
-        json.dumps(objects["PrometheusRule", "rel"]["spec"])
-        + objects["ConfigMap", "rel-dashboard"]["data"]["magnetar.json"]
-    )
-    for name in set(re.findall(r"magnetar_[a-z_]+", said)):
-        base = re.sub(r"_(total|bucket|sum|count)$", "", name)
-        assert base in metrics or name in metrics, name
+    metrics = [m for module in modules for m in vars(module).values() if isinstance(m, kinds)]
+    series = {Counter: ("_total",), Gauge: ("",), Histogram: ("_bucket", "_sum", "_count")}
+    return {m._name + suffix: m._name for m in metrics for suffix in series[type(m)]}
+
+
+def test_alerts_and_dashboard_speak_of_metrics_that_there_are_and_of_all_but_the_preflights(chart: Chart) -> None:
+    objects, metrics = chart.render(minimal(**EVERYTHING)), declared()
+    rules = json.dumps(objects["PrometheusRule", "rel"]["spec"])
+    dashboard = objects["ConfigMap", "rel-dashboard"]["data"]["magnetar.json"]
+    assert set(re.findall(r"magnetar_[a-z_]+", rules + dashboard)) <= metrics.keys()
+    shown = {metrics[name] for name in re.findall(r"magnetar_[a-z_]+", dashboard)}
+    assert set(metrics.values()) - shown == {"magnetar_preflight_warnings"}
+
+
+def test_each_panel_has_a_place_and_asks_for_the_chosen_pipelines(chart: Chart) -> None:
+    text = chart.render(minimal(**EVERYTHING))["ConfigMap", "rel-dashboard"]["data"]["magnetar.json"]
+    panels = json.loads(text)["panels"]
+    assert len({panel["id"] for panel in panels}) == len({panel["title"] for panel in panels}) == len(panels)
+    places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels]
+    assert places == [(12 * (n % 2), 8 * (n // 2)) for n in range(len(panels))]
+    for panel in panels:
+        (target,) = panel["targets"]
+        asked = re.findall(r"magnetar_[a-z_]+(.{21})", target["expr"])
+        assert set(asked) <= {'{context=~"$context"}'}, panel["title"]
+
+
+def test_an_upgrade_is_told_what_moves_what_is_rebuilt_and_the_way_back(chart: Chart) -> None:
+    embedded, server = minimal(), minimal(clickhouse=SERVER, rebuild={"enabled": True})
+    said = chart.notes(embedded, is_upgrade=True)
+    assert "rollout status deployment/rel-worker-order deployment/rel-worker-stock-item\n" in said
+    assert "exec statefulset/rel-projector -- magnetar rebuild shop.pipeline --changed\n" in said
+    assert "helm --namespace ns rollback rel\n" in said
+    assert "logs --follow job/rel-rebuild-2\n" in chart.notes(server, is_upgrade=True)
+    alone = chart.notes(minimal(projector={"enabled": False}), is_upgrade=True)
+    assert "rollback" in alone
+    assert "rebuild" not in alone
+    installed = chart.notes(embedded, is_upgrade=False)
+    assert "rollback" not in installed
+    assert "helm --namespace ns test rel" in installed
 
 
 def test_the_readme_is_that_of_the_values() -> None:

@@ -1,5 +1,6 @@
 """A worker and a projector under load: every metric that is documented is scraped, and trouble raises its alert."""
 
+import json
 import os
 import re
 import shutil
@@ -30,6 +31,7 @@ from magnetar.schemas import TopicKind, partition_of
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests import prometheus_rig
+from tests.docs.pages import ROOT, Block, parts
 from tests.e2e.disks import SMALL, Disk
 from tests.helm.conftest import Chart, minimal
 from tests.helm.watched import POISON, Pay, Purse, watched
@@ -248,6 +250,9 @@ def test_workers_that_fight_that_are_old_and_that_are_gone_raise_their_alerts(
         eventually(lambda: "MagnetarPartitionsRefused" in prometheus.alerts(), "an alert of events of newer code")
     running.processes["worker"].terminate()
     eventually(lambda: "MagnetarNobodyDecides" in prometheus.alerts(), "an alert that no worker is there")
+    assert "MagnetarNobodyFeeds" not in prometheus.alerts()
+    running.processes["projector"].terminate()
+    eventually(lambda: "MagnetarNobodyFeeds" in prometheus.alerts(), "an alert that no projector is there")
 
 
 def decide_by_newer_code(running: Running) -> None:
@@ -329,6 +334,20 @@ CASES: dict[str, tuple[dict[str, str], str]] = {
         "12m",
     ),
     "MagnetarPartitionsRefused": ({f"magnetar_partitions_refused{{{PURSE}}}": "0x9 1x20"}, "15m"),
+    "MagnetarNobodyFeeds": (
+        {
+            f"magnetar_table_partitions_fed{{{BOARD}}}": "2x9 0x20",
+            f'magnetar_commit_number{{{PURSE},partition="1"}}': "5+10x30",
+        },
+        "15m",
+    ),
+    "MagnetarNobodyFeeds, with no process there and its workers gone later": (
+        {
+            f'magnetar_table_partitions_fed{{{BOARD},pod="p"}}': "2x9 stale _x20",
+            f'magnetar_commit_number{{{PURSE},partition="1",pod="w"}}': "5+10x9 stale _x20",
+        },
+        "15m",
+    ),
     "MagnetarTablesStuck": (
         {f'magnetar_table_partitions_lost_total{{{BOARD},error="StoreUnavailable"}}': "1x9 1+8x20"},
         "12m",
@@ -353,6 +372,65 @@ CASES: dict[str, tuple[dict[str, str], str]] = {
 }
 
 
+def test_every_alert_has_its_section_in_the_runbook_and_its_line_in_the_docs(rules: dict[str, Any]) -> None:
+    alerts = [rule["alert"] for rule in rules["groups"][0]["rules"]]
+    book = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (Magnetar\w+)$", book, re.MULTILINE) == alerts
+    page = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(Magnetar\w+)` \|", page, re.MULTILINE) == alerts
+    for rule in rules["groups"][0]["rules"]:
+        assert rule["annotations"]["runbook_url"] == f"docs/runbook.md#{rule['alert'].lower()}"
+
+
+def test_without_a_projector_nobody_is_told_that_nothing_is_fed(chart: Chart) -> None:
+    values = minimal(prometheusRule={"enabled": True}, projector={"enabled": False})
+    rules = chart.render(values)["PrometheusRule", "rel"]["spec"]["groups"][0]["rules"]
+    assert "MagnetarNobodyFeeds" not in {rule["alert"] for rule in rules}
+
+
+def test_what_tables_lack_in_commits_is_told_as_the_runbook_says(tmp_path: Path) -> None:
+    (expression,) = (
+        p.text for p in parts(ROOT / "docs" / "runbook.md") if isinstance(p, Block) and p.language == "promql"
+    )
+    where = 'partition="{}",pod="{}",instance="{}:8790",job="magnetar"'
+    worker, projector = where.format(1, "w", "w"), where.format(1, "p", "p")
+    series = {
+        f"magnetar_commit_number{{{PURSE},{worker}}}": "100x9 stale",
+        f"magnetar_commit_number{{{PURSE},{where.format(1, 'w2', 'w2')}}}": "_x9 140x9",  # it moved
+        f"magnetar_table_number{{{BOARD},{projector}}}": "60x20",
+        f'magnetar_table_number{{{PURSE},projection="mirror",{projector}}}': "95x20",
+        f"magnetar_commit_number{{{PURSE},{where.format(0, 'w', 'w')}}}": "7x20",
+        f"magnetar_table_number{{{BOARD},{where.format(0, 'p2', 'p2')}}}": "7x20",
+    }
+
+    def lacks(board: int, mirror: int) -> list[dict[str, Any]]:
+        return [
+            {"labels": f'{{{BOARD},partition="0"}}', "value": 0},
+            {"labels": f'{{{BOARD},partition="1"}}', "value": board},
+            {"labels": f'{{{PURSE},projection="mirror",partition="1"}}', "value": mirror},
+        ]
+
+    evaluate(
+        tmp_path,
+        series,
+        [
+            {"expr": expression, "eval_time": "5m", "exp_samples": lacks(40, 5)},
+            {"expr": expression, "eval_time": "15m", "exp_samples": lacks(80, 45)},
+        ],
+    )
+
+
+def test_prometheus_understands_every_panel_of_the_dashboard(chart: Chart, tmp_path: Path) -> None:
+    shown = chart.render(minimal(dashboards={"enabled": True}))["ConfigMap", "rel-dashboard"]["data"]["magnetar.json"]
+    asked = [target["expr"] for panel in json.loads(shown)["panels"] for target in panel["targets"]]
+    filled = [each.replace("$__rate_interval", "5m").replace("$context", "watched") for each in asked]
+    rules = [{"record": f"panel:{number}", "expr": each} for number, each in enumerate(filled)]
+    (tmp_path / "panels.yaml").write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
+    command = [str(prometheus_rig.program("promtool")), "check", "rules", "panels.yaml"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
 def test_every_alert_has_a_case(rules: dict[str, Any]) -> None:
     assert {rule["alert"] for rule in rules["groups"][0]["rules"]} == {case.partition(",")[0] for case in CASES}
 
@@ -364,17 +442,26 @@ def test_an_alert_fires_when_it_should_and_not_before(case: str, rules: dict[str
     before = f"{int(at[:-1]) - 1}m"
     firing = f'count by (alertname) (ALERTS{{alertname="{alert}",alertstate="firing"}})'
     expected = [{"labels": f'{{alertname="{alert}"}}', "value": 1}]
+    evaluate(
+        tmp_path,
+        series,
+        [
+            {"expr": firing, "eval_time": before, "exp_samples": []},
+            {"expr": firing, "eval_time": at, "exp_samples": expected},
+        ],
+    )
+
+
+def evaluate(tmp_path: Path, series: dict[str, str], expressions: list[dict[str, Any]]) -> None:
+    """Have promtool say what these expressions give at their times, by the rules in the folder, if there are any."""
     test = {
-        "rule_files": ["rules.yaml"],
+        "rule_files": [path.name for path in tmp_path.glob("rules.yaml")],
         "evaluation_interval": "1m",
         "tests": [
             {
                 "interval": "1m",
                 "input_series": [{"series": name, "values": values} for name, values in series.items()],
-                "promql_expr_test": [
-                    {"expr": firing, "eval_time": before, "exp_samples": []},
-                    {"expr": firing, "eval_time": at, "exp_samples": expected},
-                ],
+                "promql_expr_test": expressions,
             }
         ],
     }

@@ -3,6 +3,8 @@
 from functools import partial
 from typing import Any
 
+import pytest
+
 from tests.helm.conftest import Chart, Values, minimal
 from tests.kubernetes.conftest import SECONDS_MAX, eventually
 from tests.kubernetes.control_plane import Api
@@ -12,6 +14,13 @@ from tests.kubernetes.test_release import CLICKHOUSE, Pods, names
 
 def values(**rebuild: Any) -> Values:
     return minimal(clickhouse=CLICKHOUSE, rebuild={"enabled": True, **rebuild})
+
+
+@pytest.fixture(autouse=True)
+def authority(api: Api, namespace: str) -> None:
+    """What the values name."""
+    named = {"metadata": {"name": CLICKHOUSE["tls"]["caConfigMap"]}, "data": {"ca.crt": "…"}}
+    api.post(f"/api/v1/namespaces/{namespace}/configmaps", named).raise_for_status()
 
 
 def jobs(api: Api, namespace: str) -> dict[str, Any]:

@@ -148,8 +148,49 @@ def test_what_is_less_restricted_is_refused(api: Api, chart: Chart, namespace: s
         assert named in said or f"{named} volumes" in said
 
 
+MISSING: dict[str, tuple[Values, str, dict[str, str]]] = {
+    # By the value that names what is missing: the values, the kind of it, and what it would have.
+    "pulsar.auth.existingSecret": ({"pulsar": {"auth": {"existingSecret": "it"}}}, "Secret", {"token": "eA=="}),
+    "pulsar.tls.caConfigMap": ({"pulsar": {"tls": {"caConfigMap": "it"}}}, "ConfigMap", {"ca.crt": "x"}),
+    "clickhouse.auth.existingSecret": (
+        {"clickhouse": {"auth": {"existingSecret": "it"}}},
+        "Secret",
+        {"password": "eA=="},
+    ),
+    "clickhouse.tls.caConfigMap": ({"clickhouse": {"tls": {"caConfigMap": "it"}}}, "ConfigMap", {"ca.crt": "x"}),
+    "image.pullSecrets": ({"image": {"pullSecrets": ["it"]}}, "Secret", {}),
+}
+
+
+@pytest.mark.parametrize("named", MISSING)
+def test_what_is_named_and_not_there_is_refused_by_the_values_name(
+    api: Api, helm: Any, chart: Chart, namespace: str, pods: Pods, named: str
+) -> None:
+    changes, kind, data = MISSING[named]
+    given = values() | {"clickhouse": {"url": "https://c:8443"}}
+    given = given | {part: given[part] | more for part, more in changes.items()}
+    made = f"/api/v1/namespaces/{namespace}/{kind.lower()}s"
+    eventually(lambda: api.get(f"/api/v1/namespaces/{namespace}/serviceaccounts/default"), "a namespace to ask")
+
+    with pytest.raises(helm_python.HelmError) as refused:
+        helm.install(chart.folder, "shop", given, timeout=SECONDS_MAX)
+    assert f'{named} is "it", and there is no such {kind} in the namespace {namespace}' in str(refused.value)
+    assert not pods("provision")
+
+    if data:
+        other = {"metadata": {"name": "it"}, "data": {"other": "eA=="}}
+        api.post(made, other).raise_for_status()
+        with pytest.raises(
+            helm_python.HelmError, match=rf"{named.rpartition('.')[0]}.key is .*, and the {kind} it has only: other"
+        ):
+            helm.install(chart.folder, "shop", given, timeout=SECONDS_MAX)
+        api.delete(f"{made}/it", 0)
+    api.post(made, {"metadata": {"name": "it"}, "data": data}).raise_for_status()
+    helm.install(chart.folder, "shop", given, wait="watcher", timeout=SECONDS_MAX)
+
+
 TOKEN = {"url": "pulsar+ssl://p:6651", "adminUrl": "https://p:8443", "auth": {"token": "x"}}
-CLICKHOUSE = {
+CLICKHOUSE: dict[str, Any] = {
     "url": "https://c:8443",
     "user": "projector",
     "auth": {"password": "x"},

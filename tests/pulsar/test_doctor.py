@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.conftest import Shell
 from tests.e2e.readme import write_shop
-from tests.pulsar_rig import Existing, distribution
+from tests.pulsar_rig import Existing, distribution, free_ports
 
 QUORUM = {"bookkeeperEnsemble": 1, "bookkeeperWriteQuorum": 1, "bookkeeperAckQuorum": 1}
 INACTIVE = {
@@ -116,3 +116,20 @@ def test_a_worker_that_may_makes_what_is_missing_and_answers(shop: Shell) -> Non
     shop.eventually(lambda: "Nothing is to be done." in shop.run("plan", "shop").stdout, "the worker has provisioned")
     asked = shop.run("ask", "shop", "Order", "42", "Buy", '{"sku": "tea", "pieces": 2}', "--timeout", "120")
     assert asked.stdout == "accepted: Bought(sku='tea', pieces=2)  (version 1, shop/Order/6/1)\n", asked.stderr
+
+
+def test_a_service_url_at_which_there_is_no_broker_is_named_by_all_that_look(shop: Shell, broker: Existing) -> None:
+    (free,) = free_ports(1)
+    shop.environment["MAGNETAR_BROKER"] = f"pulsar://127.0.0.1:{free}"
+    for command in ("plan", "provision", "doctor"):
+        refused = shop.run(command, "shop")
+        assert refused.returncode == 3, command
+        assert f"No broker answers at pulsar://127.0.0.1:{free}" in refused.stderr, command
+        assert "MAGNETAR_BROKER, which is pulsar.url in the chart's values" in refused.stderr, command
+    shop.environment["MAGNETAR_BROKER"] = broker.service_url
+    printed(shop, "provision")
+    shop.environment["MAGNETAR_BROKER"] = broker.admin_url.replace("http://", "pulsar://")  # somebody listens there
+    for command in ("plan", "provision", "doctor"):
+        refused = shop.run(command, "shop")
+        assert refused.returncode == 3, command
+        assert "No broker answers at" in refused.stderr, command

@@ -59,6 +59,41 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 {{- end -}}
 
+{{- /* What the values name and somebody else makes, where a cluster can be asked: without it a pod would wait for its
+       volume until the Job's deadline. `helm template` asks none, nor does an installation that makes the namespace: each
+       namespace has a ServiceAccount `default`, so that none means that there is nobody to ask. */ -}}
+{{- define "magnetar.checkOthers" -}}
+{{- if lookup "v1" "ServiceAccount" .Release.Namespace "default" -}}
+{{- $values := .Values -}}
+{{- include "magnetar.checkOther" (list . "Secret" "pulsar.auth.existingSecret" $values.pulsar.auth.existingSecret "pulsar.auth.key" $values.pulsar.auth.key) -}}
+{{- include "magnetar.checkOther" (list . "ConfigMap" "pulsar.tls.caConfigMap" $values.pulsar.tls.caConfigMap "pulsar.tls.key" $values.pulsar.tls.key) -}}
+{{- if $values.clickhouse.url -}}
+{{- include "magnetar.checkOther" (list . "Secret" "clickhouse.auth.existingSecret" $values.clickhouse.auth.existingSecret "clickhouse.auth.key" $values.clickhouse.auth.key) -}}
+{{- include "magnetar.checkOther" (list . "ConfigMap" "clickhouse.tls.caConfigMap" $values.clickhouse.tls.caConfigMap "clickhouse.tls.key" $values.clickhouse.tls.key) -}}
+{{- end -}}
+{{- range $values.image.pullSecrets -}}
+{{- include "magnetar.checkOther" (list $ "Secret" "image.pullSecrets" . "" "") -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Takes the root, a kind, the value that names one, the name, and the value that names its key, with the key. */ -}}
+{{- define "magnetar.checkOther" -}}
+{{- $namespace := (index . 0).Release.Namespace -}}
+{{- $kind := index . 1 -}}
+{{- $name := index . 3 -}}
+{{- if $name -}}
+{{- $found := lookup "v1" $kind $namespace $name -}}
+{{- if not $found -}}
+{{- fail (printf "%s is %q, and there is no such %s in the namespace %s" (index . 2) $name $kind $namespace) -}}
+{{- end -}}
+{{- $keys := concat (keys (default dict $found.data)) (keys (default dict $found.binaryData)) -}}
+{{- if and (index . 4) (not (has (index . 5) $keys)) -}}
+{{- fail (printf "%s is %q, and the %s %s has only: %s" (index . 4) (index . 5) $kind $name (sortAlpha $keys | join ", ")) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "magnetar.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: 65532
@@ -194,6 +229,32 @@ checksum/clickhouse: {{ printf "%s%s" (include "magnetar.clickhouse" .) .Values.
 {{- end }}
 {{- end -}}
 
+{{- /* Takes the root and the component. A node that is lost takes one pod with it, where there are others. */ -}}
+{{- define "magnetar.spread" -}}
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: kubernetes.io/hostname
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels: {{- include "magnetar.selector" (index . 0) | nindent 8 }}
+        app.kubernetes.io/component: {{ index . 1 }}
+{{- end -}}
+
+{{- /* Takes the root, the object's name and the component. */ -}}
+{{- define "magnetar.budget" -}}
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  name: {{ index . 1 }}
+  labels: {{- include "magnetar.labels" (index . 0) | nindent 4 }}
+spec:
+  maxUnavailable: 1
+  unhealthyPodEvictionPolicy: AlwaysAllow
+  selector:
+    matchLabels: {{- include "magnetar.selector" (index . 0) | nindent 6 }}
+      app.kubernetes.io/component: {{ index . 2 }}
+{{- end -}}
+
 {{- define "magnetar.placement" -}}
 {{- with .nodeSelector }}
 nodeSelector: {{- toYaml . | nindent 2 }}
@@ -219,6 +280,15 @@ imagePullSecrets:
 {{- range $key, $value := include "magnetar.settings" . | fromYaml }}
 - {name: {{ $key }}, value: {{ $value | quote }}}
 {{- end }}
+{{- end -}}
+
+{{- /* The names in the values that follow from the declaration: `magnetar provision` refuses others. */ -}}
+{{- define "magnetar.derived" -}}
+{{- $workers := dict -}}
+{{- range $name, $worker := .Values.workers -}}
+{{- $_ := set $workers $name (pick $worker "aggregate" "topic") -}}
+{{- end -}}
+{{- dict "pipeline" (pick .Values.pipeline "context" "partitions") "workers" $workers | toJson -}}
 {{- end -}}
 
 {{- define "magnetar.hookResources" -}}

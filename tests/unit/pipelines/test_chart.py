@@ -1,9 +1,11 @@
 """What a cluster gets from the package: the chart, and a pipeline's values."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-from magnetar.pipelines.chart import values_of, write_chart
+from magnetar.pipelines.chart import check_values, values_of, write_chart
 from magnetar.schemas import DataFolderError, SettingsError
 
 from tests.unit.pipelines.purses import purses
@@ -37,6 +39,35 @@ workers:
     replicas: 2
 """
     )
+
+
+def given(**changes: Any) -> str:
+    """What the chart tells its Job, with these changed."""
+    workers = {"purse": {"aggregate": "Purse", "topic": "persistent://acme/purses/purse-commands"}}
+    pipeline = {"context": "purses", "partitions": 2} | changes.pop("pipeline", {})
+    return json.dumps({"pipeline": pipeline, "workers": workers | {"door": {"aggregate": "Door"}} | changes})
+
+
+def test_values_that_are_the_declarations_are_taken() -> None:
+    check_values(purses, "purses.pipeline", "acme", given())
+
+
+REFUSED = {
+    "pipeline.context is purse, and purses is declared": given(pipeline={"context": "purse"}),
+    "pipeline.partitions is 4, and 2 is declared": given(pipeline={"partitions": 4}),
+    "workers.gate.aggregate is Gate, and the aggregates are Purse, Door": given(gate={"aggregate": "Gate"}),
+    "workers.door.topic is persistent://public/purses/door-commands, and its commands come by persistent://acme/purses/"
+    "door-commands": given(door={"aggregate": "Door", "topic": "persistent://public/purses/door-commands"}),
+    "workers has none for Door: nobody would decide": given(door={"aggregate": "Purse"}),
+    "MAGNETAR_CHART_VALUES is not what the chart writes": '{"pipeline": 7}',
+}
+
+
+@pytest.mark.parametrize(("said", "values"), REFUSED.items(), ids=REFUSED)
+def test_values_that_are_not_the_declarations_are_refused_by_name(said: str, values: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        check_values(purses, "purses.pipeline", "acme", values)
+    assert said in str(refused.value)
 
 
 def test_the_chart_comes_whole_out_of_the_package(tmp_path: Path) -> None:

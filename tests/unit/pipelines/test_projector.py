@@ -64,6 +64,23 @@ events = store.query("SELECT count() FROM tallies.Added")
 print(lost == {0, 1}, rows[0], events[0], one._live.lost)
 """
 
+BEATING = """
+seen = []
+module.TOGETHER = 1
+mark = lambda name: seen.append("range") if name == "after_insert" else None
+beating = Projector(
+    tallies, system.log, store, Settings(data=system.folder),
+    clock=SystemClock(), failpoint=mark, beat=lambda: seen.append("beat"),
+)
+beating.prepare()
+beating.open()
+send(30)
+seen.clear()
+beating.step()
+print(seen.count("range"), "range,range" in ",".join(seen))
+beating.close()
+"""
+
 TAIL = """
 one.close()
 store.close()
@@ -86,3 +103,7 @@ def test_a_projector_that_lost_its_leases_takes_them_back_and_nothing_is_twice_i
 
 def test_ranges_that_could_not_be_written_down_are_not_inserted_and_come_later(tmp_path: Path) -> None:
     assert said(NOT_WRITTEN_DOWN, tmp_path) == "True (60, 60) (60,) []"
+
+
+def test_each_range_of_a_step_is_a_sign_of_life(tmp_path: Path) -> None:
+    assert said(BEATING, tmp_path) == "2 False"

@@ -5,8 +5,9 @@ from functools import partial
 import pytest
 from magnetar.pipelines.clock import SystemClock
 from magnetar.pipelines.projector_metrics import TableMetrics, hide_rebuild, show_rebuild, watch_quarantine
+from magnetar.pipelines.watching import WatchedTable
 from magnetar.projections.leased_table import Table
-from magnetar.schemas import StoreUnavailable
+from magnetar.schemas import LeaseLost, StoreUnavailable
 from prometheus_client import REGISTRY
 
 
@@ -16,13 +17,30 @@ def sample(name: str, **labels: str) -> float | None:
 
 def test_ranges_and_losses_are_counted_by_table() -> None:
     metrics = TableMetrics("c", "board", "Order", SystemClock())
-    metrics.inserted(2, 40, 40, 0.2)
-    metrics.inserted(2, 41, 1, 0.1)
+    metrics.inserted(40, 0.2)
+    metrics.inserted(1, 0.1)
     metrics.lost(StoreUnavailable("gone"))
     assert sample("magnetar_fed_commits_total") == 41
     assert sample("magnetar_range_commits_count") == 2
-    assert sample("magnetar_table_number", partition="2") == 41
     assert sample("magnetar_table_partitions_lost_total", error="StoreUnavailable") == 1
+
+
+def test_where_a_partition_is_is_said_by_who_feeds_the_table_that_is_shown_and_by_nobody_else() -> None:
+    shown, filled = (
+        WatchedTable("c", Table("board", "Moving", generation), SystemClock(), None, is_shown=generation == 1)
+        for generation in (1, 2)
+    )
+    number = partial(sample, "magnetar_table_number", aggregate="Moving", partition="2")
+    shown.inserted(2, 41, 41, 0.1)
+    filled.inserted(2, 7, 7, 0.1)
+    assert number() == 41
+    filled.left(2)
+    assert number() == 41
+    shown.left(2)
+    assert number() is None, "another process says it, and this one would say for ever what was"
+    shown.inserted(2, 43, 1, 0.1)
+    shown.lost(2, LeaseLost("gone"), to_another=True)
+    assert number() is None
 
 
 class ClockByHand(SystemClock):

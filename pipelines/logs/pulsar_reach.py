@@ -1,0 +1,73 @@
+"""Whether a broker answers at the service URL: all else that is planned and examined goes to the admin API."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import pulsar
+from magnetar.schemas import LogUnavailable
+
+CONNECT_SECONDS_MAX: Final = 5.0
+ANSWER_SECONDS_MAX: Final = 5
+"""Who answers does so at once. Pulsar's client tries again, and says no more than that it was in vain."""
+
+_ENCRYPTED: Final = "pulsar+ssl://"
+
+
+def check_answers(service_url: str, topic: str | None, client_options: dict[str, Any]) -> None:
+    """Raise LogUnavailable unless a broker answers there about the topic, which must exist: to ask could make it.
+
+    Without a topic, it is enough that somebody listens.
+    """
+    _check_listens(service_url)
+    if topic is None:
+        return
+    client = pulsar.Client(
+        service_url,
+        operation_timeout_seconds=ANSWER_SECONDS_MAX,
+        logger=pulsar.FileLogger(pulsar.LoggerLevel.Error, os.devnull),
+        **client_options,
+    )
+    try:
+        client.get_topic_partitions(f"persistent://{topic}")
+    except (pulsar.AuthorizationError, pulsar.TopicNotFound):
+        pass  # it is a broker that says so
+    except pulsar.PulsarException as error:
+        raise _unavailable(service_url, type(error).__name__) from error
+    finally:
+        client.close()
+
+
+def _check_listens(service_url: str) -> None:
+    """One of several addresses is enough, as it is for Pulsar's client."""
+    refusals = []
+    for host, port in _addresses(service_url):
+        try:
+            socket.create_connection((host, port), timeout=CONNECT_SECONDS_MAX).close()
+        except OSError as error:
+            refusals.append(f"{host}:{port}: {error.strerror or error}")
+        else:
+            return
+    raise _unavailable(service_url, "; ".join(refusals))
+
+
+def _addresses(service_url: str) -> Iterator[tuple[str, int]]:
+    port = 6651 if service_url.startswith(_ENCRYPTED) else 6650
+    for address in service_url.partition("://")[2].rstrip("/").split(","):
+        try:
+            split = urlsplit(f"//{address}")
+            yield split.hostname or "", split.port or port
+        except ValueError as error:
+            raise _unavailable(service_url, str(error)) from error
+
+
+def _unavailable(service_url: str, why: str) -> LogUnavailable:
+    return LogUnavailable(
+        f"No broker answers at {service_url}, though the admin API answers: {why}.",
+        cure="Correct MAGNETAR_BROKER, which is pulsar.url in the chart's values: the service URL, as "
+        "pulsar://host:6650 or pulsar+ssl://host:6651. Or the broker is just starting.",
+    )
