@@ -1,8 +1,10 @@
 """What goes wrong around a pipeline on a real Pulsar: a clear error, nothing lost, and the healthy rest goes on."""
 
+import re
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Self
 
@@ -10,17 +12,20 @@ import pulsar
 import pytest
 import structlog
 from magnetar.aggregates import Aggregate
-from magnetar.pipelines import CommandParked, Outgoing, Pipeline
+from magnetar.pipelines import CommandParked, Outgoing, Pipeline, SyncClient
 from magnetar.pipelines.cli.shared import EXIT_WORLD, EXIT_YOURS
+from magnetar.pipelines.clock import Clock, SystemClock
 from magnetar.pipelines.history import log_of
 from magnetar.pipelines.log import Entry
 from magnetar.pipelines.logs.pulsar import PulsarLog
 from magnetar.pipelines.logs.pulsar_send import PassThrough
 from magnetar.pipelines.provisioning import wanted_topics
-from magnetar.pipelines.runtime import provision
+from magnetar.pipelines.runtime import preflight, provision
+from magnetar.pipelines.settings import Settings
 from magnetar.schemas import (
     Command,
     Event,
+    LogUnsafe,
     PartitionRefused,
     SettingsError,
 )
@@ -28,9 +33,9 @@ from magnetar.schemas.framing import write_long
 
 from tests.e2e.conftest import Shell
 from tests.pulsar.crew import MODULE, ROOT
-from tests.pulsar.yard import LONG, Yard, eventually
+from tests.pulsar.yard import LONG, Yard, eventually, working
 from tests.pulsar_rig import Existing, Standalone, free_ports
-from tests.unit.pipelines.purses import LateClock, Pay, Purse, new_id
+from tests.unit.pipelines.purses import LateClock, Paid, Pay, Purse, new_id
 
 
 @pytest.fixture
@@ -325,3 +330,70 @@ def test_a_clients_clock_that_is_an_hour_off_makes_no_second_decision(yard: Yard
             with pytest.raises(CommandParked, match="expired"):
                 behind.ask(Purse, "a", Pay(5), timeout_seconds=LONG)
         assert [each.outcome for each in yard.commits()] == ["accepted", "parked"]
+
+
+@pytest.mark.parametrize("minutes", [60, -60])
+def test_a_workers_clock_that_is_an_hour_off_makes_no_second_decision_and_is_in_no_commit(
+    yard: Yard, minutes: float
+) -> None:
+    id = new_id()
+    with yard.client() as client:
+        receipts = []
+        for clock in (LateClock(minutes), SystemClock()):  # one after the other
+            with yard.working(clock):
+                receipts += [client.ask(Purse, "a", Pay(5), command_id=id, timeout_seconds=LONG) for _ in range(2)]
+    assert {(each.outcome, each.version) for each in receipts} == {(Paid(5, None, id), 1)}
+    (commit,) = yard.commits()
+    assert abs(commit.source.published_at_ms - SystemClock().now_ms()) < 30 * 60_000
+
+
+def test_a_worker_whose_clock_is_off_is_warned_and_far_off_does_not_start(yard: Yard) -> None:
+    def start(clock: Clock) -> None:
+        log = PulsarLog(yard.broker.service_url, yard.broker.admin_url, clock=clock)
+        with closing(log):
+            preflight(yard.pipeline, log)
+
+    with structlog.testing.capture_logs() as logged:
+        start(SystemClock())
+    assert not [each for each in logged if "clock" in each.get("what", "")]
+    with structlog.testing.capture_logs() as logged:
+        start(LateClock(1))
+    assert [each["what"] for each in logged if re.search(r"clock is 6\d s behind this", each.get("what", ""))]
+    for minutes, off in ((60, "behind"), (-60, "ahead of")):
+        with pytest.raises(LogUnsafe, match=rf"clock is 3[56]\d\d s {off} this machine's"):
+            start(LateClock(minutes))
+
+
+# --- sizes ------------------------------------------------------------------------------------------------------------
+
+
+class Shout(Command):
+    text: str
+    times: int
+
+
+class Shouted(Event):
+    text: str
+
+
+class Echo(Aggregate):
+    def execute(self, command: Shout) -> Shouted:
+        return Shouted(command.text * command.times)
+
+    def apply(self, event: Shouted) -> Self:
+        return self
+
+
+def test_a_decision_over_the_brokers_limit_is_parked_and_the_others_go_on(
+    broker: Existing, open_log: Callable[..., PulsarLog]
+) -> None:
+    echoes = Pipeline(f"c{uuid.uuid4().hex[:12]}", aggregates=[Echo], partitions=1)
+    provision(echoes, open_log())
+    settings = Settings(broker=broker.service_url, broker_admin=broker.admin_url)
+    with SyncClient(echoes, settings=settings) as client, working(echoes, open_log(), SystemClock()):
+        sizes = (5_100, 5_300, 10)  # the broker takes 5,242 of these thousands in one message, with all that is around
+        ids = [client.send(Echo, "a", Shout("x" * 1000, times)) for times in sizes]
+        with pytest.raises(CommandParked, match="too_large"):
+            client.ask(Echo, "a", Shout("x" * 1000, 5_300), command_id=ids[1], timeout_seconds=LONG)
+        receipt = client.ask(Echo, "a", Shout("x" * 1000, 10), command_id=ids[2], timeout_seconds=LONG)
+        assert (receipt.outcome, receipt.version) == (Shouted("x" * 10_000), 2)
