@@ -24,9 +24,11 @@ from magnetar.pipelines.worker import WorkerOptions
 from magnetar.schemas import AccessDenied, LogUnavailable, SettingsError, Topic, TopicKind
 
 from tests.contract.log_contract import DEADLINE_SECONDS, SCHEMA, WIDER, entries, numbers
+from tests.e2e.conftest import Shell
+from tests.pulsar.crew import MODULE, ROOT
 from tests.pulsar.test_scaling import backlog
 from tests.pulsar.yard import LONG, commits, eventually, working
-from tests.pulsar_rig import Existing, data_folder, started
+from tests.pulsar_rig import Existing, data_folder, free_ports, started
 from tests.pulsar_secured import ADMIN, Authority, Secured
 from tests.unit.pipelines.purses import Pay, Purse
 
@@ -109,6 +111,62 @@ def provisioned(admin: PulsarLog) -> Pipeline:
     pipeline = Pipeline(f"c{uuid.uuid4().hex[:12]}", aggregates=[Purse], partitions=1)
     apply(admin.plan(wanted_topics(pipeline), ROLES))
     return pipeline
+
+
+@pytest.fixture
+def shell(secured: Secured, tmp_path: Path) -> Iterator[Shell]:
+    """A terminal in a folder with a pipeline in `crew.py`."""
+    shell = Shell(tmp_path)
+    shell.environment |= {
+        "MAGNETAR_BROKER": secured.service_url,
+        "MAGNETAR_BROKER_ADMIN": secured.admin_url,
+        "MAGNETAR_TLS_CA": str(secured.authority.certificate),
+        "MAGNETAR_CLICKHOUSE": f"http://127.0.0.1:{free_ports(1)[0]}",
+    }
+    yield shell
+    shell.close()
+
+
+def command_lines(pid: int) -> str:
+    """Of a process and of all that it has started, as everybody on the machine can read them."""
+    process = Path("/proc") / str(pid)
+    children = " ".join(each.read_text() for each in process.glob("task/*/children")).split()
+    return (process / "cmdline").read_text() + "".join(f"\n{command_lines(int(child))}" for child in children)
+
+
+def test_no_secret_is_in_what_processes_say_nor_in_their_command_lines(secured: Secured, shell: Shell) -> None:
+    with opened(secured, secured.token(ADMIN)) as admin:
+        pipeline = provisioned(admin)
+    (shell.folder / "crew.py").write_text(MODULE.format(root=str(ROOT), context=pipeline.name, partitions=1))
+    worker, client, mirror = (secured.token(f"{pipeline.name}-{role}") for role in ("purse-worker", "client", "mirror"))
+    damaged, password = worker[:-4] + "AAAA", "open-sesame-4711"
+    shell.environment |= {"MAGNETAR_TOKEN": worker, "MAGNETAR_CLICKHOUSE_PASSWORD": password}
+    log, debug = shell.folder / "run.log", ("--log-level", "debug")
+
+    supervisor = shell.start("run", "crew", "-w", "2", *debug)
+    with SyncClient(pipeline, settings=settings_of(secured, client)) as asking:
+        assert asking.ask(Purse, "a", Pay(1), timeout_seconds=LONG).version == 1
+    shown = command_lines(supervisor.pid)
+    assert shown.count("--supervised") == 2
+    supervisor.terminate()
+    assert supervisor.wait(LONG) == 0
+    said = log.read_text()
+    assert "partition taken" in said
+
+    shell.environment["MAGNETAR_TOKEN"] = mirror
+    projector = shell.start("run", "crew", "--role", "projector", *debug)
+    shell.eventually(lambda: "waiting" in log.read_text(), "it waits for ClickHouse, which is not there", LONG)
+    shown += command_lines(projector.pid)
+    projector.terminate()
+    projector.wait(LONG)
+    said += log.read_text()
+
+    shell.environment["MAGNETAR_TOKEN"] = damaged
+    refused = shell.run("run", "crew", *debug)
+    assert "damaged" in refused.stderr
+    said += refused.stdout + refused.stderr
+    for secret in (worker, mirror, damaged, password):
+        assert secret.rpartition(".")[2] not in said + shown
 
 
 def test_a_certificate_of_another_authority_is_refused(secured: Secured, tmp_path: Path) -> None:
