@@ -4,12 +4,14 @@ import os
 import secrets
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
+from magnetar.pipelines.clock import SystemClock
 from magnetar.pipelines.log import Log, Message
-from magnetar.pipelines.settings import EMBEDDED, Settings, load_settings
+from magnetar.pipelines.provisioning import Planned, apply
+from magnetar.pipelines.settings import EMBEDDED, Settings, load_settings, open_log
 from magnetar.schemas import Topic
 
 BROKERS: Final = (EMBEDDED, "pulsar")
@@ -47,7 +49,16 @@ def fresh(broker: Settings) -> Generator[Settings]:
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
         tenant = broker.tenant if broker.broker == EMBEDDED else f"bench-{secrets.token_hex(4)}"
-        yield broker.model_copy(update={"data": data, "tenant": tenant})
+        settings = broker.model_copy(update={"data": data, "tenant": tenant})
+        if broker.broker != EMBEDDED:
+            _make_tenant(settings)
+        yield settings
+
+
+def _make_tenant(settings: Settings) -> None:
+    with closing(open_log(settings, SystemClock())) as log:
+        if isinstance(log, Planned):
+            apply(log.plan([], {}))
 
 
 def environment(settings: Settings) -> dict[str, str]:

@@ -36,7 +36,7 @@ from magnetar.schemas import (
 )
 from magnetar.schemas.aggregate_schema import AggregateSchema
 from magnetar.schemas.command_message import CommandCodec
-from magnetar.schemas.commit import CommitCodec, read_head, read_outcome
+from magnetar.schemas.commit import CommitCodec, head_in_log, read_outcome
 from magnetar.schemas.read_rule import START, Mark
 
 from .checkpointing import Checkpoints
@@ -358,7 +358,7 @@ class Worker:
             raise OwnershipLost("Another worker has claimed the partition already.")
 
     def _is_own_claim(self, payload: bytes, run: Run, owned: _Owned, rule: ReadRule) -> bool:
-        number, owner, _ = _head(payload, run)
+        number, owner = head_in_log(payload, run.last)
         verdict = rule.judge(number, owner)
         if verdict is Verdict.COUNTS:
             owned.processor.replay(self._codecs.of(run.schema).decode_effect(payload))
@@ -582,13 +582,3 @@ def new_processor(
         ids=IdWindow(allowance=budget.ids),
         cells=Cells(states, allowance=budget.states, spill=SqliteSpill()),
     )
-
-
-def _head(payload: bytes, run: Run) -> tuple[int, bytes, int]:
-    try:
-        return read_head(payload)
-    except (Undecodable, IndexError) as error:
-        raise PartitionRefused(
-            f"A message of {len(payload)} bytes on an event topic, {tuple(run.last)} or shortly before, is no commit.",
-            cure="Somebody else wrote to the topic: find out who, and take the right to do so away.",
-        ) from error

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple, Protocol
 
 import structlog
 from magnetar.schemas import MessageId, ReadRule, StoreUnavailable, Verdict
-from magnetar.schemas.commit import counting_run, read_head
+from magnetar.schemas.commit import counting_run, head_in_log
 
 FAILPOINTS: Final = ("after_lease", "after_stop", "after_pending", "between_tables", "after_insert")
 """Where tests may crash or freeze a projector. `between_tables` is the store's, within an insert."""
@@ -236,16 +236,16 @@ class RangeLoop:
         if run is None:
             return 0, []
         self._after = run.last
-        return run.schema, self._counting(run.payloads)
+        return run.schema, self._counting(run.payloads, run.last)
 
-    def _counting(self, payloads: list[bytes]) -> list[bytes]:
-        """Those of the payloads that count."""
+    def _counting(self, payloads: list[bytes], last: MessageId) -> list[bytes]:
+        """Those of the payloads that count. Raises PartitionRefused for one that is no commit at all."""
         run = counting_run(self._rule, payloads, 0)
         if run == len(payloads):
             return payloads
         counting, at = payloads[:run], run
         while at < len(payloads):
-            number, owner, _ = read_head(payloads[at])
+            number, owner = head_in_log(payloads[at], last)
             verdict = self._rule.judge(number, owner)
             if verdict is Verdict.COUNTS:
                 counting.append(payloads[at])

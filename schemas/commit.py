@@ -464,6 +464,20 @@ def read_head(payload: bytes) -> tuple[int, bytes, int]:
     return number, owner, at + 16
 
 
+def head_in_log(payload: bytes, last: MessageId) -> tuple[int, bytes]:
+    """Number and owner of a message on an event topic; `last` is the place of one that came with it, for people.
+
+    Raises PartitionRefused for bytes that have none: nobody can say what was to stand there.
+    """
+    try:
+        return read_head(payload)[:2]
+    except (Undecodable, IndexError) as error:
+        raise PartitionRefused(
+            f"A message of {len(payload)} bytes on an event topic, {tuple(last)} or shortly before, is no commit.",
+            cure="Somebody else wrote to the topic: find out who, and take the right to do so away.",
+        ) from error
+
+
 def counting_run(rule: ReadRule, payloads: Sequence[bytes], start: int) -> int:
     """How many payloads from `start` on count, one after the other; the rule is left behind the last of them.
 

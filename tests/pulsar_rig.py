@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -132,6 +133,14 @@ class Existing:
     def __init__(self, service_url: str, admin_url: str) -> None:
         self.service_url = service_url
         self.admin_url = admin_url
+
+    def new_tenant(self) -> str:
+        """Make a tenant, which stays: no worker makes one."""
+        tenant, admin = f"t{secrets.token_hex(6)}", f"{self.admin_url}/admin/v2"
+        clusters = httpx.get(f"{admin}/clusters", timeout=60).raise_for_status().json()
+        body = {"allowedClusters": clusters, "adminRoles": []}
+        httpx.put(f"{admin}/tenants/{tenant}", json=body, timeout=60).raise_for_status()
+        return tenant
 
 
 class Standalone(Existing):

@@ -141,7 +141,7 @@ class PulsarLog:
         """A producer per partition, opened when it is needed."""
 
         def open_sender(partition: int) -> Sender:
-            with translated(f"publishing to {topic}"):
+            with translated(f"publishing to {topic}", right="produce"):
                 producer = self._others.create_producer(self._url(topic, partition), **self._producer(schema))
             return Sender(producer, self.message_bytes_max, self._clock)
 
@@ -198,7 +198,7 @@ class PulsarLog:
         """Open an exclusive producer that fences whoever has the partition now."""
         options = self._producer(schema)
         options["producer_name"] = producer_name(name, secrets.token_hex(8))
-        with translated(f"fencing {topic} partition {partition}"):
+        with translated(f"fencing {topic} partition {partition}", right="produce"):
             producer = self._writers.create_producer(
                 self._url(topic, partition), access_mode=pulsar.ProducerAccessMode.ExclusiveWithFencing, **options
             )

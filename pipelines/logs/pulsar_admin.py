@@ -155,8 +155,10 @@ class PulsarAdmin:
         return found
 
     def create_namespace(self, namespace: str, policies: dict[str, Any]) -> None:
-        """Create a namespace with all its policies; not if there is one."""
-        self.call("PUT", f"/namespaces/{namespace}", policies, accept=(CONFLICT,))
+        """Create a namespace with all its policies; not if there is one. Raises SettingsError without its tenant."""
+        response = self.call("PUT", f"/namespaces/{namespace}", policies, accept=(CONFLICT, NOT_FOUND))
+        if response.status_code == NOT_FOUND:
+            raise no_tenant(namespace.partition("/")[0])
 
     def namespace_permissions(self, namespace: str) -> dict[str, list[str]] | None:
         """Which roles may do what in a namespace; None if it does not exist."""
@@ -285,6 +287,14 @@ class PulsarAdmin:
             return None
         found = response.json().get("subscriptions", {}).get(subscription, {}).get("activeConsumerName")
         return None if found is None else str(found)
+
+
+def no_tenant(tenant: str) -> SettingsError:
+    """There is none of this name, and nobody who starts makes one: an empty log would be begun in a mistyped one."""
+    return SettingsError(
+        f"There is no tenant {tenant} on this Pulsar, and none is made at a start.",
+        cure="Correct MAGNETAR_TENANT, or have the tenant made, by `magnetar provision MODULE`.",
+    )
 
 
 def _knows_us(response: httpx.Response) -> bool:

@@ -80,15 +80,17 @@ def _batch_size(own: Any) -> int:
 
 
 @contextmanager
-def translated(doing: str, *, but: type[Exception] | tuple[type[Exception], ...] = ()) -> Generator[None]:
-    """Raise the client's errors as the port's, all but some."""
+def translated(
+    doing: str, *, right: str = "consume", but: type[Exception] | tuple[type[Exception], ...] = ()
+) -> Generator[None]:
+    """Raise the client's errors as the port's, all but some. `right` is what a role needs for it."""
     try:
         yield
     except but:
         raise
     except pulsar.AuthorizationError as error:
         raise AccessDenied(
-            f"Pulsar does not allow this role {doing}.",
+            f"Pulsar does not allow this role {doing}: it lacks the right to {right} there.",
             cure="`magnetar plan MODULE` shows the rights that are missing, if the roles are set.",
         ) from error
     except pulsar.IncompatibleSchema as error:

@@ -7,7 +7,7 @@ from magnetar.schemas.evolution import check_evolution
 
 from ..preflight import refuse_dangers
 from ..provisioning import Sign, WantedTopic, apply
-from .pulsar_admin import INCARNATION, PulsarAdmin
+from .pulsar_admin import INCARNATION, PulsarAdmin, no_tenant
 from .pulsar_plan import PulsarPlan
 from .pulsar_preflight import policy_findings
 
@@ -24,7 +24,7 @@ class PulsarStart:
         """Look first: a worker whose topics are there needs no rights but those to use them.
 
         1. Nothing, if topic and schema are as they should be. 2. Refuses a namespace that would lose the log.
-        3. Creates tenant, namespace, topic and schema, as far as they are missing.
+        3. Creates namespace, topic and schema, as far as they are missing; never a tenant, which is made by name alone.
         """
         try:
             if not self._is_there(wanted):
@@ -43,6 +43,8 @@ class PulsarStart:
         return check_evolution(str(wanted.topic), registered, wanted.schema).known
 
     def _create(self, wanted: WantedTopic) -> None:
+        if not self._admin.has_tenant(self._tenant):
+            raise no_tenant(self._tenant)
         namespace = f"{self._tenant}/{wanted.topic.context}"
         found = self._admin.namespace(namespace)
         if found is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -50,7 +49,7 @@ class PulsarRun:
         self.ended: list[str] = []
         """What has ended by itself, and its last words."""
         self._dice = random.Random(random_seed)
-        self._tenant = f"t{secrets.token_hex(6)}"
+        self._tenant = broker.new_tenant()
         settings = {
             "MAGNETAR_BROKER": broker.service_url,
             "MAGNETAR_BROKER_ADMIN": broker.admin_url,

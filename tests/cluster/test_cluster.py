@@ -1,7 +1,6 @@
 """On three bookies and two brokers: what is planned for them, and what the death of one of them loses."""
 
 import random
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,7 +36,7 @@ def quorums(log: PulsarLog, namespace: str) -> tuple[int, int, int]:
 
 
 def test_every_entry_is_confirmed_by_two_bookies_and_fewer_is_a_finding(cluster: Cluster) -> None:
-    tenant = f"t{secrets.token_hex(6)}"
+    tenant = cluster.new_tenant()
     log = PulsarLog(cluster.service_url, cluster.admin_url, clock=SystemClock(), tenant=tenant)
     try:
         eventually(lambda: is_provisioned(log), "the topics are there")

@@ -137,6 +137,7 @@ def send(name: str, number: signal.Signals) -> None:
     os.kill(pid_of(name), number)
 
 
-def say(what: str, seconds: float) -> None:
-    """Print a time, so that the docs can state it (pytest -s)."""
+def say(what: str, seconds: float, *, below: float) -> None:
+    """Print a time, so that the docs can state it (pytest -s), and hold it against a generous limit."""
     print(f"\n{what}: {seconds:.1f} s")
+    assert seconds < below, what

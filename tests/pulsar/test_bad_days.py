@@ -1,145 +1,46 @@
 """What goes wrong around a pipeline on a real Pulsar: a clear error, nothing lost, and the healthy rest goes on."""
 
+import re
 import subprocess
-import threading
-import time
 import uuid
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
-from itertools import count
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-import httpx
 import pulsar
 import pytest
 import structlog
 from magnetar.aggregates import Aggregate
 from magnetar.pipelines import CommandParked, Outgoing, Pipeline, SyncClient
-from magnetar.pipelines.cli.shared import EXIT_WORLD
+from magnetar.pipelines.cli.shared import EXIT_WORLD, EXIT_YOURS
 from magnetar.pipelines.clock import Clock, SystemClock
-from magnetar.pipelines.deciding import decide_until, workers_of
 from magnetar.pipelines.history import log_of
 from magnetar.pipelines.log import Entry
 from magnetar.pipelines.logs.pulsar import PulsarLog
 from magnetar.pipelines.logs.pulsar_send import PassThrough
 from magnetar.pipelines.provisioning import wanted_topics
-from magnetar.pipelines.runtime import provision
+from magnetar.pipelines.runtime import preflight, provision
 from magnetar.pipelines.settings import Settings
-from magnetar.pipelines.worker import Worker
 from magnetar.schemas import (
     Command,
     Event,
-    LogUnavailable,
+    LogUnsafe,
     PartitionRefused,
     SettingsError,
-    Topic,
-    TopicKind,
-    partition_of,
 )
-from magnetar.schemas.commit import Commit, CommitCodec
 from magnetar.schemas.framing import write_long
 
 from tests.e2e.conftest import Shell
 from tests.pulsar.crew import MODULE, ROOT
+from tests.pulsar.yard import LONG, Yard, eventually, working
 from tests.pulsar_rig import Existing, Standalone, free_ports
-from tests.unit.pipelines.purses import Door, Knock, LateClock, Paid, Pay, Purse, new_id
-
-LONG = 240.0
-
-
-class Yard:
-    """A context of its own on the broker, with purses and a door, and whatever looks at it."""
-
-    def __init__(self, broker: Existing, open_log: Callable[..., PulsarLog], *, partitions: int = 2) -> None:
-        self.broker = broker
-        self.open_log = open_log
-        self.log = open_log()
-        self.pipeline = Pipeline(f"c{uuid.uuid4().hex[:12]}", aggregates=[Purse, Door], partitions=partitions)
-        self.settings = Settings(broker=broker.service_url, broker_admin=broker.admin_url)
-        self.commands, self.events = (self.topic("Purse", kind) for kind in (TopicKind.COMMANDS, TopicKind.EVENTS))
-        ids = (f"p{n}" for n in count())
-        self.ids = [next(id for id in ids if partition_of(id, partitions) == p) for p in range(partitions)]
-        """An aggregate for each partition."""
-        provision(self.pipeline, self.log)
-
-    def topic(self, aggregate: str, kind: TopicKind) -> Topic:
-        return self.pipeline.topic(aggregate, kind)
-
-    def client(self, clock: Clock | None = None, **settings: Any) -> SyncClient:
-        """A client to be closed by the test."""
-        return SyncClient(self.pipeline, settings=self.settings.model_copy(update=settings), clock=clock)
-
-    def pay(self, partition: int = 0, amount: int = 1) -> Paid:
-        """Ask for a payment there."""
-        with self.client() as client:
-            outcome = client.ask(Purse, self.ids[partition], Pay(amount), timeout_seconds=LONG).outcome
-        assert isinstance(outcome, Paid)
-        return outcome
-
-    def knock(self) -> int:
-        """Ask the other aggregate, which is healthy; returns its version."""
-        with self.client() as client:
-            return client.ask(Door, "a", Knock(), timeout_seconds=LONG).version
-
-    @contextmanager
-    def working(self) -> Generator[dict[str, Worker]]:
-        """Workers for both aggregates on a thread, by aggregate. Fails if the thread does."""
-        log, stop, clock, failed = self.open_log(), threading.Event(), SystemClock(), list[BaseException]()
-        workers = workers_of(self.pipeline, log, name=f"w{uuid.uuid4().hex[:8]}", clock=clock)
-
-        def decide() -> None:
-            try:
-                decide_until(stop.is_set, workers, clock)
-            except BaseException as error:  # noqa: BLE001 - it is raised again below
-                failed.append(error)
-
-        thread = threading.Thread(target=decide)
-        thread.start()
-        try:
-            yield dict(zip(self.pipeline.aggregates, workers, strict=True))
-        finally:
-            stop.set()
-            thread.join()
-            for worker in workers:
-                worker.close()
-        assert failed == []
-
-    def commits(self) -> list[Commit]:
-        """Of the purses, all that count."""
-        codec, partitions = CommitCodec(self.pipeline.schemas["Purse"]), range(self.pipeline.partitions)
-        return [codec.decode(m.payload) for p in partitions for m, _ in log_of(self.log, self.events, p)]
-
-    def admin(self, method: str, path: str, body: Any = None) -> None:
-        """What an administrator does by hand."""
-        answer = httpx.request(method, f"{self.broker.admin_url}/admin/v2{path}", json=body, timeout=60)
-        assert answer.is_success, answer.text
-
-    def delete(self, topic: Topic) -> None:
-        """Delete a topic under everybody's hands."""
-        self.admin("DELETE", f"/persistent/public/{topic}/partitions?force=true")
-
-    @contextmanager
-    def foreign(self, topic: Topic, partition: int, **options: Any) -> Iterator[Any]:
-        """A producer that somebody else wrote."""
-        logger = pulsar.FileLogger(pulsar.LoggerLevel.Error, "/dev/null")
-        client = pulsar.Client(self.broker.service_url, operation_timeout_seconds=15, logger=logger)
-        try:
-            yield client.create_producer(f"persistent://public/{topic}-partition-{partition}", **options)
-        finally:
-            client.close()
+from tests.unit.pipelines.purses import LateClock, Paid, Pay, Purse, new_id
 
 
 @pytest.fixture
 def yard(broker: Existing, open_log: Callable[..., PulsarLog]) -> Yard:
     return Yard(broker, open_log)
-
-
-def eventually(holds: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + LONG
-    while not holds():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)
 
 
 # --- the broker -------------------------------------------------------------------------------------------------------
@@ -384,9 +285,39 @@ def test_a_schema_that_was_deleted_is_named_and_the_other_aggregates_go_on(yard:
     assert any("deleted up to version" in each for each in found)
 
 
-def test_a_tenant_that_does_not_exist_is_said_to_have_no_such_topic(yard: Yard) -> None:
-    with yard.client(tenant="elsewhere") as client, pytest.raises(LogUnavailable, match=r"elsewhere/.* does not exist"):
+def test_a_tenant_that_does_not_exist_is_named_to_a_client(yard: Yard) -> None:
+    with yard.client(tenant="elsewhere") as client, pytest.raises(SettingsError, match="There is no tenant elsewhere"):
         client.ask(Purse, "a", Pay(1), timeout_seconds=LONG)
+
+
+def reach(shell: Shell, broker: Existing, **settings: str) -> None:
+    """Let the terminal's commands reach the broker."""
+    shell.environment |= {"MAGNETAR_BROKER": broker.service_url, "MAGNETAR_BROKER_ADMIN": broker.admin_url, **settings}
+
+
+ASK = ("ask", "crew", "Purse", "a", "Pay", '{"amount": 5}', "--timeout", str(LONG))
+
+
+def test_a_namespace_that_does_not_exist_is_said_to_have_no_such_topic(shell: Shell, broker: Existing) -> None:
+    reach(shell, broker)
+    ran = shell.run(*ASK)
+    assert ran.returncode == EXIT_WORLD
+    assert "purse-commands: there is no such topic" in ran.stderr
+
+
+def test_nobody_who_starts_makes_a_tenant_and_provision_does(shell: Shell, broker: Existing) -> None:
+    tenant = f"t{uuid.uuid4().hex[:12]}"
+    reach(shell, broker, MAGNETAR_TENANT=tenant)
+    for role in ("worker", "projector"):
+        ran = shell.run("run", "crew", "--role", role)
+        assert ran.returncode == EXIT_YOURS
+        assert f"There is no tenant {tenant} on this Pulsar" in ran.stderr
+        assert "`magnetar provision MODULE`" in ran.stderr
+    assert f"There is no tenant {tenant} on this Pulsar" in shell.run(*ASK).stderr
+    assert f"+ tenant {tenant}" in shell.run("plan", "crew").stdout
+    assert shell.run("provision", "crew").returncode == 0
+    shell.start("run", "crew")
+    assert shell.run(*ASK).returncode == 0
 
 
 def test_a_clients_clock_that_is_an_hour_off_makes_no_second_decision(yard: Yard) -> None:
@@ -399,3 +330,70 @@ def test_a_clients_clock_that_is_an_hour_off_makes_no_second_decision(yard: Yard
             with pytest.raises(CommandParked, match="expired"):
                 behind.ask(Purse, "a", Pay(5), timeout_seconds=LONG)
         assert [each.outcome for each in yard.commits()] == ["accepted", "parked"]
+
+
+@pytest.mark.parametrize("minutes", [60, -60])
+def test_a_workers_clock_that_is_an_hour_off_makes_no_second_decision_and_is_in_no_commit(
+    yard: Yard, minutes: float
+) -> None:
+    id = new_id()
+    with yard.client() as client:
+        receipts = []
+        for clock in (LateClock(minutes), SystemClock()):  # one after the other
+            with yard.working(clock):
+                receipts += [client.ask(Purse, "a", Pay(5), command_id=id, timeout_seconds=LONG) for _ in range(2)]
+    assert {(each.outcome, each.version) for each in receipts} == {(Paid(5, None, id), 1)}
+    (commit,) = yard.commits()
+    assert abs(commit.source.published_at_ms - SystemClock().now_ms()) < 30 * 60_000
+
+
+def test_a_worker_whose_clock_is_off_is_warned_and_far_off_does_not_start(yard: Yard) -> None:
+    def start(clock: Clock) -> None:
+        log = PulsarLog(yard.broker.service_url, yard.broker.admin_url, clock=clock)
+        with closing(log):
+            preflight(yard.pipeline, log)
+
+    with structlog.testing.capture_logs() as logged:
+        start(SystemClock())
+    assert not [each for each in logged if "clock" in each.get("what", "")]
+    with structlog.testing.capture_logs() as logged:
+        start(LateClock(1))
+    assert [each["what"] for each in logged if re.search(r"clock is 6\d s behind this", each.get("what", ""))]
+    for minutes, off in ((60, "behind"), (-60, "ahead of")):
+        with pytest.raises(LogUnsafe, match=rf"clock is 3[56]\d\d s {off} this machine's"):
+            start(LateClock(minutes))
+
+
+# --- sizes ------------------------------------------------------------------------------------------------------------
+
+
+class Shout(Command):
+    text: str
+    times: int
+
+
+class Shouted(Event):
+    text: str
+
+
+class Echo(Aggregate):
+    def execute(self, command: Shout) -> Shouted:
+        return Shouted(command.text * command.times)
+
+    def apply(self, event: Shouted) -> Self:
+        return self
+
+
+def test_a_decision_over_the_brokers_limit_is_parked_and_the_others_go_on(
+    broker: Existing, open_log: Callable[..., PulsarLog]
+) -> None:
+    echoes = Pipeline(f"c{uuid.uuid4().hex[:12]}", aggregates=[Echo], partitions=1)
+    provision(echoes, open_log())
+    settings = Settings(broker=broker.service_url, broker_admin=broker.admin_url)
+    with SyncClient(echoes, settings=settings) as client, working(echoes, open_log(), SystemClock()):
+        sizes = (5_100, 5_300, 10)  # the broker takes 5,242 of these thousands in one message, with all that is around
+        ids = [client.send(Echo, "a", Shout("x" * 1000, times)) for times in sizes]
+        with pytest.raises(CommandParked, match="too_large"):
+            client.ask(Echo, "a", Shout("x" * 1000, 5_300), command_id=ids[1], timeout_seconds=LONG)
+        receipt = client.ask(Echo, "a", Shout("x" * 1000, 10), command_id=ids[2], timeout_seconds=LONG)
+        assert (receipt.outcome, receipt.version) == (Shouted("x" * 10_000), 2)

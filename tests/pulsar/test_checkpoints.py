@@ -1,7 +1,6 @@
 """Checkpoints on a real Pulsar: recovery from one, one that is built before a roll, and what the keeper lets go."""
 
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,7 +31,7 @@ class PulsarSystem(System):
 
     def __init__(self, folder: Path, broker: Existing) -> None:
         self.broker = broker
-        self.tenant = f"t{uuid.uuid4().hex[:12]}"
+        self.tenant = broker.new_tenant()
         super().__init__(folder)
 
     def open(self) -> None:

@@ -1,6 +1,5 @@
 """`magnetar copy` on Pulsar, killed at each step."""
 
-import uuid
 from pathlib import Path
 
 from tests.chaos.copying import copied_through_kills
@@ -11,6 +10,6 @@ def test_a_copy_that_is_killed_at_each_step_is_whole_in_the_end_and_goes_on(tmp_
     settings = {
         "MAGNETAR_BROKER": broker.service_url,
         "MAGNETAR_BROKER_ADMIN": broker.admin_url,
-        "MAGNETAR_TENANT": f"t{uuid.uuid4().hex[:12]}",
+        "MAGNETAR_TENANT": broker.new_tenant(),
     }
     copied_through_kills(tmp_path, "moved", settings)

@@ -1,7 +1,6 @@
 """`magnetar diff` and `magnetar fork` on Pulsar, while the pipeline runs there and when it does not."""
 
 import json
-import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,7 +36,7 @@ def shell(tmp_path: Path, broker: Existing) -> Iterator[Shell]:
     shell.environment |= {
         "MAGNETAR_BROKER": broker.service_url,
         "MAGNETAR_BROKER_ADMIN": broker.admin_url,
-        "MAGNETAR_TENANT": f"t{uuid.uuid4().hex[:12]}",
+        "MAGNETAR_TENANT": broker.new_tenant(),
     }
     write_shop(tmp_path)
     text = (tmp_path / "shop.py").read_text()

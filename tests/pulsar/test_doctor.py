@@ -111,7 +111,8 @@ def test_a_worker_does_not_start_where_the_log_would_be_lost(shop: Shell, broker
     assert "partition taken" not in ran.stderr
 
 
-def test_a_worker_that_may_makes_what_is_missing_and_answers(shop: Shell) -> None:
+def test_a_worker_that_may_makes_what_is_missing_and_answers(shop: Shell, broker: Existing) -> None:
+    shop.environment["MAGNETAR_TENANT"] = broker.new_tenant()
     shop.start("run", "shop")
     shop.eventually(lambda: "Nothing is to be done." in shop.run("plan", "shop").stdout, "the worker has provisioned")
     asked = shop.run("ask", "shop", "Order", "42", "Buy", '{"sku": "tea", "pieces": 2}', "--timeout", "120")

@@ -36,7 +36,7 @@ def test_partitions_of_a_killed_worker_go_on_with_the_others_and_are_shared_out_
     killed = crew.names()[0]
     its = crew.partitions_of(killed)
     send(killed, SIGKILL)
-    say("kill -9, to the answer on the last of its partitions", crew.ask(its))
+    say("kill -9, to the answer on the last of its partitions", crew.ask(its), below=5)
     crew.eventually(lambda: killed not in crew.names() and crew.is_spread(3), "another worker has been started")
     crew.ask(range(PARTITIONS))
     claims = crew.claims()
@@ -48,12 +48,12 @@ def test_partitions_of_a_frozen_worker_go_on_and_it_comes_back_without_a_war_of_
     its = crew.partitions_of(frozen)
     send(frozen, SIGSTOP)
     try:
-        say("SIGSTOP, to the answer on the last of its partitions", crew.ask(its))
+        say("SIGSTOP, to the answer on the last of its partitions", crew.ask(its), below=15)
         assert frozen not in crew.names()
     finally:
         send(frozen, SIGCONT)
     crew.eventually(lambda: frozen in crew.names() and crew.is_spread(3), "the woken one has a share again")
-    say("after it woke, to the answer on the last partition", crew.ask(range(PARTITIONS)))
+    say("after it woke, to the answer on the last partition", crew.ask(range(PARTITIONS)), below=15)
     settled = crew.claims()
     for _ in range(10):
         crew.ask(range(PARTITIONS))
@@ -66,7 +66,7 @@ def test_a_worker_that_is_told_to_stop_hands_its_partitions_over(crew: Crew) -> 
     stopped = crew.names()[0]
     its = crew.partitions_of(stopped)
     send(stopped, SIGTERM)
-    say("SIGTERM, to the answer on the last of its partitions", crew.ask(its))
+    say("SIGTERM, to the answer on the last of its partitions", crew.ask(its), below=5)
     crew.eventually(lambda: stopped not in crew.names() and crew.is_spread(3), "another worker has been started")
     crew.claims()
     crew.supervisor.terminate()

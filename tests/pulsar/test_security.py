@@ -1,25 +1,36 @@
 """Tokens and TLS, on a Pulsar that wants both: who may do what, and how quickly a refusal is said."""
 
+import re
 import ssl
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
+import structlog
+from magnetar.pipelines import Pipeline, SyncClient
 from magnetar.pipelines.clock import SystemClock
 from magnetar.pipelines.log import Appender
+from magnetar.pipelines.logs import pulsar_consumer
 from magnetar.pipelines.logs.pulsar import PulsarLog
 from magnetar.pipelines.logs.pulsar_admin import WORKERS
-from magnetar.pipelines.provisioning import RIGHTS, WantedTopic, apply
+from magnetar.pipelines.provisioning import RIGHTS, WantedTopic, apply, wanted_topics
+from magnetar.pipelines.runtime import provision
 from magnetar.pipelines.settings import Settings, open_log
+from magnetar.pipelines.worker import WorkerOptions
 from magnetar.schemas import AccessDenied, LogUnavailable, SettingsError, Topic, TopicKind
 
 from tests.contract.log_contract import DEADLINE_SECONDS, SCHEMA, WIDER, entries, numbers
+from tests.e2e.conftest import Shell
+from tests.pulsar.crew import MODULE, ROOT
 from tests.pulsar.test_scaling import backlog
-from tests.pulsar_rig import Existing, data_folder, started
+from tests.pulsar.yard import LONG, commits, eventually, working
+from tests.pulsar_rig import Existing, data_folder, free_ports, started
 from tests.pulsar_secured import ADMIN, Authority, Secured
+from tests.unit.pipelines.purses import Pay, Purse
 
 SOON_SECONDS = 10.0
 """Less than the fifteen seconds after which Pulsar's client would give up, on a busy machine."""
@@ -41,17 +52,23 @@ def secured(broker: Existing) -> Iterator[Secured]:
         yield secured
 
 
+def settings_of(secured: Secured, token: str | None = None, **others: object) -> Settings:
+    """Of somebody with this token."""
+    return Settings.model_validate(
+        {
+            "broker": secured.service_url,
+            "broker_admin": secured.admin_url,
+            "tls_ca": secured.authority.certificate,
+            "token": token,
+            **others,
+        }
+    )
+
+
 @contextmanager
 def opened(secured: Secured, token: str | None = None, **others: object) -> Iterator[PulsarLog]:
     """The log as its settings open it."""
-    settings = {
-        "broker": secured.service_url,
-        "broker_admin": secured.admin_url,
-        "tls_ca": secured.authority.certificate,
-        "token": token,
-        **others,
-    }
-    log = open_log(Settings.model_validate(settings), SystemClock())
+    log = open_log(settings_of(secured, token, **others), SystemClock())
     assert isinstance(log, PulsarLog)
     try:
         yield log
@@ -87,6 +104,69 @@ def test_no_secret_is_in_what_is_printed(secured: Secured) -> None:
     with pytest.raises(AccessDenied) as error, opened(secured, token):
         pass
     assert token not in f"{settings!r} {settings} {error.value} {error.value.fields} {error.value.cure}"
+
+
+def provisioned(admin: PulsarLog) -> Pipeline:
+    """A pipeline of its own, whose topics an administrator has made, with the rights to them."""
+    pipeline = Pipeline(f"c{uuid.uuid4().hex[:12]}", aggregates=[Purse], partitions=1)
+    apply(admin.plan(wanted_topics(pipeline), ROLES))
+    return pipeline
+
+
+@pytest.fixture
+def shell(secured: Secured, tmp_path: Path) -> Iterator[Shell]:
+    """A terminal in a folder with a pipeline in `crew.py`."""
+    shell = Shell(tmp_path)
+    shell.environment |= {
+        "MAGNETAR_BROKER": secured.service_url,
+        "MAGNETAR_BROKER_ADMIN": secured.admin_url,
+        "MAGNETAR_TLS_CA": str(secured.authority.certificate),
+        "MAGNETAR_CLICKHOUSE": f"http://127.0.0.1:{free_ports(1)[0]}",
+    }
+    yield shell
+    shell.close()
+
+
+def command_lines(pid: int) -> str:
+    """Of a process and of all that it has started, as everybody on the machine can read them."""
+    process = Path("/proc") / str(pid)
+    children = " ".join(each.read_text() for each in process.glob("task/*/children")).split()
+    return (process / "cmdline").read_text() + "".join(f"\n{command_lines(int(child))}" for child in children)
+
+
+def test_no_secret_is_in_what_processes_say_nor_in_their_command_lines(secured: Secured, shell: Shell) -> None:
+    with opened(secured, secured.token(ADMIN)) as admin:
+        pipeline = provisioned(admin)
+    (shell.folder / "crew.py").write_text(MODULE.format(root=str(ROOT), context=pipeline.name, partitions=1))
+    worker, client, mirror = (secured.token(f"{pipeline.name}-{role}") for role in ("purse-worker", "client", "mirror"))
+    damaged, password = worker[:-4] + "AAAA", "open-sesame-4711"
+    shell.environment |= {"MAGNETAR_TOKEN": worker, "MAGNETAR_CLICKHOUSE_PASSWORD": password}
+    log, debug = shell.folder / "run.log", ("--log-level", "debug")
+
+    supervisor = shell.start("run", "crew", "-w", "2", *debug)
+    with SyncClient(pipeline, settings=settings_of(secured, client)) as asking:
+        assert asking.ask(Purse, "a", Pay(1), timeout_seconds=LONG).version == 1
+    shown = command_lines(supervisor.pid)
+    assert shown.count("--supervised") == 2
+    supervisor.terminate()
+    assert supervisor.wait(LONG) == 0
+    said = log.read_text()
+    assert "partition taken" in said
+
+    shell.environment["MAGNETAR_TOKEN"] = mirror
+    projector = shell.start("run", "crew", "--role", "projector", *debug)
+    shell.eventually(lambda: "waiting" in log.read_text(), "it waits for ClickHouse, which is not there", LONG)
+    shown += command_lines(projector.pid)
+    projector.terminate()
+    projector.wait(LONG)
+    said += log.read_text()
+
+    shell.environment["MAGNETAR_TOKEN"] = damaged
+    refused = shell.run("run", "crew", *debug)
+    assert "damaged" in refused.stderr
+    said += refused.stdout + refused.stderr
+    for secret in (worker, mirror, damaged, password):
+        assert secret.rpartition(".")[2] not in said + shown
 
 
 def test_a_certificate_of_another_authority_is_refused(secured: Secured, tmp_path: Path) -> None:
@@ -184,6 +264,20 @@ def test_a_worker_without_rights_is_told_to_have_it_provisioned(secured: Secured
             worker.provision(Topic("safe", "New", TopicKind.EVENTS), partitions=1, schema=SCHEMA)
 
 
+def test_a_worker_without_rights_is_told_at_once_of_a_namespace_or_tenant_that_is_missing(secured: Secured) -> None:
+    """Neither is the log's, for which a worker that starts would wait."""
+    pipeline = Pipeline(f"c{uuid.uuid4().hex[:12]}", aggregates=[Purse], partitions=1)
+    says = "is missing or hidden, and this role may not make it"
+    with opened(secured, secured.token(WORKER)) as worker, pytest.raises(AccessDenied, match=says) as error:
+        provision(pipeline, worker)
+    assert "magnetar provision" in error.value.cure
+    says = "There is no tenant elsewhere on this Pulsar"
+    wrong = opened(secured, secured.token(WORKER), tenant="elsewhere")
+    with wrong as worker, pytest.raises(SettingsError, match=says) as refused:
+        provision(pipeline, worker)
+    assert "magnetar provision" in refused.value.cure
+
+
 def test_a_role_that_may_not_read_policies_is_told_so_and_not_stopped(secured: Secured) -> None:
     with opened(secured, secured.token(WORKER)) as worker:
         found = worker.examine([WantedTopic(Topic("safe", "Thing", kind), 1, SCHEMA) for kind in TopicKind])
@@ -229,22 +323,44 @@ def test_a_right_that_is_taken_away_is_missed_by_name_and_given_back(secured: Se
         assert numbers(read)[0] == 1
 
 
-def test_a_right_that_is_taken_from_a_running_worker_stops_its_writing_and_nothing_is_lost(secured: Secured) -> None:
-    topic = Topic("safe", "Other", TopicKind.EVENTS)
-    wanted, roles = [WantedTopic(topic, 1, SCHEMA)], {"worker": "safe-other-worker"}
-    with opened(secured, secured.token(ADMIN)) as admin, opened(secured, secured.token("safe-other-worker")) as worker:
-        apply(admin.plan(wanted, roles))
-        before = worker.end(topic, 0)
-        fence_when_allowed(worker, topic).append(entries(1), timeout_seconds=DEADLINE_SECONDS)
-        admin._admin.call("DELETE", f"/persistent/public/{topic}/permissions/safe-other-worker")
-        with pytest.raises(AccessDenied, match="fencing"):
-            fence_until_refused(worker, topic)
-        apply(admin.plan(wanted, roles))
-        fence_when_allowed(worker, topic).append(entries(2), timeout_seconds=DEADLINE_SECONDS)
-        reader, found = worker.reader(topic, 0, after=before), list[int]()
-        while len(found) < 2:
-            found += numbers(reader.read(messages_max=10, timeout_seconds=DEADLINE_SECONDS))
-        assert found == [1, 2]
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        (TopicKind.EVENTS, r"does not allow this role fencing .*-events partition 0: it lacks the right to produce"),
+        (TopicKind.COMMANDS, r"does not allow this role subscribing to .*-commands: it lacks the right to consume"),
+    ],
+    ids=["to write events", "to read commands"],
+)
+def test_a_right_that_is_taken_from_a_running_worker_is_named_and_nothing_is_lost(
+    secured: Secured, kind: TopicKind, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulsar_consumer, "_UNCONNECTED_SECONDS_MAX", 2.0)
+    monkeypatch.setattr(pulsar_consumer, "_JOIN_AGAIN_SECONDS", 1.0)
+    with opened(secured, secured.token(ADMIN)) as admin:
+        pipeline = provisioned(admin)
+        role, wanted = f"{pipeline.name}-purse-worker", wanted_topics(pipeline)
+        settings = settings_of(secured, secured.token(f"{pipeline.name}-client"))
+        sent: list[str] = []
+        with (
+            opened(secured, secured.token(role)) as log,
+            SyncClient(pipeline, settings=settings) as client,
+            structlog.testing.capture_logs() as logged,
+            working(pipeline, log, SystemClock()) as workers,
+        ):
+            workers["Purse"]._options = WorkerOptions(append_timeout_seconds=3.0)
+
+            def is_denied() -> bool:
+                sent.append(client.send(Purse, "a", Pay(1), timeout_seconds=LONG))
+                return any(re.search(says, f"{each.get('detail')} {each.get('why')}") for each in logged)
+
+            assert client.ask(Purse, "a", Pay(1), timeout_seconds=LONG).version == 1
+            admin._admin.call("DELETE", f"/persistent/public/{pipeline.topic('Purse', kind)}/permissions/{role}")
+            eventually(is_denied, "the worker says which right it lacks")
+            apply(admin.plan(wanted, ROLES))
+            assert client.ask(Purse, "a", Pay(1), timeout_seconds=LONG).version == len(sent) + 2
+        decided = commits(pipeline, admin)
+        assert [each.command_id for each in decided[1:-1]] == sent
+        assert {each.outcome for each in decided} == {"accepted"}
 
 
 def test_a_token_in_a_file_is_renewed_without_a_restart(secured: Secured, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ class Reader:
 
     def __init__(self, folder: Path, broker: Existing) -> None:
         self.folder = folder
-        self.tenant = f"t{uuid.uuid4().hex[:12]}"
+        self.tenant = broker.new_tenant()
         self._own = {
             "http://localhost:8080": broker.admin_url,
             "pulsar://localhost:6650": broker.service_url,

@@ -288,6 +288,38 @@ def test_partitions_that_are_lost_at_once_do_not_come_back_at_once(system: Syste
     assert 0.5 <= first < second <= 1.0
 
 
+class Byte:
+    """Randomness that is always the same byte."""
+
+    def __init__(self, byte: int) -> None:
+        self.byte = byte
+
+    def randbytes(self, n: int, /) -> bytes:
+        return bytes([self.byte]) * n
+
+
+@pytest.mark.parametrize(
+    ("byte", "pauses"), [(0, [0.5, 1.0, 2.0, 2.0]), (128, [0.75, 1.5, 3.0, 3.0]), (192, [0.875, 1.75, 3.5, 3.5])]
+)
+def test_a_worker_keeps_off_for_longer_each_time_with_jitter_and_begins_anew_after_a_chunk(
+    system: System, byte: int, pauses: list[float]
+) -> None:
+    """Workers that lose a partition at the same moments come back at moments that chance tells apart."""
+    worker = owner_of_both(system)
+    worker._random, worker._clock = Byte(byte), Standing()
+
+    def loses() -> float:
+        worker._drop(HOME, "OwnershipLost", "for the test")
+        return worker._rejoin_at[HOME]
+
+    assert [loses() for _ in pauses] == pauses
+    worker._clock = SystemClock()
+    system.client.send(Tally, "a", Add(1))
+    until(lambda: system.commits(HOME) == [1, 2], worker)
+    worker._clock = Standing()
+    assert loses() == pauses[0]
+
+
 class Standing(SystemClock):
     """A clock that does not go on."""
 
