@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import typer
 
@@ -19,10 +19,16 @@ if TYPE_CHECKING:
     from ..settings import Settings
 
 
+_LOOKS_MAX: Final = 3
+"""So often it is looked whether the views are right; to be wrong twice, a projector would swap twice in a second."""
+
+
 def plan(target: Target, data: Data = None, json: AsJson = False) -> None:
     """Show what `provision` would do: `+` is made, `~` changed, `=` left because it is stricter, `!` refused.
 
-    Reads only. The projections are tried on an empty ClickHouse first. Exits with 2 if something is refused.
+    Reads only. The projections are tried on an empty ClickHouse first. Databases, tables and views are listed where
+    they are on a server (MAGNETAR_CLICKHOUSE); an embedded engine's are made by the projector when it starts. Exits
+    with 2 if something is refused.
 
     **Example:** `magnetar plan shop.pipeline`
     """
@@ -31,27 +37,43 @@ def plan(target: Target, data: Data = None, json: AsJson = False) -> None:
 
     with _opened(target, data, if_missing="empty") as (pipeline, log, settings):
         try_tables(pipeline)
-        steps = plan(pipeline, log, settings)
+        with _planning_tables(pipeline, log, settings) as tables:
+            steps = [*plan(pipeline, log, settings), *tables()]
     _print_steps(steps, json)
     if any(step.sign is Sign.REFUSED for step in steps):
         raise typer.Exit(EXIT_YOURS)
 
 
 def provision(target: Target, data: Data = None, json: AsJson = False) -> None:
-    """Do what `plan` shows: make topics, policies, schemas, rights. Repeatable; deletes and shrinks nothing.
+    """Do what `plan` shows: make topics, policies, schemas, rights; on a ClickHouse server databases, tables, views.
+
+    Repeatable; deletes and shrinks nothing.
 
     **Example:** `magnetar provision shop.pipeline`
     """
     from ..provisioning import apply, plan
 
-    with _opened(target, data, if_missing="make") as (pipeline, log, settings):
-        steps = plan(pipeline, log, settings)
-        if json:
-            apply(steps)
-            _print_steps(steps, json)
-            return
-        apply(steps, done=typer.echo)
+    done = _say_nothing if json else typer.echo
+    with (
+        _opened(target, data, if_missing="make") as (pipeline, log, settings),
+        _planning_tables(pipeline, log, settings) as tables,
+    ):
+        steps = [*plan(pipeline, log, settings), *tables()]
+        apply(steps, done=done)
+        # A projector may have shown another generation since it was looked which one is: the views are looked at again.
+        for _ in range(_LOOKS_MAX):
+            again = [step for step in tables() if step.do is not None]
+            apply(again, done=done)
+            if not again:
+                break
+    if json:
+        _print_steps(steps, json)
+        return
     typer.echo("Nothing is left to do." if steps else "Nothing was to be done.")
+
+
+def _say_nothing(_: object) -> None:
+    """What is printed as JSON is printed at the end."""
 
 
 def doctor(target: Target, data: Data = None, json: AsJson = False) -> None:
@@ -92,6 +114,23 @@ def _opened(
         log = open_log(settings, SystemClock(), make=if_missing == "make")
         closing.callback(log.close)
         yield pipeline, log, settings
+
+
+@contextmanager
+def _planning_tables(pipeline: Pipeline, log: Log, settings: Settings) -> Generator[Callable[[], list[Step]]]:
+    """What finds the steps of the tables: none where the engine is embedded, which the projector's process owns."""
+    from ..clock import SystemClock
+
+    if (server := settings.server()) is None:
+        yield list
+        return
+    from ..planned_tables import PlanningStore, plan_tables
+
+    store = PlanningStore(server)
+    try:
+        yield lambda: plan_tables(pipeline, log, store, settings, clock=SystemClock())
+    finally:
+        store.close()
 
 
 def _engine_findings(pipeline: Pipeline, settings: Settings) -> list[Finding]:
