@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -135,24 +135,27 @@ def _planning_tables(pipeline: Pipeline, log: Log, settings: Settings) -> Genera
 
 def _engine_findings(pipeline: Pipeline, settings: Settings) -> list[Finding]:
     """What is wrong with the ClickHouse server, if there is one; else whether the engine runs here: tried, in a folder
-    of its own, since a projector may have the real one."""
+    of its own, since a projector may have the real one. With a Pulsar, it may be meant to run elsewhere alone."""
     import tempfile
+    from importlib.util import find_spec
 
     from magnetar.projections.store import Store, embedded_dsn
     from magnetar.schemas import MagnetarError
 
     from ..clock import SystemClock
+    from ..engine_trial import try_engine
     from ..preflight import Finding, Severity
     from ..server_preflight import examine_server
     from ..settings import EMBEDDED
 
     if (server := settings.server()) is not None:
         return examine_server(pipeline, server, SystemClock())
-    if settings.broker != EMBEDDED:
+    if settings.broker != EMBEDDED and find_spec("chdb") is None:
         return []
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            Store(embedded_dsn(Path(folder))).close()
+        with tempfile.TemporaryDirectory() as folder, closing(Store(embedded_dsn(Path(folder)))) as store:
+            store.command("CREATE DATABASE magnetar")
+            return try_engine(store)
     except MagnetarError as error:
         return [
             Finding(
@@ -160,7 +163,6 @@ def _engine_findings(pipeline: Pipeline, settings: Settings) -> list[Finding]:
                 "there are no tables to query; commands are decided all the same", error.cure,
             )
         ]  # fmt: skip
-    return []
 
 
 def _print_steps(steps: Sequence[Step], as_json: bool) -> None:

@@ -161,6 +161,19 @@ def test_who_may_make_no_tables_is_told_so(shop: Shell, server: Running) -> None
     assert "`magnetar doctor` says which, with the GRANT that gives it" in ran.stderr
 
 
+def test_a_projector_starts_on_no_table_that_would_take_an_insert_twice(shop: Shell, server: Running) -> None:
+    assert shop.run("provision", "shop").returncode == 0
+    narrowed = "ALTER TABLE shop.order__events__g1 MODIFY SETTING non_replicated_deduplication_window = 7"
+    with contextlib.closing(Store(server.endpoint)) as store:
+        store.command(narrowed)
+    ran = shop.run("run", "shop", "--role", "projector", timeout=120)
+    assert ran.returncode == 3, ran
+    assert "shop.order__events__g1: deduplication window is 7, and must be at least 1600" in ran.stderr, ran
+    with contextlib.closing(Store(server.endpoint)) as store:
+        assert store.query("SELECT count() FROM magnetar.leases") == [(0,)], "it has begun nothing"
+        assert store.query("SELECT name FROM system.tables WHERE name LIKE 'tried%'") == []
+
+
 def test_a_projector_waits_for_its_server_and_says_so(shop: Shell, server: Running) -> None:
     server.kill()
     start_dev(shop)
