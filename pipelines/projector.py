@@ -120,14 +120,18 @@ class Projector:
             try:
                 made.prepare()
             except StoreUnavailable as error:
-                is_due = is_newest and "is_outgrown" in error.fields
-                if is_newest and not is_due:
-                    raise
-                said = "rebuild is due" if is_due else "generation outgrown"
-                self._logger.warning(said, **table._asdict(), what=error.what, cure=error.cure)
+                self._leave(table, error, is_newest=is_newest)
                 continue
             self._tables[table] = made
             self._feeding(table).add(made)
+
+    def _leave(self, table: Table, error: StoreUnavailable, *, is_newest: bool) -> None:
+        """Leave a table as it is that cannot be made or widened; raise if there is no newer one, nor will be."""
+        is_due = is_newest and "is_outgrown" in error.fields
+        if is_newest and not is_due:
+            raise error
+        said = "rebuild is due" if is_due else "generation outgrown"
+        self._logger.warning(said, **table._asdict(), what=error.what, cure=error.cure)
 
     def _begin_again(self, target: Target) -> None:
         """What other code has begun to fill can never be shown: this code fills another one instead."""
@@ -180,7 +184,11 @@ class Projector:
                 self._show(target)
         for projection in self._pipeline.projections:
             if issubclass(projection, Sql) and not projection.incremental:
-                create_view(self._store, self._pipeline.name, projection, taken)
+                self._create_view(projection, taken)
+
+    def _create_view(self, projection: type[Sql], taken: set[str]) -> None:
+        """Create or replace the view of a query, which is checked first."""
+        create_view(self._store, self._pipeline.name, projection, taken)
 
     def _show(self, target: Target) -> None:
         """Show a projection's rows."""

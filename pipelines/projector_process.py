@@ -22,7 +22,8 @@ from .log import Log, SharesOut
 from .pipeline import Pipeline
 from .process_metrics import watch_disk
 from .projector import IDLE_SECONDS, Projector
-from .runtime import closed_if_it_fails, collect_rarely, provision, wait_for_log
+from .runtime import closed_if_it_fails, collect_rarely, provision, take_heed, wait_for_log
+from .server_preflight import examine_store
 from .settings import Settings, open_log
 from .sharing import Sharing
 
@@ -84,6 +85,8 @@ def run_projector(
         left.callback(log.close)
         store = _open_store(settings, clock, stopped, outwait_seconds)
         left.callback(store.close)
+        if (server := settings.server()) is not None:
+            take_heed(pipeline, examine_store(pipeline, store, server, clock))
         sharing = None
         if not store.is_embedded and isinstance(log, SharesOut):
             sharing = Sharing(pipeline, log, f"projector-{secrets.token_hex(8)}")

@@ -21,7 +21,7 @@ from .health import Health, answering
 from .log import Log
 from .patience import patiently
 from .pipeline import Pipeline
-from .preflight import Severity, examine, refuse_dangers
+from .preflight import Finding, Severity, examine, refuse_dangers
 from .process_metrics import examined, watch_disk
 from .provisioning import wanted_topics
 from .settings import EMBEDDED, Settings, open_log
@@ -41,6 +41,11 @@ def preflight(pipeline: Pipeline, log: Log) -> None:
     """Say what is not as it should be; raise LogUnsafe if that would lose the log, or stop the pipeline."""
     findings = examine(pipeline, log)
     examined(pipeline.name, findings)
+    take_heed(pipeline, findings)
+
+
+def take_heed(pipeline: Pipeline, findings: Sequence[Finding]) -> None:
+    """Log the warnings; raise LogUnsafe if something is dangerous."""
     logger = structlog.get_logger("magnetar.preflight").bind(context=pipeline.name)
     for finding in findings:
         if finding.severity is Severity.WARNING:

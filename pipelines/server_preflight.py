@@ -13,6 +13,7 @@ from magnetar.projections.tables import DEDUPLICATION_WINDOW_PER_PARTITION
 from magnetar.schemas import QueryRefused, StoreUnavailable
 
 from .clock import Clock
+from .engine_trial import try_engine
 from .pipeline import Pipeline
 from .preflight import Finding, Severity
 
@@ -21,7 +22,7 @@ CLOCK_SECONDS_MAX: Final = 10.0
 
 _NEEDED: Final = {
     "{context}.*": "CREATE DATABASE, CREATE TABLE, CREATE VIEW, DROP TABLE, DROP VIEW, ALTER TABLE, SELECT, INSERT",
-    "magnetar.*": "CREATE DATABASE, CREATE TABLE, SELECT, INSERT",
+    "magnetar.*": "CREATE DATABASE, CREATE TABLE, DROP TABLE, ALTER TABLE, SELECT, INSERT",
     "*.*": "KILL QUERY, CREATE TEMPORARY TABLE",
 }
 """What a projector's user has to be granted, by where."""
@@ -30,16 +31,23 @@ _CLICKHOUSE: Final = "ClickHouse"
 
 
 def examine_server(pipeline: Pipeline, server: Endpoint, clock: Clock) -> list[Finding]:
-    """Look at a server, and at this pipeline's tables there. Changes nothing."""
+    """Look at a server, and at this pipeline's tables there. Leaves nothing behind."""
     try:
         store = Store(server)
     except StoreUnavailable as error:
         what = "there are no tables to query; commands are decided all the same"
         return [Finding(Severity.DANGEROUS, "server", _CLICKHOUSE, error.what, "answering", what, error.cure)]
     try:
-        return [*_server(store, clock), *_rights(pipeline, store, server), *_tables(pipeline, store)]
+        return examine_store(pipeline, store, server, clock)
     finally:
         store.close()
+
+
+def examine_store(pipeline: Pipeline, store: Store, server: Endpoint, clock: Clock) -> list[Finding]:
+    """The same of a server that is connected. What it has to be able to do is tried, if the rights are there."""
+    lacking = list(_rights(pipeline, store, server))
+    tried = [] if lacking else try_engine(store)
+    return [*_server(store, clock), *lacking, *tried, *_tables(pipeline, store)]
 
 
 def _server(store: Store, clock: Clock) -> Iterator[Finding]:

@@ -58,11 +58,11 @@ class Source(NamedTuple):
 
 def refuse_outgrown(store: Store, context: str, table: Table, view: str, fingerprint: str) -> None:
     """Raise StoreUnavailable if a generation is there, and was filled under another declaration."""
-    ((found,),) = store.query(
+    found = store.query(
         f"SELECT {FINGERPRINT} FROM system.tables WHERE database = {{database:String}} AND name = {{name:String}}",
         {"database": context, "name": f"{view}__g{table.generation}"},
     )
-    if found != fingerprint:
+    if any(theirs != fingerprint for (theirs,) in found):
         raise StoreUnavailable(
             f"{table.projection} has changed: generation {table.generation} was filled by other code, and stays as it "
             "is.",

@@ -51,25 +51,36 @@ def create_view(store: Store, context: str, projection: type[Sql], taken: set[st
     Raises DeclarationError for a query that ClickHouse refuses, for a name that is taken, and for fields that differ
     from the query's columns in name or type.
     """
-    name = view_name(projection)
-    if name in taken:
-        raise DeclarationError(
-            f"The projection {projection.__name__} would need a view {context}.{name}, which is taken.",
-            cure="Give it another name.",
-        )
-    select = inspect.cleandoc(projection.select).strip().rstrip(";")
+    statement = view_statement(context, projection, taken)
     try:
-        columns = store.described(select, context)
+        columns = store.described(_select_of(projection), context)
     except QueryRefused as error:
         raise DeclarationError(
             f"ClickHouse refuses the query of the projection {projection.__name__}: {in_short(error.what)}",
             cure="Correct it.",
         ) from error
     check_fields(projection, columns)
-    view = f"{quoted(context)}.{quoted(name)}"
-    statement = f"CREATE OR REPLACE VIEW {view} AS {select} COMMENT {literal(said_of(projection))}"
     store.command(statement, database=context)
+
+
+def view_statement(context: str, projection: type[Sql], taken: set[str]) -> str:
+    """The statement that creates or replaces the view of an Sql projection; its name is taken then.
+
+    Raises DeclarationError if it was before.
+    """
+    name = view_name(projection)
+    if name in taken:
+        raise DeclarationError(
+            f"The projection {projection.__name__} would need a view {context}.{name}, which is taken.",
+            cure="Give it another name.",
+        )
     taken.add(name)
+    view = f"{quoted(context)}.{quoted(name)}"
+    return f"CREATE OR REPLACE VIEW {view} AS {_select_of(projection)} COMMENT {literal(said_of(projection))}"
+
+
+def _select_of(projection: type[Sql]) -> str:
+    return inspect.cleandoc(projection.select).strip().rstrip(";")
 
 
 def in_short(refusal: str) -> str:

@@ -137,6 +137,7 @@ class MirrorTables:
                     f"its new field {defaults[0]}.",
                     cure="Run `magnetar rebuild` with the pipeline's module, which fills new tables from the log; or "
                     "make the default None or empty.",
+                    is_not_widened=True,
                 )
             made.append(f"ALTER TABLE {self.events} MODIFY COLUMN {quoted(name)} {column_type(field['type'])}")
         return made

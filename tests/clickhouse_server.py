@@ -48,8 +48,12 @@ _TRANSPORT: Final = {
 }
 
 
+READER: Final = "reader"
+"""Who may change nothing, with the password of the one who may."""
+
+
 class Server:
-    """One engine, and one user who may do all with it."""
+    """One engine, one user who may do all with it, and one who may read."""
 
     def __init__(self, folder: Path, user: str, password: str) -> None:
         self._folder, self._user, self._password = folder, user, password
@@ -73,9 +77,10 @@ class Server:
         user, password = request.headers.get("x-clickhouse-user", ""), request.headers.get("x-clickhouse-key", "")
         if (basic := request.headers.get("authorization", "")).startswith("Basic "):
             user, _, password = b64decode(basic[6:]).decode().partition(":")
-        if (user, password) != (self._user, self._password):
+        if user not in {self._user, READER} or password != self._password:
             what = f"{user}: Authentication failed: password is incorrect, or there is no user with such name."
             raise QueryRefused(f"Code: 516. DB::Exception: {what} (AUTHENTICATION_FAILED)", code=516)
+        request.state.user = user
 
     def _answer(self, request: Request, body: bytes) -> Response:
         if request.url.path == "/ping":
@@ -133,6 +138,8 @@ class Server:
         try:
             if given.get("database"):
                 connection.query(f"USE `{given['database']}`", "Null")
+            if request.state.user == READER:
+                settings["readonly"] = "1"  # the last one: nothing can be set behind it
             for name, value in settings.items():
                 connection.query(f"SET {name} = '{value}'", "Null")
             found = connection.query(sql, fmt, params=parameters)

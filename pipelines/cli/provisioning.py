@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
@@ -19,10 +19,16 @@ if TYPE_CHECKING:
     from ..settings import Settings
 
 
+_LOOKS_MAX: Final = 3
+"""So often it is looked whether the views are right; to be wrong twice, a projector would swap twice in a second."""
+
+
 def plan(target: Target, data: Data = None, json: AsJson = False) -> None:
     """Show what `provision` would do: `+` is made, `~` changed, `=` left because it is stricter, `!` refused.
 
-    Reads only. The projections are tried on an empty ClickHouse first. Exits with 2 if something is refused.
+    Reads only. The projections are tried on an empty ClickHouse first. Databases, tables and views are listed where
+    they are on a server (MAGNETAR_CLICKHOUSE); an embedded engine's are made by the projector when it starts. Exits
+    with 2 if something is refused.
 
     **Example:** `magnetar plan shop.pipeline`
     """
@@ -31,7 +37,8 @@ def plan(target: Target, data: Data = None, json: AsJson = False) -> None:
 
     with _opened(target, data, if_missing="empty") as (pipeline, log, settings):
         try_tables(pipeline)
-        steps = plan(pipeline, log, settings)
+        with _planning_tables(pipeline, log, settings) as tables:
+            steps = [*plan(pipeline, log, settings), *tables()]
     _print_steps(steps, json)
     if any(step.sign is Sign.REFUSED for step in steps):
         raise typer.Exit(EXIT_YOURS)
@@ -42,23 +49,38 @@ ChartValues = Annotated[str | None, typer.Option(hidden=True, envvar="MAGNETAR_C
 
 
 def provision(target: Target, data: Data = None, json: AsJson = False, chart_values: ChartValues = None) -> None:
-    """Do what `plan` shows: make topics, policies, schemas, rights. Repeatable; deletes and shrinks nothing.
+    """Do what `plan` shows: make topics, policies, schemas, rights; on a ClickHouse server databases, tables, views.
+
+    Repeatable; deletes and shrinks nothing.
 
     **Example:** `magnetar provision shop.pipeline`
     """
     from ..chart import check_values
     from ..provisioning import apply, plan
 
-    with _opened(target, data, if_missing="make") as (pipeline, log, settings):
+    done = _say_nothing if json else typer.echo
+    with (
+        _opened(target, data, if_missing="make") as (pipeline, log, settings),
+        _planning_tables(pipeline, log, settings) as tables,
+    ):
         if chart_values is not None:
             check_values(pipeline, target, settings.tenant, chart_values)
-        steps = plan(pipeline, log, settings)
-        if json:
-            apply(steps)
-            _print_steps(steps, json)
-            return
-        apply(steps, done=typer.echo)
+        steps = [*plan(pipeline, log, settings), *tables()]
+        apply(steps, done=done)
+        # A projector may have shown another generation since it was looked which one is: the views are looked at again.
+        for _ in range(_LOOKS_MAX):
+            again = [step for step in tables() if step.do is not None]
+            apply(again, done=done)
+            if not again:
+                break
+    if json:
+        _print_steps(steps, json)
+        return
     typer.echo("Nothing is left to do." if steps else "Nothing was to be done.")
+
+
+def _say_nothing(_: object) -> None:
+    """What is printed as JSON is printed at the end."""
 
 
 def doctor(target: Target, data: Data = None, json: AsJson = False) -> None:
@@ -101,26 +123,46 @@ def _opened(
         yield pipeline, log, settings
 
 
+@contextmanager
+def _planning_tables(pipeline: Pipeline, log: Log, settings: Settings) -> Generator[Callable[[], list[Step]]]:
+    """What finds the steps of the tables: none where the engine is embedded, which the projector's process owns."""
+    from ..clock import SystemClock
+
+    if (server := settings.server()) is None:
+        yield list
+        return
+    from ..planned_tables import PlanningStore, plan_tables
+
+    store = PlanningStore(server)
+    try:
+        yield lambda: plan_tables(pipeline, log, store, settings, clock=SystemClock())
+    finally:
+        store.close()
+
+
 def _engine_findings(pipeline: Pipeline, settings: Settings) -> list[Finding]:
     """What is wrong with the ClickHouse server, if there is one; else whether the engine runs here: tried, in a folder
-    of its own, since a projector may have the real one."""
+    of its own, since a projector may have the real one. With a Pulsar, it may be meant to run elsewhere alone."""
     import tempfile
+    from importlib.util import find_spec
 
     from magnetar.projections.store import Store, embedded_dsn
     from magnetar.schemas import MagnetarError
 
     from ..clock import SystemClock
+    from ..engine_trial import try_engine
     from ..preflight import Finding, Severity
     from ..server_preflight import examine_server
     from ..settings import EMBEDDED
 
     if (server := settings.server()) is not None:
         return examine_server(pipeline, server, SystemClock())
-    if settings.broker != EMBEDDED:
+    if settings.broker != EMBEDDED and find_spec("chdb") is None:
         return []
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            Store(embedded_dsn(Path(folder))).close()
+        with tempfile.TemporaryDirectory() as folder, closing(Store(embedded_dsn(Path(folder)))) as store:
+            store.command("CREATE DATABASE magnetar")
+            return try_engine(store)
     except MagnetarError as error:
         return [
             Finding(
@@ -128,7 +170,6 @@ def _engine_findings(pipeline: Pipeline, settings: Settings) -> list[Finding]:
                 "there are no tables to query; commands are decided all the same", error.cure,
             )
         ]  # fmt: skip
-    return []
 
 
 def _print_steps(steps: Sequence[Step], as_json: bool) -> None:

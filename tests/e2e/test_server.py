@@ -1,5 +1,6 @@
 """The command line where the tables are on a ClickHouse server. The server is tests/clickhouse_server.py's."""
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from magnetar.projections.store import Store
 
-from tests.clickhouse_server import Running, clickhouse
+from tests.clickhouse_server import READER, Running, clickhouse
 from tests.e2e.conftest import Shell, start_dev
 from tests.e2e.test_quarantined import FOLD
 from tests.pulsar_secured import Authority
@@ -101,6 +102,76 @@ def test_rows_come_to_the_server_and_are_rebuilt_and_rolled_back_there(shop: She
     wait_for(shop, f"{sql} DESC LIMIT 1", [{"_id": "3", "names": ["tea"]}])
     logged = (shop.folder / "dev.log").read_text()
     assert server.endpoint.token not in logged
+
+
+def _lines(shell: Shell, command: str) -> list[str]:
+    ran = shell.run(command, "shop")
+    assert ran.returncode == 0, ran
+    return ran.stdout.splitlines()
+
+
+def test_the_tables_on_a_server_are_planned_and_provisioned(shop: Shell, server: Running) -> None:
+    planned = _lines(shop, "plan")
+    for line in (
+        "+ topic shop/order-events: 16 partitions",
+        "+ database magnetar: what projectors write down",
+        "+ table magnetar.leases: who may write which partition of which table",
+        "+ database shop: tables and views",
+        "+ table shop.order__events__g1: the events of Order, one row each",
+        "+ view shop.order__events: all events of Order",
+        "+ view shop.Bought: the event Bought of Order",
+        "+ view shop.freshness: how far each projection is, by aggregate and partition",
+        "+ view shop.best_sellers: What sells, by article.",
+    ):
+        assert line in planned, "\n".join(planned)
+    with contextlib.closing(Store(server.endpoint)) as store:
+        of_ours = "SELECT count() FROM system.databases WHERE name IN ('magnetar', 'shop')"
+        assert store.query(of_ours) == [(0,)], "a plan changes nothing"
+        assert _lines(shop, "provision") == [*planned[:-1], "Nothing is left to do."]
+        assert store.query(of_ours) == [(2,)]
+    assert _lines(shop, "plan") == ["Nothing is to be done."]
+    assert _lines(shop, "provision") == ["Nothing was to be done."]
+    start_dev(shop)
+    buy(shop, ("1", "tea"))
+    wait_for(shop, "SELECT sku FROM shop.best_sellers", [{"sku": "tea"}])
+    assert _lines(shop, "plan") == ["Nothing is to be done."], "a projector makes what was provisioned, and no other"
+
+    file = shop.folder / "shop.py"
+    file.write_text(file.read_text().replace("    pieces: int\n", '    pieces: int\n    note: str = ""\n', 2))
+    changed = [
+        "~ table shop.order__events__g1: gains column Bought.note String",
+        "~ view shop.order__events: its query, columns or comments are others",
+        "~ view shop.Bought: its query, columns or comments are others",
+    ]
+    assert [line for line in _lines(shop, "plan") if line.startswith("~")] == changed
+    provisioned = _lines(shop, "provision")
+    assert [line for line in provisioned if line.startswith("~")] == changed, "while a projector runs"
+    assert _lines(shop, "plan") == ["Nothing is to be done."]
+    assert told(shop, "query", "SELECT sku, note FROM shop.Bought", "--format", "jsonl") == [{"sku": "tea", "note": ""}]
+    buy(shop, ("2", "tea"))
+    wait_for(shop, "SELECT count()::Int32 AS n FROM shop.Bought", [{"n": 2}])
+
+
+def test_who_may_make_no_tables_is_told_so(shop: Shell, server: Running) -> None:
+    shop.environment["MAGNETAR_CLICKHOUSE_USER"] = READER
+    assert "+ database shop: tables and views" in _lines(shop, "plan")
+    ran = shop.run("provision", "shop")
+    assert ran.returncode == 3, ran
+    assert "The database magnetar is not made. ClickHouse refused a statement: " in ran.stderr
+    assert "`magnetar doctor` says which, with the GRANT that gives it" in ran.stderr
+
+
+def test_a_projector_starts_on_no_table_that_would_take_an_insert_twice(shop: Shell, server: Running) -> None:
+    assert shop.run("provision", "shop").returncode == 0
+    narrowed = "ALTER TABLE shop.order__events__g1 MODIFY SETTING non_replicated_deduplication_window = 7"
+    with contextlib.closing(Store(server.endpoint)) as store:
+        store.command(narrowed)
+    ran = shop.run("run", "shop", "--role", "projector", timeout=120)
+    assert ran.returncode == 3, ran
+    assert "shop.order__events__g1: deduplication window is 7, and must be at least 1600" in ran.stderr, ran
+    with contextlib.closing(Store(server.endpoint)) as store:
+        assert store.query("SELECT count() FROM magnetar.leases") == [(0,)], "it has begun nothing"
+        assert store.query("SELECT name FROM system.tables WHERE name LIKE 'tried%'") == []
 
 
 def test_a_projector_waits_for_its_server_and_says_so(shop: Shell, server: Running) -> None:

@@ -264,6 +264,16 @@ def test_the_topics_are_provisioned_and_examined_before_anything_is_installed_or
     assert derived == {"pipeline": {"context": "shop", "partitions": 4}, "workers": minimal()["workers"]}
 
 
+def test_the_tables_on_a_server_are_provisioned_and_examined_too(chart: Chart) -> None:
+    pod = chart.render(minimal(clickhouse=SERVER))["Job", "rel-provision"]["spec"]["template"]["spec"]
+    for container in containers(pod):
+        given = {entry["name"]: entry["value"] for entry in container["env"]}
+        assert given["MAGNETAR_CLICKHOUSE"] == "https://clickhouse:8443", container["name"]
+        assert given["MAGNETAR_CLICKHOUSE_PASSWORD_FILE"] == "/etc/magnetar/clickhouse/password"
+        mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+        assert {"/etc/magnetar/clickhouse", "/etc/magnetar/clickhouse-ca"} <= mounts, container["name"]
+
+
 @matrix
 def test_what_dies_is_started_again_and_the_projector_with_its_tables(chart: Chart, changes: Values) -> None:
     objects = chart.render(minimal(**changes))
