@@ -9,6 +9,7 @@ from functools import partial
 from typing import Final
 
 import structlog
+from magnetar.projections.endpoint import Endpoint
 from magnetar.projections.engine_reader import QueryLimits
 from magnetar.projections.http_front import HttpFront
 from magnetar.projections.statement import is_answer
@@ -34,14 +35,19 @@ OUTWAIT_SECONDS: Final = 30.0
 """How long a projector that starts waits for another process that has the engine open."""
 
 
-def _open_store(settings: Settings, clock: Clock, stopped: Callable[[], bool], outwait_seconds: float) -> Store:
-    """Another process that has the engine open is waited for, and so is a server that does not answer."""
+def _open_store(
+    pipeline: Pipeline, settings: Settings, clock: Clock, stopped: Callable[[], bool], outwait_seconds: float
+) -> Store:
+    """Another process that has the engine open is waited for, and so is a server that does not answer.
+
+    Raises LogUnsafe for a server that would lose rows.
+    """
     server = settings.server()
     seconds = outwait_seconds if server is None else settings.broker_wait_seconds
     deadline, has_said = clock.monotonic() + seconds, False
     while True:
         try:
-            return Store(embedded_dsn(settings.data) if server is None else server)
+            return Store(embedded_dsn(settings.data)) if server is None else _opened_safe(pipeline, server, clock)
         except (DataFolderError, StoreUnavailable) as error:
             # To wait mends neither a folder that is no engine's nor what ClickHouse itself has refused.
             is_passing = "pid" in error.fields if server is None else not is_answer(error.what)
@@ -51,6 +57,16 @@ def _open_store(settings: Settings, clock: Clock, stopped: Callable[[], bool], o
                 structlog.get_logger("magnetar.projector").warning("waiting", what=error.what)
                 has_said = True
             clock.sleep(IDLE_SECONDS if server is None else SERVER_LOOK_SECONDS)
+
+
+def _opened_safe(pipeline: Pipeline, server: Endpoint, clock: Clock) -> Store:
+    store = Store(server)
+    try:
+        take_heed(pipeline, examine_store(pipeline, store, server, clock))
+    except BaseException:
+        store.close()
+        raise
+    return store
 
 
 def run_projector(
@@ -83,10 +99,8 @@ def run_projector(
         left.enter_context(answering(health, settings))
         log = wait_for_log(start, settings, clock, stopped)
         left.callback(log.close)
-        store = _open_store(settings, clock, stopped, outwait_seconds)
+        store = _open_store(pipeline, settings, clock, stopped, outwait_seconds)
         left.callback(store.close)
-        if (server := settings.server()) is not None:
-            take_heed(pipeline, examine_store(pipeline, store, server, clock))
         sharing = None
         if not store.is_embedded and isinstance(log, SharesOut):
             sharing = Sharing(pipeline, log, f"projector-{secrets.token_hex(8)}")
