@@ -20,7 +20,10 @@ def main() -> None:
     signal.signal(signal.SIGINT, _interrupted)
     from .app import run
 
-    run()
+    try:
+        run()
+    finally:  # Python that is ending would report the handler's exception, and ignore it
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _interrupted(number: int, _: object) -> None:

@@ -7,6 +7,7 @@ import select
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -127,6 +128,14 @@ def test_ctrl_c_at_any_moment_ends_a_command_without_a_word(shop: Shell, command
         assert process.returncode in (0, 130, -signal.SIGINT, 3), said
         assert [line for line in said.splitlines() if not line.startswith(OTHER_LINES)] == [], said
     assert shop.run("status", "shop").returncode == 0
+
+
+def test_ctrl_c_while_python_ends_says_nothing_either() -> None:
+    struck = "import atexit, os; atexit.register(os.kill, os.getpid(), 2)"
+    code = f"{struck}; from magnetar.pipelines.cli import main; main()"
+    ran = subprocess.run([sys.executable, "-c", code, "--version"], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (-signal.SIGINT, "")
+    assert ran.stdout
 
 
 def is_imported(pid: int) -> None:
