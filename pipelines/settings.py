@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     broker_wait_seconds: float = Field(default=60.0, ge=0, allow_inf_nan=False)
     """How long a worker or projector that starts waits for a broker, or a ClickHouse server, that does not answer,
     before it gives up."""
-    tenant: str = "public"
+    tenant: str = Field(default="public", pattern=r"^[-=:.\w]+$")
     """The Pulsar tenant whose namespaces the contexts are."""
     clickhouse: str = EMBEDDED
     """`embedded`, or the URL of a ClickHouse server: `https://host:8443`."""

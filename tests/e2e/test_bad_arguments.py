@@ -184,6 +184,8 @@ def test_what_does_not_exist_or_cannot_be_meant_is_named(running: Shell, argumen
         ("MAGNETAR_QUERY_MEMORY_BYTES_MAX", "-5"),
         ("MAGNETAR_BROKER", "kafka://here"),
         ("MAGNETAR_BROKERS", "pulsar://here"),
+        ("MAGNETAR_TENANT", ""),
+        ("MAGNETAR_TENANT", "a b"),
         ("MAGNETAR_CLICKHOUSE", "clickhouse:8443"),
         ("MAGNETAR_CLICKHOUSE", "https://me:secret@clickhouse:8443"),
     ],
