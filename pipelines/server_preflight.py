@@ -8,12 +8,12 @@ from typing import Final
 
 from magnetar.projections.columns import quoted
 from magnetar.projections.endpoint import Endpoint
+from magnetar.projections.engine_trial import try_engine
 from magnetar.projections.store import TESTED, Store
 from magnetar.projections.tables import DEDUPLICATION_WINDOW_PER_PARTITION
 from magnetar.schemas import QueryRefused, StoreUnavailable
 
 from .clock import Clock
-from .engine_trial import try_engine
 from .pipeline import Pipeline
 from .preflight import Finding, Severity
 
@@ -46,8 +46,17 @@ def examine_server(pipeline: Pipeline, server: Endpoint, clock: Clock) -> list[F
 def examine_store(pipeline: Pipeline, store: Store, server: Endpoint, clock: Clock) -> list[Finding]:
     """The same of a server that is connected. What it has to be able to do is tried, if the rights are there."""
     lacking = list(_rights(pipeline, store, server))
-    tried = [] if lacking else try_engine(store)
+    tried = [] if lacking else examine_engine(store)
     return [*_server(store, clock), *lacking, *tried, *_tables(pipeline, store)]
+
+
+def examine_engine(store: Store) -> list[Finding]:
+    """What an engine cannot do that a projector needs. Raises StoreUnavailable if a server does not answer."""
+    mend = "use a version of ClickHouse that is tested, with a user who has the rights that docs/operations.md lists"
+    return [
+        Finding(Severity.DANGEROUS, each.check, _CLICKHOUSE, each.found, each.wanted, each.lost, mend)
+        for each in try_engine(store)
+    ]
 
 
 def _server(store: Store, clock: Clock) -> Iterator[Finding]:

@@ -139,6 +139,14 @@ class Existing:
         self.service_url = service_url
         self.admin_url = admin_url
 
+    def environment(self, tenant: str) -> dict[str, str]:
+        """The settings that lead to a tenant of it."""
+        return {
+            "MAGNETAR_BROKER": self.service_url,
+            "MAGNETAR_BROKER_ADMIN": self.admin_url,
+            "MAGNETAR_TENANT": tenant,
+        }
+
     def new_tenant(self) -> str:
         """Make a tenant, which stays: no worker makes one."""
         tenant, admin = f"t{secrets.token_hex(6)}", f"{self.admin_url}/admin/v2"

@@ -150,9 +150,8 @@ def _engine_findings(pipeline: Pipeline, settings: Settings) -> list[Finding]:
     from magnetar.schemas import MagnetarError
 
     from ..clock import SystemClock
-    from ..engine_trial import try_engine
     from ..preflight import Finding, Severity
-    from ..server_preflight import examine_server
+    from ..server_preflight import examine_engine, examine_server
     from ..settings import EMBEDDED
 
     if (server := settings.server()) is not None:
@@ -162,7 +161,7 @@ def _engine_findings(pipeline: Pipeline, settings: Settings) -> list[Finding]:
     try:
         with tempfile.TemporaryDirectory() as folder, closing(Store(embedded_dsn(Path(folder)))) as store:
             store.command("CREATE DATABASE magnetar")
-            return try_engine(store)
+            return examine_engine(store)
     except MagnetarError as error:
         return [
             Finding(

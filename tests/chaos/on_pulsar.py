@@ -50,11 +50,7 @@ class PulsarRun:
         """What has ended by itself, and its last words."""
         self._dice = random.Random(random_seed)
         self._tenant = broker.new_tenant()
-        settings = {
-            "MAGNETAR_BROKER": broker.service_url,
-            "MAGNETAR_BROKER_ADMIN": broker.admin_url,
-            "MAGNETAR_TENANT": self._tenant,
-        }
+        settings = broker.environment(self._tenant)
         self.workers = [
             Part(folder, "worker", *sabotage, name=f"worker-{letter}", settings=settings) for letter in "abc"
         ]

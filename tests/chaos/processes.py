@@ -145,4 +145,4 @@ def eventually(holds: Callable[[], object], what: str, *them: Part, seconds: flo
         if time.monotonic() > deadline:
             outputs = "\n".join(f"--- {each.name}\n{each.output[-4000:]}" for each in them)
             pytest.fail(f"not within {seconds:g} s: {what}\n{outputs}")
-        time.sleep(0.02)
+        time.sleep(0.02)  # what other processes and threads come to can only be looked at again

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from secrets import token_hex
 
 import pytest
 from magnetar.pipelines.clock import SystemClock
@@ -41,9 +40,9 @@ class Stage(Rebuilding):
         """The log is the embedded one where no broker is given."""
         self._settings, environment = Settings(data=folder / "data"), dict[str, str]()
         if broker is not None:
-            named = {"broker": broker.service_url, "broker_admin": broker.admin_url, "tenant": f"t{token_hex(6)}"}
+            environment = broker.environment(broker.new_tenant())
+            named = {name.removeprefix("MAGNETAR_").lower(): value for name, value in environment.items()}
             self._settings = self._settings.model_copy(update=named)
-            environment = {f"MAGNETAR_{name.upper()}": value for name, value in named.items()}
         prepare(flights, self._settings, SystemClock())
         self.worker, self.projector = (Part(folder, role, settings=environment) for role in ("worker", "projector"))
         sender = Sender(self._settings, demo.outgoing(commands(rows(all_months=False)), set()))

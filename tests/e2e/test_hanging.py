@@ -13,6 +13,7 @@ import pytest
 from magnetar.pipelines import SyncClient
 from magnetar.pipelines.settings import Settings
 
+from tests.chaos.processes import eventually
 from tests.e2e.hanging import BRAIN_HANGS, PROJECTION_HANGS, STUCK_SECONDS, Pay, Purse, hanging
 from tests.pulsar_rig import free_ports
 
@@ -41,13 +42,6 @@ def answers(port: int) -> bool:
         return False
 
 
-def eventually(holds: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + SECONDS_MAX
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {SECONDS_MAX} s: {what}"
-        time.sleep(0.1)  # another process comes to it
-
-
 @pytest.mark.parametrize(("role", "amount"), [("worker", BRAIN_HANGS), ("projector", PROJECTION_HANGS)])
 def test_a_process_whose_users_code_hangs_is_not_alive_and_says_so(tmp_path: Path, role: str, amount: int) -> None:
     with ExitStack() as processes:
@@ -57,7 +51,7 @@ def test_a_process_whose_users_code_hangs_is_not_alive_and_says_so(tmp_path: Pat
             until = time.monotonic() + 2 * STUCK_SECONDS
             while time.monotonic() < until:  # idle is alive, for however long
                 assert healthz[role]().status_code == 200
-                time.sleep(0.2)
+                time.sleep(0.2)  # how often it is asked, as by a probe
             client.send(Purse, "a", Pay(amount))
             eventually(lambda: healthz[role]().status_code == 503, "stuck")
         said = healthz[role]().text

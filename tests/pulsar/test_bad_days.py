@@ -31,9 +31,10 @@ from magnetar.schemas import (
 )
 from magnetar.schemas.framing import write_long
 
+from tests.chaos.processes import eventually
 from tests.e2e.conftest import Shell
 from tests.pulsar.crew import MODULE, ROOT
-from tests.pulsar.yard import LONG, Yard, eventually, working
+from tests.pulsar.yard import LONG, Yard, working
 from tests.pulsar_rig import Existing, Standalone, free_ports
 from tests.unit.pipelines.purses import LateClock, Paid, Pay, Purse, new_id
 

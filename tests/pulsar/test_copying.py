@@ -7,9 +7,4 @@ from tests.pulsar_rig import Existing
 
 
 def test_a_copy_that_is_killed_at_each_step_is_whole_in_the_end_and_goes_on(tmp_path: Path, broker: Existing) -> None:
-    settings = {
-        "MAGNETAR_BROKER": broker.service_url,
-        "MAGNETAR_BROKER_ADMIN": broker.admin_url,
-        "MAGNETAR_TENANT": broker.new_tenant(),
-    }
-    copied_through_kills(tmp_path, "moved", settings)
+    copied_through_kills(tmp_path, "moved", broker.environment(broker.new_tenant()))

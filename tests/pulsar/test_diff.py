@@ -33,11 +33,7 @@ shop = Pipeline("shop", aggregates=[Order], projections=[BestSellers, Basket], p
 def shell(tmp_path: Path, broker: Existing) -> Iterator[Shell]:
     """A terminal in a folder with a pipeline whose log is on Pulsar."""
     shell = Shell(tmp_path)
-    shell.environment |= {
-        "MAGNETAR_BROKER": broker.service_url,
-        "MAGNETAR_BROKER_ADMIN": broker.admin_url,
-        "MAGNETAR_TENANT": broker.new_tenant(),
-    }
+    shell.environment |= broker.environment(broker.new_tenant())
     write_shop(tmp_path)
     text = (tmp_path / "shop.py").read_text()
     (tmp_path / "shop.py").write_text(text[: text.index("shop = Pipeline")] + FOLD)

@@ -28,11 +28,7 @@ def shop(broker: Existing, tmp_path: Path) -> Iterator[Shell]:
     """A terminal in a folder with the README's pipeline, and a tenant of its own."""
     write_shop(tmp_path)
     shell = Shell(tmp_path)
-    shell.environment |= {
-        "MAGNETAR_BROKER": broker.service_url,
-        "MAGNETAR_BROKER_ADMIN": broker.admin_url,
-        "MAGNETAR_TENANT": f"t{uuid.uuid4().hex[:12]}",
-    }
+    shell.environment |= broker.environment(f"t{uuid.uuid4().hex[:12]}")
     yield shell
     shell.close()
 

@@ -12,9 +12,10 @@ from magnetar.pipelines.logs.pulsar import PulsarLog
 from magnetar.pipelines.logs.pulsar_send import PassThrough
 from magnetar.schemas.framing import write_long
 
+from tests.chaos.processes import eventually
 from tests.e2e.conftest import Shell
 from tests.pulsar.crew import MODULE, ROOT
-from tests.pulsar.yard import LONG, Yard, eventually
+from tests.pulsar.yard import LONG, Yard
 from tests.pulsar_rig import Existing
 from tests.unit.pipelines.purses import Pay, Purse
 

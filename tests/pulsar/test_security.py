@@ -23,11 +23,12 @@ from magnetar.pipelines.settings import Settings, open_log
 from magnetar.pipelines.worker import WorkerOptions
 from magnetar.schemas import AccessDenied, LogUnavailable, SettingsError, Topic, TopicKind
 
+from tests.chaos.processes import eventually
 from tests.contract.log_contract import DEADLINE_SECONDS, SCHEMA, WIDER, entries, numbers
 from tests.e2e.conftest import Shell
 from tests.pulsar.crew import MODULE, ROOT
 from tests.pulsar.test_scaling import backlog
-from tests.pulsar.yard import LONG, commits, eventually, working
+from tests.pulsar.yard import LONG, commits, working
 from tests.pulsar_rig import Existing, data_folder, free_ports, started
 from tests.pulsar_secured import ADMIN, Authority, Secured
 from tests.unit.pipelines.purses import Pay, Purse

@@ -40,11 +40,8 @@ class Reader:
         for name, text in {**files(ROOT / "README.md"), **files(PAGE)}.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(self.own(text))
-        self.environment = {k: v for k, v in os.environ.items() if not k.startswith("MAGNETAR_")} | {
-            "MAGNETAR_BROKER": broker.service_url,
-            "MAGNETAR_BROKER_ADMIN": broker.admin_url,
-            "MAGNETAR_TENANT": self.tenant,
-        }
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("MAGNETAR_")}
+        self.environment = clean | broker.environment(self.tenant)
 
     def own(self, text: str) -> str:
         """The page's text with the places of this broker."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-import time
 import uuid
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from itertools import count
 from typing import Any
@@ -96,36 +96,21 @@ class Yard:
 @contextmanager
 def working(pipeline: Pipeline, log: PulsarLog, clock: Clock) -> Generator[dict[str, Worker]]:
     """A pipeline's workers on a thread, by aggregate. Fails if the thread does."""
-    stop, failed = threading.Event(), list[BaseException]()
+    stop = threading.Event()
     workers = workers_of(pipeline, log, name=f"w{uuid.uuid4().hex[:8]}", clock=clock)
-
-    def decide() -> None:
+    with ThreadPoolExecutor(1) as thread:
+        deciding = thread.submit(decide_until, stop.is_set, workers, clock)
         try:
-            decide_until(stop.is_set, workers, clock)
-        except BaseException as error:  # noqa: BLE001 - it is raised again below
-            failed.append(error)
-
-    thread = threading.Thread(target=decide)
-    thread.start()
-    try:
-        yield dict(zip(pipeline.aggregates, workers, strict=True))
-    finally:
-        stop.set()
-        thread.join()
-        for worker in workers:
-            worker.close()
-    assert failed == []
+            yield dict(zip(pipeline.aggregates, workers, strict=True))
+        finally:
+            stop.set()
+            wait([deciding])
+            for worker in workers:
+                worker.close()
+        deciding.result()
 
 
 def commits(pipeline: Pipeline, log: PulsarLog) -> list[Commit]:
     """Of the purses of a pipeline, all that count."""
     codec, topic = CommitCodec(pipeline.schemas["Purse"]), pipeline.topic("Purse", TopicKind.EVENTS)
     return [codec.decode(m.payload) for p in range(pipeline.partitions) for m, _ in log_of(log, topic, p)]
-
-
-def eventually(holds: Callable[[], object], what: str) -> None:
-    """Wait until something holds."""
-    deadline = time.monotonic() + LONG
-    while not holds():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)

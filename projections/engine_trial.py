@@ -7,25 +7,33 @@ import secrets
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
-from magnetar.projections.columns import quoted, structure
-from magnetar.projections.container import container
-from magnetar.projections.leased_table import INSERT_SETTINGS
-from magnetar.projections.statement import is_answer
-from magnetar.projections.store import Store
 from magnetar.schemas import QueryRefused, StoreUnavailable
 from magnetar.schemas.framing import write_long
 
-from .preflight import Finding, Severity
+from .columns import quoted, structure
+from .container import container
+from .leased_table import INSERT_SETTINGS
+from .statement import is_answer
+from .store import Store
 
-_SUBJECT: Final = "ClickHouse"
 _RECORD: Final = {"type": "record", "name": "Tried", "fields": [{"name": "n", "type": "long"}]}
 _GUARD: Final = "magnetar: tried"
 _WINDOW: Final = 10
 
 
-def try_engine(store: Store, *, window: int = _WINDOW) -> list[Finding]:
+class Inability(NamedTuple):
+    """Something that an engine does otherwise than it must."""
+
+    check: str
+    found: str
+    wanted: str
+    lost: str
+    """What that would cost."""
+
+
+def try_engine(store: Store, *, window: int = _WINDOW) -> list[Inability]:
     """Insert a block twice, and once behind a guard that stops it, as a projector does.
 
     Nothing is tried where there may be no table in the database `magnetar`. Raises StoreUnavailable if a server does
@@ -41,7 +49,7 @@ def try_engine(store: Store, *, window: int = _WINDOW) -> list[Finding]:
         )
     except StoreUnavailable as error:
         _raise_if_silent(error)
-        return [_finding("a table", error.what, "made", "the projector cannot make or fill its tables")]
+        return [Inability("a table", error.what, "made", "the projector cannot make or fill its tables")]
     try:
         return _tried(store, table)
     finally:
@@ -49,25 +57,25 @@ def try_engine(store: Store, *, window: int = _WINDOW) -> list[Finding]:
             store.command(f"DROP TABLE IF EXISTS {table} SYNC")
 
 
-def _tried(store: Store, table: str) -> list[Finding]:
+def _tried(store: Store, table: str) -> list[Inability]:
     try:
         for _ in range(2):
             _insert(store, table, name="same", guard=0)
     except StoreUnavailable as error:
         _raise_if_silent(error)
-        return [_finding("a block of Avro", error.what, "inserted", "no commit comes into the tables")]
-    found: list[Finding] = []
+        return [Inability("a block of Avro", error.what, "inserted", "no commit comes into the tables")]
+    found: list[Inability] = []
     if (rows := _count(store, table)) != 1:
         what = "an insert that is repeated after a crash is in the table twice"
-        found.append(_finding("a repeated insert", f"there {rows} times", "there once", what))
+        found.append(Inability("a repeated insert", f"there {rows} times", "there once", what))
     try:
         _insert(store, table, name="another", guard=1)
     except StoreUnavailable as error:
         _raise_if_silent(error)
         if _GUARD not in error.what:
-            found.append(_finding("a guarded insert", error.what, "stopped by its guard", _UNGUARDED))
+            found.append(Inability("a guarded insert", error.what, "stopped by its guard", _UNGUARDED))
     else:
-        found.append(_finding("a guarded insert", "done", "stopped by its guard", _UNGUARDED))
+        found.append(Inability("a guarded insert", "done", "stopped by its guard", _UNGUARDED))
     return found
 
 
@@ -87,7 +95,7 @@ def _insert(store: Store, table: str, *, name: str, guard: int) -> None:
         store.block(rows, structure(_RECORD), Path(folder) / "tried.block") as block,
     ):
         store.command(
-            f"INSERT INTO {table} (n) SELECT n FROM {block.source} "  # noqa: S608 - the name is quoted
+            f"INSERT INTO {table} (n) SELECT n FROM {block.source} "
             f"WHERE throwIf((SELECT max(number) FROM numbers(1)) != {guard}, '{_GUARD}') = 0 "
             f"SETTINGS insert_deduplication_token = '{name}', {INSERT_SETTINGS}",
             block=block,
@@ -96,12 +104,7 @@ def _insert(store: Store, table: str, *, name: str, guard: int) -> None:
 
 def _count(store: Store, table: str) -> int:
     try:
-        ((rows,),) = store.query(f"SELECT count() FROM {table}")  # noqa: S608 - the name is quoted
+        ((rows,),) = store.query(f"SELECT count() FROM {table}")
     except QueryRefused as error:
         raise StoreUnavailable(error.what, cure="Mend what ClickHouse says.") from error
     return int(rows)
-
-
-def _finding(check: str, found: str, wanted: str, lost: str) -> Finding:
-    mend = "use a version of ClickHouse that is tested, with a user who has the rights that docs/operations.md lists"
-    return Finding(Severity.DANGEROUS, check, _SUBJECT, found, wanted, lost, mend)
