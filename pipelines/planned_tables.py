@@ -36,7 +36,7 @@ _COLUMN: Final = re.compile(
 )
 _VIEW: Final = re.compile(r"CREATE OR REPLACE VIEW `?(?P<database>\w+)`?\.`?(?P<name>\w+)`? ")
 _COMMENT: Final = re.compile(r"COMMENT '((?:[^'\\]|\\.)*)'$")
-_TYPE_END: Final = re.compile(r" (?:DEFAULT|COMMENT) ")
+_TYPE_END: Final = re.compile(r" (?:DEFAULT |COMMENT |CODEC\()")
 _FINGERPRINT: Final = re.compile(r" \(fingerprint [0-9a-f]{16}\)$")
 _ESCAPED: Final = re.compile(r"\\(.)")
 _IS_MISSING: Final = re.compile(r"\bCode: (60|81)\.|UNKNOWN_(TABLE|DATABASE)")

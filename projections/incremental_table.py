@@ -11,6 +11,7 @@ from magnetar.schemas import DeclarationError, PartitionRefused, QueryRefused, S
 from magnetar.schemas.aggregate_schema import AggregateSchema
 
 from .columns import column_type, literal, quoted, structure
+from .compression import compressed
 from .container import container
 from .declarations import Sql, view_name
 from .incremental import EVENTS, LAST, plan_of, refuse_functions
@@ -64,7 +65,7 @@ class IncrementalTable(LeasedTable):
         """Create the table. Raises DeclarationError for a query that cannot be kept, or does not fit the class."""
         self._check()
         order = ", ".join(quoted(key.name) for key in self.plan.keys) or "tuple()"
-        lines = ",\n  ".join(f"{quoted(name)} {kind}" for name, kind in self._columns().items())
+        lines = ",\n  ".join(f"{quoted(name)} {compressed(kind)}" for name, kind in self._columns().items())
         self._store.command(
             f"CREATE TABLE IF NOT EXISTS {self.name} (\n  {lines}\n) ENGINE = AggregatingMergeTree "
             f"PARTITION BY _partition ORDER BY ({order}) "

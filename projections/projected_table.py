@@ -15,6 +15,7 @@ from magnetar.schemas.derivation import Json
 from magnetar.schemas.framing import write_long
 
 from .columns import column_type, comment, literal, quoted, structure
+from .compression import compressed
 from .container import container
 from .contracts import codec_of, contract_of
 from .declarations import view_name
@@ -122,7 +123,7 @@ class ProjectedTable(QuarantiningTable):
         """The statement that creates it. Repeatable."""
         fields = {field["name"]: definition(field) for field in self._contract.record["fields"]}
         columns = {**fields, **ENVELOPE, **self.hidden}
-        lines = ",\n  ".join(f"{quoted(name)} {kind}" for name, kind in columns.items())
+        lines = ",\n  ".join(f"{quoted(name)} {compressed(kind)}" for name, kind in columns.items())
         return (
             f"CREATE TABLE IF NOT EXISTS {self.name} (\n  {lines}\n) ENGINE = {self.engine} "
             f"PARTITION BY (_aggregate, _partition) ORDER BY ({self.order}) "

@@ -11,6 +11,7 @@ from magnetar.schemas.aggregate_schema import AggregateSchema
 from magnetar.schemas.names import kebab
 
 from .columns import column_type, literal, quoted
+from .compression import ASCENDING, CONTIGUOUS, compressed
 from .values import as_of_today, definition, is_empty, lacking, new_fields, record_names
 
 DEDUPLICATION_WINDOW_PER_PARTITION: Final = 100
@@ -34,7 +35,7 @@ ENVELOPE: Final = {
 }
 _COMMITS: Final = {
     "owner": "FixedString(16)",
-    "ledger": "Int64 COMMENT 'where the command stood on its topic'",
+    "ledger": f"Int64 COMMENT 'where the command stood on its topic' CODEC({CONTIGUOUS})",
     "entry": "Int64",
     "batch": "Int64",
     "published_at": "DateTime64(3, 'UTC')",
@@ -93,9 +94,10 @@ class MirrorTables:
         """The statements that create what is missing, and add the columns of new events and fields. Repeatable."""
         aggregate = self.schema.aggregate
         order = "type, aggregate_id, version"
+        commits = _compressed({**ENVELOPE, **_COMMITS}, CONTIGUOUS)
         return [
             self._table(self.events, self._event_columns(), order, f"the events of {aggregate}, one row each"),
-            self._table(self.commits, {**ENVELOPE, **_COMMITS}, "number", f"the commits of {aggregate}, one row each"),
+            self._table(self.commits, commits, "number", f"the commits of {aggregate}, one row each"),
             *(
                 f"ALTER TABLE {self.events} ADD COLUMN IF NOT EXISTS {quoted(name)} {definition}"
                 for name, definition in self._event_columns().items()
@@ -114,7 +116,7 @@ class MirrorTables:
     def _event_columns(self) -> dict[str, str]:
         columns = {**ENVELOPE, "type": "LowCardinality(String)"}
         columns.update({name: definition(field) for name, field in self._fields().items()})
-        return columns
+        return _compressed(columns, ASCENDING)
 
     def _fields(self) -> dict[str, Any]:
         return {f"{name}.{f['name']}": f for name, record in self.records.items() for f in record["fields"]}
@@ -200,6 +202,11 @@ class MirrorTables:
         return _insert(
             self.events, values, f"{source} ARRAY JOIN events AS e, arrayEnumerate(events) AS i WHERE {guard}"
         )
+
+
+def _compressed(columns: dict[str, str], number: str) -> dict[str, str]:
+    """The definitions with codecs: each by its type, and `number` by how it goes on in this table."""
+    return {name: compressed(definition, number if name == "number" else None) for name, definition in columns.items()}
 
 
 def _envelope_values(partition: int) -> dict[str, str]:

@@ -92,6 +92,15 @@ def test_what_is_planned_is_what_a_projector_makes(rig: Rig, of: Pipeline) -> No
     assert rig.said(of) == []
 
 
+def test_tables_from_before_the_codecs_are_no_difference(rig: Rig) -> None:
+    rig.prepare(everything)
+    for table, column in rig.store.query(
+        "SELECT table, name FROM system.columns WHERE database = 'flights' AND compression_codec != '' AND name != '_is_deleted'"
+    ):
+        rig.store.command(f"ALTER TABLE flights.{table} MODIFY COLUMN `{column}` REMOVE CODEC")
+    assert rig.said(everything) == []
+
+
 def test_what_somebody_has_removed_is_made_again(rig: Rig) -> None:
     rig.prepare(everything)
     for statement in (
