@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -33,6 +34,10 @@ _COLUMN: Final = re.compile(
     r"ALTER TABLE `?(?P<database>\w+)`?\.`?(?P<name>\w+)`? (?P<how>ADD COLUMN IF NOT EXISTS|MODIFY COLUMN) "
     r"`?(?P<column>[\w.]+)`? (?P<kind>.*)$",
     re.DOTALL,
+)
+_LIFETIME: Final = re.compile(
+    r"ALTER TABLE `?(?P<database>\w+)`?\.`?(?P<name>\w+)`? \(MODIFY SETTING .*\), "
+    r"\((?:MODIFY TTL _at \+ toIntervalSecond\((?P<seconds>\d+)\)|REMOVE TTL)\)$"
 )
 _VIEW: Final = re.compile(r"CREATE OR REPLACE VIEW `?(?P<database>\w+)`?\.`?(?P<name>\w+)`? ")
 _COMMENT: Final = re.compile(r"COMMENT '((?:[^'\\]|\\.)*)'$")
@@ -160,6 +165,8 @@ class _Comparison:
                 found += self._table((match["database"], match["name"]), statement, statements)
             elif match := _COLUMN.match(statement.sql):
                 found += self._column((match["database"], match["name"]), match, statement)
+            elif match := _LIFETIME.match(statement.sql):
+                found += self._lifetime(f"table {match['database']}.{match['name']}", match["seconds"], statement)
             elif match := _VIEW.match(statement.sql):
                 found += self._view((match["database"], match["name"]), statement)
         return found
@@ -194,6 +201,12 @@ class _Comparison:
         what = f"{match['column']} {_TYPE_END.split(match['kind'], 1)[0]}"
         detail = f"gains column {what}" if is_added else f"column {what}, with the fields that it has got since"
         return self._step(Sign.CHANGE, f"table {'.'.join(key)}", detail, statement)
+
+    def _lifetime(self, subject: str, seconds: str | None, statement: _Statement) -> list[Step]:
+        kept = "for ever"
+        if seconds is not None:
+            kept = f"for {timedelta(seconds=int(seconds))}".removesuffix(", 0:00:00")
+        return self._step(Sign.CHANGE, subject, f"keeps its rows {kept}", statement)
 
     def _view(self, key: tuple[str, str], statement: _Statement) -> list[Step]:
         subject = f"view {'.'.join(key)}"

@@ -14,11 +14,13 @@ from magnetar.schemas.derivation import Json, RecordCodec
 from magnetar.schemas.derive import record_of
 from magnetar.schemas.signatures import members_of, method_hints, method_of, parameters_of, shown, taken
 
+from .storage import Storage, read_storage, refuse_storage
 from .windows import Keyed, read_keyed
 
 _ROWS_FORM: Final = "(cls, event: …) -> Iterator[Self] or (cls, event: …, meta: Meta) -> Iterator[Self]"
 _FOLD_FORM: Final = "(self, event: …) -> Self | None or (self, event: …, meta: Meta) -> Self | None"
 _TAKEN: Final = frozenset({"apply", "project", "replace", "revision"})
+_TAKEN_IN_ROWS: Final = _TAKEN | {"order_by", "keep"}
 _TAKEN_IN_FOLDS: Final = _TAKEN | {"window", "by", "merges"}
 
 
@@ -33,13 +35,16 @@ class Contract(NamedTuple):
     """Its fields, as an Avro record."""
     keyed: Keyed | None = None
     """What the rows of a fold are told apart by, if not by the aggregate's id alone."""
+    storage: Storage = Storage()
+    """How the table of a Rows is stored."""
 
     def fingerprint(self, revision: int) -> str:
         """What differs as soon as a table that was filled under another declaration is of no use any more."""
         names = sorted(wire_name(event) for event in self.events)
-        said = json.dumps(
-            [self.kind, _shape(self.record), names, revision, *([repr(self.keyed)] if self.keyed else [])]
-        )
+        more = [repr(self.keyed)] if self.keyed else []
+        if self.storage.order_by:  # a table cannot be sorted otherwise later; how long rows are kept, it can be told
+            more.append(repr(self.storage.order_by))
+        said = json.dumps([self.kind, _shape(self.record), names, revision, *more])
         return sha256(said.encode()).hexdigest()[:16]
 
 
@@ -78,10 +83,13 @@ def read_rows(cls: type[Any]) -> None:
             cure="Write it without `async`.",
         )
     _note(cls, "rows", "project", project, _ROWS_FORM)
+    contract = _CONTRACTS[cls]
+    _CONTRACTS[cls] = contract._replace(storage=read_storage(cls, contract.record))
 
 
 def read_fold(cls: type[Any]) -> None:
     """Note the contract of a Fold. Raises DeclarationError, naming class and field or method, for what cannot be."""
+    refuse_storage(cls)
     apply = method_of(cls, "apply", cure=f"Write `def apply{_FOLD_FORM.partition(' or ')[0]}`.")
     hints = _note(cls, "fold", "apply", apply, _FOLD_FORM)
     returned = set(members_of(hints.get("return", Self))) - {types.NoneType}
@@ -106,7 +114,7 @@ def _has_default(cls: type[Any], field: str) -> bool:
 
 
 def _note(cls: type[Any], kind: str, name: str, method: Any, form: str) -> dict[str, Any]:
-    taken_by_us = _TAKEN_IN_FOLDS if kind == "fold" else _TAKEN
+    taken_by_us = _TAKEN_IN_FOLDS if kind == "fold" else _TAKEN_IN_ROWS
     if taken_names := [field for field in cls.__struct_fields__ if field in taken_by_us]:
         raise DeclarationError(
             f"{cls.__qualname__} has a field {taken_names[0]!r}, which is a name of Magnetar's.",

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from datetime import timedelta
+from typing import Any, ClassVar, Final
 
 from magnetar.schemas import Immutable, wire_name
 from magnetar.schemas.names import kebab
 
 from .contracts import read_fold, read_rows
+from .storage import refuse_storage
 from .windows import Window
+
+_IN_QUERIES: Final = "Say it in the query; or write a Rows, whose table can have it."
 
 
 class Row(Immutable):
@@ -18,6 +22,7 @@ class Row(Immutable):
     @classmethod
     def __declared__(cls) -> None:
         """The columns are checked against the query, which may give what no message could have."""
+        refuse_storage(cls, {"order_by": _IN_QUERIES, "keep": _IN_QUERIES})
 
 
 class Sql(Row):
@@ -40,9 +45,14 @@ class Rows(Row):
     source, no I/O. `meta.version` is the event's own.
 
     `revision` is to be raised when `project` has changed what it makes of events: the table is then to be rebuilt.
+    `order_by = ("airport", "day")` are the fields by which queries choose rows, in whose order the table is stored;
+    without it, it is stored as rows come in. `keep = timedelta(days=365)` lets rows go when the time of their command
+    is longer ago.
     """
 
     revision: ClassVar[int] = 1
+    order_by: ClassVar[tuple[str, ...]] = ()
+    keep: ClassVar[timedelta | None] = None
 
     @classmethod
     def __declared__(cls) -> None:

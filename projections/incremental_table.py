@@ -15,7 +15,7 @@ from .compression import compressed
 from .container import container
 from .declarations import Sql, view_name
 from .incremental import EVENTS, LAST, plan_of, refuse_functions
-from .leased_table import LeasedTable, Table
+from .leased_table import ALL, LeasedTable, Scope, Table
 from .progress import fingerprinted
 from .projected_table import Source, refuse_outgrown
 from .range_loop import Lease, Range
@@ -126,7 +126,7 @@ class IncrementalTable(LeasedTable):
 
     # --- what comes in ------------------------------------------------------------------------------------------------
 
-    def check(self, partition: int, first: int, last: int, counted: int, /) -> None:
+    def check(self, partition: int, first: int, last: int, counted: int, _: Scope = ALL, /) -> None:
         """Find out how far the table is, and count its events: whoever wrote to it before is stopped."""
         number, events = self._standing(partition)
         is_whole = events > counted if number >= first else events == counted

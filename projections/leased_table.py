@@ -45,11 +45,21 @@ _COUNTED: Final = (
     "ALTER TABLE magnetar.pending ADD COLUMN IF NOT EXISTS counted UInt64 DEFAULT 0 "
     "COMMENT 'rows, or keys of a fold, of the commits below first'"
 )
+_COUNTED_SINCE: Final = (
+    "ALTER TABLE magnetar.pending ADD COLUMN IF NOT EXISTS counted_since Int64 DEFAULT 0 "
+    "COMMENT 'of commands since then, in seconds since 1970: rows of earlier ones were left out'"
+)
+_COUNTED_UNTIL: Final = (
+    "ALTER TABLE magnetar.pending ADD COLUMN IF NOT EXISTS counted_until Int64 DEFAULT 0 "
+    "COMMENT 'the time up to which none of what was counted is over, in seconds since 1970; 0 for ever'"
+)
 ADMIN_DEFINITIONS: Final = (
     "CREATE DATABASE IF NOT EXISTS magnetar",
     _LEASES,
     _PENDING,
     _COUNTED,
+    _COUNTED_SINCE,
+    _COUNTED_UNTIL,
     _PROGRESS,
     GENERATIONS,
     QUARANTINE,
@@ -76,6 +86,18 @@ class Table(NamedTuple):
         return self.aggregate if self.projection == MIRROR else self.projection
 
 
+class Scope(NamedTuple):
+    """Of which rows it is counted how many there are, where rows do not stay for ever. Times are seconds since 1970."""
+
+    since: int = 0
+    """Of commands since then."""
+    until: int = 0
+    """Up to then none of them is over; 0 for ever."""
+
+
+ALL: Final = Scope()
+
+
 class PendingRow(NamedTuple):
     """A row of `magnetar.pending`."""
 
@@ -90,6 +112,8 @@ class PendingRow(NamedTuple):
     after: str | None
     owner: str | None
     counted: int
+    counted_since: int
+    counted_until: int
 
 
 class LeasedTable(ABC):
@@ -136,15 +160,19 @@ class LeasedTable(ABC):
         """
 
     @abstractmethod
-    def check(self, partition: int, first: int, last: int, counted: int, /) -> None:
+    def check(self, partition: int, first: int, last: int, counted: int, scope: Scope = ALL, /) -> None:
         """Raise StoreUnavailable unless all below `first` is there once, and all or nothing from there to `last`.
 
-        `counted` is what `counted` said of what is below `first`.
+        `counted` is what `counted` said of what is below `first`, and `scope` what `scope` said.
         """
 
     def counted(self, _partition: int, /) -> int:
         """How much the table has of what was inserted before the range that is being written down, for `check`."""
         return 0
+
+    def scope(self, _partition: int, /) -> Scope:
+        """Of which rows `counted` says how many there are."""
+        return ALL
 
     def last_numbers(self) -> dict[int, int]:
         """By partition, the number of the last commit that may be in the tables, whoever put it there."""
@@ -194,14 +222,15 @@ class LeasedTable(ABC):
         power cut can take rows that it has confirmed, or the row of the range.
         """
         rows = self._store.query(
-            f"SELECT first, last, after, owner, counted FROM magnetar.pending WHERE {self._where(partition)} "
+            "SELECT first, last, after, owner, counted, counted_since, counted_until FROM magnetar.pending "
+            f"WHERE {self._where(partition)} "
             "ORDER BY epoch DESC, nonce DESC, first DESC, counted DESC LIMIT 1"
         )
         if not rows:
             self.check(partition, 1, 0, 0)
             return None
-        first, last, after, owner, counted = rows[0]
-        self.check(partition, first, last, counted)
+        first, last, after, owner, counted, *scope = rows[0]
+        self.check(partition, first, last, counted, Scope(*scope))
         place = None if after is None else MessageId(*(int(part) for part in after.split(":")))
         return Range(first, last, place, None if owner is None else bytes.fromhex(owner))
 
@@ -218,6 +247,8 @@ class LeasedTable(ABC):
             after=None if pending.after is None else ":".join(str(part) for part in pending.after),
             owner=None if pending.owner is None else pending.owner.hex(),
             counted=self.counted(partition),
+            counted_since=self.scope(partition).since,
+            counted_until=self.scope(partition).until,
         )
 
     def write_pending_rows(self, rows: Sequence[PendingRow]) -> None:

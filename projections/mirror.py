@@ -15,7 +15,7 @@ from magnetar.schemas.aggregate_schema import AggregateSchema
 from .columns import structure
 from .container import container
 from .freshness import MIRROR
-from .leased_table import INSERT_SETTINGS, LeasedTable, Table
+from .leased_table import ALL, INSERT_SETTINGS, LeasedTable, Scope, Table
 from .range_loop import Lease, Range
 from .store import Block, Store
 from .tables import MirrorTables
@@ -71,7 +71,7 @@ class Mirror(LeasedTable):
                 self._failpoint("between_drops")
             self._store.command(statement)
 
-    def check(self, partition: int, first: int, last: int, _: int, /) -> None:
+    def check(self, partition: int, first: int, last: int, _: int, _scope: Scope = ALL, /) -> None:
         """Count them: a commit says how many events it has. Raises StoreUnavailable."""
         count, total, events, events_below = self._store.query(
             "SELECT count(), sum(number), sum(events), sumIf(events, number < {first:Int64}) "

@@ -20,7 +20,7 @@ from .container import container
 from .contracts import codec_of, contract_of
 from .declarations import view_name
 from .fingerprint import fingerprint_of
-from .leased_table import Table
+from .leased_table import ALL, Scope, Table
 from .progress import FINGERPRINT, fingerprinted
 from .quarantine import KEYS_MAX, Held, Holding
 from .quarantining_table import QuarantiningTable
@@ -126,10 +126,25 @@ class ProjectedTable(QuarantiningTable):
         lines = ",\n  ".join(f"{quoted(name)} {compressed(kind)}" for name, kind in columns.items())
         return (
             f"CREATE TABLE IF NOT EXISTS {self.name} (\n  {lines}\n) ENGINE = {self.engine} "
-            f"PARTITION BY (_aggregate, _partition) ORDER BY ({self.order}) "
-            f"SETTINGS {table_settings(self._source.partitions)} "
+            f"PARTITION BY (_aggregate, _partition) ORDER BY ({self.sorting}) {self.lifetime}"
+            f"SETTINGS {self.settings} "
             f"COMMENT {literal(fingerprinted(said_of(self.projection), self.fingerprint))}"
         )
+
+    @property
+    def sorting(self) -> str:
+        """The columns of the sorting key."""
+        return self.order
+
+    @property
+    def lifetime(self) -> str:
+        """The clause that says how long rows are kept; empty for ever."""
+        return ""
+
+    @property
+    def settings(self) -> str:
+        """The table's settings."""
+        return table_settings(self._source.partitions)
 
     @property
     def fingerprint(self) -> str:
@@ -171,7 +186,7 @@ class ProjectedTable(QuarantiningTable):
 
     # --- what comes in ------------------------------------------------------------------------------------------------
 
-    def check(self, partition: int, first: int, last: int, counted: int, /) -> None:
+    def check(self, partition: int, first: int, last: int, counted: int, _: Scope = ALL, /) -> None:
         """Find out how far the table is, and count: whoever wrote to it before is stopped."""
         number, below, all_of_it = self._standing(partition, first)
         has_held = self._quarantine.has_any(partition)
@@ -196,11 +211,16 @@ class ProjectedTable(QuarantiningTable):
 
     def _standing(self, partition: int, first: int) -> tuple[int, int, int]:
         """The number of the last commit, how much is older than a commit, and how much there is."""
-        older = self.counting.format(f"_number < {first}")
+        older, counting = f"_number < {first}", self.counting_of(partition)
         ((number, below, all_of_it),) = self._store.query(
-            f"SELECT max(_number), {older}, {self.counting.format(1)} FROM {self.name} WHERE {self.of(partition)}"
+            f"SELECT max(_number), {counting.format(older)}, {counting.format(1)} FROM {self.name} "
+            f"WHERE {self.of(partition)}"
         )
         return number, below, all_of_it
+
+    def counting_of(self, _partition: int, /) -> str:
+        """The expression that counts in a partition where a condition holds."""
+        return self.counting
 
     @abstractmethod
     def is_whole(self, counted: int, below: int, all_of_it: int, *, has_range: bool) -> bool:

@@ -12,9 +12,13 @@ from .declarations import Fold, Sql, view_name
 from .incremental import plan_of
 from .progress import Ask
 from .row_difference import Side
+from .rows_table import alive
 
 Until: TypeAlias = Mapping[tuple[str, int], int]
 """By aggregate and partition, the number of the last commit that counts."""
+
+_MEANWHILE_SECONDS: Final = 3600
+"""Rows that are over within so long are not compared."""
 
 _KINDS: Final = {"_aggregate": "String", "_id": "String", "_version": "Int64", "_key": "String", "_partition": "UInt16"}
 
@@ -86,9 +90,10 @@ def shown_query(
             f"SELECT {named}, _is_deleted, toUInt8(_number > {limit}) AS _is_late, {own} FROM {table} "
             f"WHERE {some} ORDER BY _number DESC LIMIT 1 BY {', '.join(identity_of(projection))}"
         )
+    is_young, is_late = _young(projection)
     return (
-        f"SELECT {named}, toUInt8(0) AS _is_deleted, toUInt8(0) AS _is_late, {own} FROM {table} "
-        f"WHERE {some} AND _number <= {limit}"
+        f"SELECT {named}, toUInt8(0) AS _is_deleted, {is_late} AS _is_late, {own} FROM {table} "
+        f"WHERE {some} AND _number <= {limit} AND {is_young}"
     )
 
 
@@ -109,7 +114,18 @@ def filled_query(projection: type[Any], table: str) -> str:
         return f"SELECT *, 0 AS _is_deleted, 0 AS _is_late FROM ({query})"
     final = " FINAL" if issubclass(projection, Fold) else ""
     named = ", ".join(map(quoted, [*identity_of(projection), *projection.__struct_fields__]))
-    return f"SELECT {named}, 0 AS _is_deleted, 0 AS _is_late FROM {table}{final}"
+    is_young, is_late = _young(projection)
+    return f"SELECT {named}, 0 AS _is_deleted, {is_late} AS _is_late FROM {table}{final} WHERE {is_young}"
+
+
+def _young(projection: type[Any]) -> tuple[str, str]:
+    """The condition for rows that are not over, and the one for those that may be when the other side is looked at.
+
+    One side is asked minutes before the other, and ClickHouse deletes what is over when it likes.
+    """
+    if not (seconds := contract_of(projection).storage.keep_seconds):
+        return "1", "toUInt8(0)"
+    return alive(seconds), f"toUInt8(NOT {alive(seconds - min(_MEANWHILE_SECONDS, seconds // 4))})"
 
 
 def counted(query: str) -> str:

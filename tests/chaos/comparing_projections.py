@@ -27,6 +27,8 @@ class Trace(Rows):
 
     flight: str
     event: str
+    order_by = ("event", "flight")
+    keep = timedelta(days=365)
 
     @classmethod
     def project(cls, event: Scheduled | Departed | Landed | Diverted | Cancelled, meta: Meta) -> tuple[Self, ...]:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,12 @@ from examples.flights.pipeline import flights
 from tests.clickhouse_server import clickhouse
 from tests.unit.pipelines.boards import Board1, Board2, Planned, pipeline
 from tests.unit.pipelines.typed import read_purses
+
+
+class PlannedWithin(Planned, wire_name="Planned"):
+    """Every plan."""
+
+    keep = timedelta(days=30)
 
 
 class Everywhere(Sql):
@@ -95,10 +102,25 @@ def test_what_is_planned_is_what_a_projector_makes(rig: Rig, of: Pipeline) -> No
 def test_tables_from_before_the_codecs_are_no_difference(rig: Rig) -> None:
     rig.prepare(everything)
     for table, column in rig.store.query(
-        "SELECT table, name FROM system.columns WHERE database = 'flights' AND compression_codec != '' AND name != '_is_deleted'"
+        "SELECT table, name FROM system.columns "
+        "WHERE database = 'flights' AND compression_codec != '' AND name != '_is_deleted'"
     ):
         rig.store.command(f"ALTER TABLE flights.{table} MODIFY COLUMN `{column}` REMOVE CODEC")
     assert rig.said(everything) == []
+
+
+def test_another_time_to_live_is_planned(rig: Rig) -> None:
+    rig.prepare(everything)
+    rig.store.command("ALTER TABLE flights.planned__g1 MODIFY TTL _at + toIntervalSecond(172800)")
+    assert rig.said(everything) == ["~ table flights.planned__g1: keeps its rows for ever"]
+    rig.store.command("ALTER TABLE flights.planned__g1 REMOVE TTL")
+    kept = Pipeline("flights", aggregates=[Flight], projections=[PlannedWithin, Board1, Everywhere], partitions=2)
+    assert rig.said(kept) == [
+        "~ table flights.planned__g1: keeps its rows for 30 days",
+        "~ view flights.planned: its query, columns or comments are others",
+    ]
+    apply(rig.plan(kept))
+    assert rig.said(kept) == []
 
 
 def test_what_somebody_has_removed_is_made_again(rig: Rig) -> None:

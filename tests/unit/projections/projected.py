@@ -59,6 +59,12 @@ class Large(Rows):
             yield cls(event.amount, meta.actor)
 
 
+class Sorted(Large):
+    """The same, stored by what many rows have in common."""
+
+    order_by = ("by", "amount")
+
+
 class Balance(Fold):
     """What is in each box."""
 
@@ -109,10 +115,10 @@ class Boxes:
             failpoint=failpoint,
         )
 
-    def commit(self, id: str, *events: Event, actor: str | None = None) -> int:
+    def commit(self, id: str, *events: Event, actor: str | None = None, at_us: int = 1_700_000_000_000_000) -> int:
         """The next commit of the log; returns its number."""
         number, version = len(self.messages), self.versions.get(id, 0)
-        envelope = CommandEnvelope(id, uuid7(1, number), 1_700_000_000_000_000 + number, actor=actor)
+        envelope = CommandEnvelope(id, uuid7(1, number), at_us + number, actor=actor)
         source = write_source(CommandSource(MessageId(number, 0, 0), 1_700_000_000_123, str(uuid.UUID(int=7))))
         tail = self.codec.accepted(events) if events else self.codec.nothing()
         ids = encode_ids_to_time(envelope)

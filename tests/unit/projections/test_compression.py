@@ -9,9 +9,9 @@ from magnetar.projections.columns import quoted
 from magnetar.projections.compression import CONTIGUOUS, compressed
 from magnetar.projections.store import Store
 from magnetar.projections.tables import MirrorTables
+from magnetar.schemas.aggregate_schema import AggregateSchema
 
 from tests.unit.projections.projected import EVENTS, Balance, Boxes, Large, Put, Touch
-from tests.unit.projections.test_mirror import AggregateSchema
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
 """What a Rows or a Fold has to declare, and what is refused, with the cure."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any, Self
 
 import pytest
-from magnetar.projections import Fold, Rows
+from magnetar.projections import Fold, Rows, Sql
 from magnetar.projections.contracts import contract_of
 from magnetar.schemas import Command, DeclarationError, Event, Meta
 
@@ -19,8 +20,10 @@ NAMES: dict[str, Any] = {
     "Put": Put,
     "Rows": Rows,
     "Self": Self,
+    "Sql": Sql,
     "Taken": Taken,
     "__name__": __name__,
+    "timedelta": timedelta,
 }
 
 
@@ -38,6 +41,7 @@ def test_the_annotations_say_which_events_and_whether_meta() -> None:
     assert (contract_of(Large).kind, contract_of(Balance).kind) == ("rows", "fold")
 
 
+PROJECT = "@classmethod\n  def project(cls, event: Put) -> Iterator[Self]: ..."
 APPLY = "def apply(self, event: Put) -> Self: return self"
 
 
@@ -62,6 +66,17 @@ APPLY = "def apply(self, event: Put) -> Self: return self"
             "class P(Fold):\n  def apply(self, event: 'Gone') -> Self: return self",
             "'Gone' of P.apply cannot be resolved",
         ),
+        (f"class P(Fold):\n  keep = timedelta(days=1)\n  {APPLY}", "P has `keep`, which is for Rows alone"),
+        (f"class P(Fold):\n  a: int = 0\n  order_by = ('a',)\n  {APPLY}", "P has `order_by`, which is for Rows alone"),
+        ("class P(Sql):\n  keep = timedelta(days=1)\n  select = 'SELECT 1 AS a'\n  a: int", "P has `keep`, which is"),
+        (f"class P(Rows):\n  a: int\n  order_by = ('b',)\n  {PROJECT}", "P is ordered by 'b', which is no field of it"),
+        (f"class P(Rows):\n  a: str\n  order_by = 'a'\n  {PROJECT}", "P.order_by is 'a'"),
+        (f"class P(Rows):\n  a: tuple[int, ...]\n  order_by = ('a',)\n  {PROJECT}", "cannot be ordered by 'a'"),
+        (f"class P(Rows):\n  a: int\n  order_by = ('a', 'a')\n  {PROJECT}", "cannot be ordered by 'a'"),
+        (f"class P(Rows):\n  a: int\n  keep = 365\n  {PROJECT}", "P.keep is 365"),
+        (f"class P(Rows):\n  a: int\n  keep = timedelta(days=-1)\n  {PROJECT}", "P.keep is"),
+        (f"class P(Rows):\n  a: int\n  keep = timedelta(milliseconds=1500)\n  {PROJECT}", "P.keep is"),
+        (f"class P(Rows):\n  keep: int\n  {PROJECT}", "has a field 'keep', which is a name of Magnetar's"),
         ("class P(Rows):\n  a: int", "P has no class method `project`"),
         ("class P(Rows):\n  def project(self, event: Put) -> Iterator[Self]: ...", "no class method `project`"),
         ("class P(Rows):\n  @classmethod\n  async def project(cls, event: Put) -> Iterator[Self]: ...", "is async"),

@@ -13,7 +13,7 @@ from magnetar.projections.store import Store
 from magnetar.schemas import LeaseLost, PartitionRefused, StoreUnavailable
 from magnetar.schemas.commit import read_head
 
-from tests.unit.projections.projected import Balance, Boxes, Emptied, Ignored, Large, Put, Taken
+from tests.unit.projections.projected import Balance, Boxes, Emptied, Ignored, Large, Put, Sorted, Taken
 from tests.unit.projections.test_mirror import FakeFeed
 
 
@@ -59,7 +59,7 @@ def test_a_fold_has_one_row_for_each_key_and_none_for_what_is_deleted(store: Sto
     assert boxes.rows("_id, amount, history, _version, _number") == [("a", 10, [5, 7, -2], 4, 4), ("b", 3, [3], 3, 6)]
 
 
-@pytest.mark.parametrize("projection", [Large, Balance])
+@pytest.mark.parametrize("projection", [Large, Sorted, Balance])
 @pytest.mark.parametrize("failpoint", ["after_lease", "after_stop", "after_pending", "after_insert"])
 def test_whoever_comes_after_a_crash_finishes_the_range_and_does_nothing_twice(
     store: Store, tmp_path: Path, projection: type[Any], failpoint: str
@@ -76,7 +76,7 @@ def test_whoever_comes_after_a_crash_finishes_the_range_and_does_nothing_twice(
         assert boxes.rows("amount, _number") == [(100 + nth, nth + 1) for nth in range(12)]
 
 
-@pytest.mark.parametrize("projection", [Large, Balance])
+@pytest.mark.parametrize("projection", [Large, Sorted, Balance])
 def test_a_range_that_is_in_the_table_is_not_inserted_again_without_any_token(
     store: Store, tmp_path: Path, projection: type[Any]
 ) -> None:
@@ -88,7 +88,7 @@ def test_a_range_that_is_in_the_table_is_not_inserted_again_without_any_token(
     store.command(f"ALTER TABLE {boxes.table.name} MODIFY SETTING non_replicated_deduplication_window = 0")
     boxes.run()
     boxes.run()
-    assert boxes.rows("amount") == ([(100,), (100,)] if projection is Large else [(200,)])
+    assert boxes.rows("amount") == ([(200,)] if projection is Balance else [(100,), (100,)])
 
 
 @pytest.mark.parametrize("projection", [Large, Balance])
@@ -210,7 +210,7 @@ def test_an_error_of_the_users_code_names_the_event(store: Store, tmp_path: Path
     assert boxes.rows("total") == []
 
 
-@pytest.mark.parametrize("projection", [Large, Balance])
+@pytest.mark.parametrize("projection", [Large, Sorted, Balance])
 @pytest.mark.parametrize("change", ["DELETE WHERE _id = 'b'", "DELETE WHERE 1", "added"])
 def test_a_table_that_was_changed_by_hand_is_not_written_any_more(
     store: Store, tmp_path: Path, projection: type[Any], change: str
