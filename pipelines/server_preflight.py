@@ -47,7 +47,7 @@ def examine_store(pipeline: Pipeline, store: Store, server: Endpoint, clock: Clo
     """The same of a server that is connected. What it has to be able to do is tried, if the rights are there."""
     lacking = list(_rights(pipeline, store, server))
     tried = [] if lacking else examine_engine(store)
-    return [*_server(store, clock), *lacking, *tried, *_tables(pipeline, store)]
+    return [*_server(store, clock), *_cluster(store), *lacking, *tried, *_tables(pipeline, store)]
 
 
 def examine_engine(store: Store) -> list[Finding]:
@@ -70,8 +70,24 @@ def _server(store: Store, clock: Clock) -> Iterator[Finding]:
         yield Finding(Severity.WARNING, "clock", _CLICKHOUSE, found, wanted, what, "synchronize the clocks (NTP)")
 
 
+def _cluster(store: Store) -> Iterator[Finding]:
+    """Replicated tables are made as they should be; that they keep each row once has been seen on no cluster."""
+    if not store.cluster:
+        return
+    what = "that each row is there once is not tested on a cluster, and one server is what the argument is about"
+    yield Finding(
+        Severity.WARNING, "cluster", _CLICKHOUSE, store.cluster, "one server", what, "unset MAGNETAR_CLICKHOUSE_CLUSTER"
+    )
+    if not store.query("SELECT 1 FROM system.clusters WHERE cluster = {name:String}", {"name": store.cluster}):
+        what, mend = "no table can be made", "correct MAGNETAR_CLICKHOUSE_CLUSTER, or the server's remote_servers"
+        yield Finding(
+            Severity.DANGEROUS, "cluster", _CLICKHOUSE, f"none called {store.cluster}", store.cluster, what, mend
+        )
+
+
 def _rights(pipeline: Pipeline, store: Store, server: Endpoint) -> Iterator[Finding]:
-    for where, rights in _NEEDED.items():
+    needed = _NEEDED | ({"*.*": f"{_NEEDED['*.*']}, CLUSTER"} if store.cluster else {})
+    for where, rights in needed.items():
         on = where.format(context=quoted(pipeline.name))
         lacking = [right for right in rights.split(", ") if not _is_granted(store, right, on)]
         if lacking:
@@ -99,8 +115,9 @@ def _tables(pipeline: Pipeline, store: Store) -> Iterator[Finding]:
         "AND match(name, '__g[0-9]+$') ORDER BY name",
         {"context": pipeline.name},
     )
+    setting = f"{'' if store.cluster else 'non_'}replicated_deduplication_window"
     for name, engine in rows:
-        found = re.search(r"non_replicated_deduplication_window = (\d+)", engine)
+        found = re.search(rf"\b{setting} = (\d+)", engine)
         window = 0 if found is None else int(found[1])
         if window < wanted:
             yield Finding(
@@ -110,6 +127,5 @@ def _tables(pipeline: Pipeline, store: Store) -> Iterator[Finding]:
                 str(window),
                 f"at least {wanted}",
                 "an insert that is repeated after a crash can be in the table twice",
-                f"ALTER TABLE {quoted(pipeline.name)}.{quoted(name)} "
-                f"MODIFY SETTING non_replicated_deduplication_window = {wanted}",
+                f"ALTER TABLE {quoted(pipeline.name)}.{quoted(name)} MODIFY SETTING {setting} = {wanted}",
             )

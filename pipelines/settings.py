@@ -52,6 +52,9 @@ class Settings(BaseSettings):
     """A file with that password, read at the start."""
     clickhouse_ca: Path | None = None
     """A PEM file with the authority that signed that server's certificate; else those that the system trusts."""
+    clickhouse_cluster: str = Field(default="", pattern=r"^([A-Za-z_]\w{0,62})?$")
+    """The cluster that server is of, as its `remote_servers` call it: tables are made on all of its servers and
+    replicated. Generated, and not tested on a cluster."""
     query_port: int = Field(default=0, ge=0, le=65535)
     """The port of the embedded engine's endpoint on 127.0.0.1; 0 is one that the system chooses."""
     query_seconds_max: float = Field(default=60.0, gt=0, allow_inf_nan=False)
@@ -87,7 +90,13 @@ class Settings(BaseSettings):
             return None
         from magnetar.projections.endpoint import Endpoint
 
-        return Endpoint(self.clickhouse, self._password(), user=self.clickhouse_user, ca=self.clickhouse_ca)
+        return Endpoint(
+            self.clickhouse,
+            self._password(),
+            user=self.clickhouse_user,
+            ca=self.clickhouse_ca,
+            cluster=self.clickhouse_cluster,
+        )
 
     def _password(self) -> str:
         if self.clickhouse_password_file is None:
@@ -135,6 +144,12 @@ def _refuse_misspelled(names: Iterable[str]) -> None:
 
 
 def _check_server(settings: Settings) -> None:
+    if settings.clickhouse == EMBEDDED and settings.clickhouse_cluster:
+        raise SettingsError(
+            f"MAGNETAR_CLICKHOUSE_CLUSTER is {settings.clickhouse_cluster!r}, and "
+            "the tables are in the embedded engine, which is of no cluster.",
+            cure="Set MAGNETAR_CLICKHOUSE to one of the cluster's servers, or unset it.",
+        )
     if settings.clickhouse == EMBEDDED:
         return
     if not re.fullmatch(r"https?://[\w.-]+(:\d{1,5})?/?", settings.clickhouse, re.ASCII):

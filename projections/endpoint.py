@@ -26,6 +26,8 @@ class Endpoint:
     user: str = "default"
     ca: Path | None = None
     """A PEM file with the authority that signed its certificate; else those that the system trusts."""
+    cluster: str = ""
+    """The cluster that a server is of, over which the tables are replicated; empty for a server alone."""
 
     @property
     def is_server(self) -> bool:

@@ -15,6 +15,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from clickhouse_connect.driver.external import ExternalData
 from magnetar.schemas import DataFolderError, QueryRefused, StoreUnavailable
 
+from .cluster import INSERT_SETTINGS, READ_SETTINGS, on_cluster
 from .columns import literal
 from .endpoint import Endpoint
 from .engine_reader import EngineReader, QueryLimits, Question
@@ -86,6 +87,11 @@ class Store:
         """Whether it is the engine in this process."""
         return isinstance(self._at, str)
 
+    @property
+    def cluster(self) -> str:
+        """The cluster over which the tables are replicated; empty for one engine."""
+        return "" if isinstance(self._at, str) else self._at.cluster
+
     def command(
         self,
         sql: str,
@@ -102,7 +108,9 @@ class Store:
         body = None if block is None else block.body
         if block is not None and body is not None:
             sql = f"{sql} FORMAT {block.format}"
-        settings = {} if self.is_embedded else _AT_ONCE
+        settings: dict[str, Any] = {} if self.is_embedded else dict(_AT_ONCE)
+        if self.cluster:
+            sql, settings = on_cluster(sql, self.cluster), settings | INSERT_SETTINGS
         try:
             with self._within(database) as handle:
                 said = handle.command(sql, parameters=dict(parameters or {}), data=body, settings=settings)
@@ -121,9 +129,12 @@ class Store:
         along = None
         if block is not None and block.body is not None:
             along = ExternalData(file_name=_KEYS, data=block.body, fmt=block.format, structure=block.structure)
-        more = {} if along is None else {"external_data": along}
+        more: dict[str, Any] = {} if along is None else {"external_data": along}
         try:
-            found = self._handle().query(sql, parameters=dict(parameters or {}), **more)
+            handle = self._handle()
+            if self.cluster and _may_set(handle):
+                more["settings"] = READ_SETTINGS
+            found = handle.query(sql, parameters=dict(parameters or {}), **more)
             rows: Sequence[Sequence[Any]] = found.result_rows
         except (ClickHouseError, RuntimeError) as error:
             raise self._not_answered(error) from error
@@ -281,9 +292,13 @@ def _write(path: Path, parts: Iterable[bytes]) -> None:
 
 def _without_writing(handle: Any) -> dict[str, int]:
     """The setting that forbids writing; a ClickHouse that lets nobody change it, because it forbids it, takes none."""
+    return {"readonly": 1} if _may_set(handle) else {}
+
+
+def _may_set(handle: Any) -> bool:
+    """Whether its user may set something for a statement."""
     setting = handle.server_settings.get("readonly")
-    is_forbidden = setting is not None and setting.readonly and str(setting.value) not in {"", "0"}
-    return {} if is_forbidden else {"readonly": 1}
+    return setting is None or not setting.readonly or str(setting.value) in {"", "0"}
 
 
 def _holder(engine: Path) -> str | None:
