@@ -14,12 +14,12 @@ import pulsar
 from magnetar.schemas import LogUnavailable, MessageId, Topic, TopicKind
 
 from ..clock import Clock
-from ..log import Backlog, Ownership, TopicDescription
+from ..log import Backlog, Ownership, Reached, TopicDescription
 from ..preflight import Finding
 from ..provisioning import Roles, Step, WantedTopic, apply
 from .pulsar_access import Access, is_encrypted
 from .pulsar_admin import INCARNATION, WORKERS, PulsarAdmin
-from .pulsar_backlog import backlog_of, by_partition, owner_of, producer_name
+from .pulsar_backlog import backlog_of, by_partition, owner_of, producer_name, reached
 from .pulsar_consumer import BACKLOG, PulsarConsumer
 from .pulsar_messages import PulsarReader, translated
 from .pulsar_plan import REPLIES_NAMESPACE, PulsarPlan
@@ -237,6 +237,11 @@ class PulsarLog:
             backlog_of(stats.get(each, {}), internal.get(each, {}), SUBSCRIPTION, read_behind(each))
             for each in range(partitions)
         ]
+
+    def reached(self, topic: Topic) -> list[Reached]:
+        """How far each partition is stored and acknowledged: one call of the admin API, which any client may make."""
+        internal = by_partition(self._admin.internal_stats(self._name(topic)))
+        return [reached(internal.get(each, {}), SUBSCRIPTION) for each in range(self.describe(topic).partitions)]
 
     def owners(self, topic: Topic) -> list[Ownership | None]:
         """Who has the exclusive producer of each partition."""
