@@ -24,7 +24,7 @@ from .pulsar_consumer import BACKLOG, PulsarConsumer
 from .pulsar_messages import PulsarReader, translated
 from .pulsar_plan import REPLIES_NAMESPACE, PulsarPlan
 from .pulsar_preflight import PulsarPreflight
-from .pulsar_reach import check_answers
+from .pulsar_reach import check_answers, check_listens
 from .pulsar_replies import INBOX_QUEUE, PulsarInbox, Replier
 from .pulsar_send import PENDING_MESSAGES_MAX, PassThrough, PulsarAppender, PulsarPublisher, Sender
 from .pulsar_share import PROJECTORS, PulsarShare
@@ -63,8 +63,8 @@ class PulsarLog:
     ) -> None:
         """Connect to a cluster; `client_log` is a file for what Pulsar's client has to warn of.
 
-        Asks the admin API first: raises LogUnavailable if it does not answer, and AccessDenied for a token that is
-        missing, wrong or expired, at once.
+        Asks the admin API first: raises LogUnavailable if it does not answer, or nobody listens at the service URL, and
+        AccessDenied for a token that is missing, wrong or expired, at once.
         """
         access = access or Access()
         self.message_bytes_max = message_bytes_max
@@ -74,6 +74,7 @@ class PulsarLog:
         self._admin = PulsarAdmin(admin_url, access)
         try:
             self._admin.check()
+            check_listens(service_url)
             self._writers = _client(service_url, client_log, access)
             self._others = _client(service_url, client_log, access)
         except BaseException:
@@ -120,7 +121,10 @@ class PulsarLog:
         name = self._name(topic)
         partitions = self._admin.partitions(name)
         if partitions is None:
-            raise LogUnavailable(f"The topic {name} does not exist on this Pulsar.", cure="Run the pipeline once.")
+            raise LogUnavailable(
+                f"The topic {name} does not exist on this Pulsar.",
+                cure="Run the pipeline once, or `magnetar provision MODULE`. If that was done, check MAGNETAR_TENANT.",
+            )
         incarnation = self._admin.properties(name).get(INCARNATION)
         if not partitions or incarnation is None:
             raise LogUnavailable(
