@@ -43,7 +43,7 @@ def check_answers(service_url: str, topic: str | None, client_options: dict[str,
 
 
 def check_listens(service_url: str) -> None:
-    """Raise LogUnavailable if nobody listens there. One of several addresses is enough, as it is for Pulsar's client."""
+    """Raise LogUnavailable if nobody listens there. One of several addresses is enough, as for Pulsar's client."""
     refusals = []
     for host, port in _addresses(service_url):
         try:
