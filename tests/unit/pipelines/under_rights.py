@@ -2,8 +2,8 @@
 
     python -m tests.unit.pipelines.under_rights FOLDER GRANT… -- SQL…
 
-A GRANT is as ClickHouse's `users.xml` takes it: without TO. Without SQL, a projector makes its tables, fills them, rebuilds
-one and drops the old one. What came of it stands in the output, as JSON.
+A GRANT is as ClickHouse's `users.xml` takes it: without TO. Without SQL, a projector makes its tables, fills them,
+rebuilds one and drops the old one. What came of it stands in the output, as JSON.
 """
 
 import json
