@@ -86,7 +86,7 @@ def test_a_small_run_takes_the_disk_that_the_page_says(example: dict[str, Any], 
         " sum(rows) AS rows FROM system.parts WHERE active AND table LIKE 'flight\\_\\_%' GROUP BY table)"
     )
     tables = decode(query(tmp_path, sql, QueryFormat.JSONL))
-    # Small parts are compressed less: 106 bytes here, 86 with thirteen times as many.
+    # Small parts are compressed less: 84 bytes here, 66 with thirteen times as many.
     assert tables["bytes"] / tables["rows"] == pytest.approx(example["ROW_BYTES"], rel=0.5)
 
 
