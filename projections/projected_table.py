@@ -18,6 +18,7 @@ from .columns import column_type, comment, literal, quoted, structure
 from .container import container
 from .contracts import codec_of, contract_of
 from .declarations import view_name
+from .decoding import Decoder
 from .fingerprint import fingerprint_of
 from .leased_table import Table
 from .progress import FINGERPRINT, fingerprinted
@@ -54,6 +55,8 @@ class Source(NamedTuple):
     schema_text: Callable[[int], str]
     quarantine_keys_max: int = KEYS_MAX
     """So many keys with an event that the projection raises on are kept back; one more stops the partition."""
+    decoder: Decoder | None = None
+    """Who decodes the commits for a table that ClickHouse fills from them."""
 
 
 def refuse_outgrown(store: Store, context: str, table: Table, view: str, fingerprint: str) -> None:
