@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import structlog
 from magnetar.projections import Sql
+from magnetar.projections.decoding import Decoding
 from magnetar.projections.freshness import MIRROR, freshness_view
 from magnetar.projections.generations import Generations, Kind, Step, behind
 from magnetar.projections.leased_table import LeasedTable, Table
@@ -78,7 +79,14 @@ class Projector:
         if store.is_embedded:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder.mkdir(parents=True)
-        self._kinds = TableKinds(pipeline, log, store, self._folder, quarantine_keys_max=settings.quarantine_keys_max)
+        self._kinds = TableKinds(
+            pipeline,
+            log,
+            store,
+            self._folder,
+            quarantine_keys_max=settings.quarantine_keys_max,
+            decoding=Decoding(settings.decoding),
+        )
         self._wishing = Wishing(pipeline, store, settings.data.absolute(), self._check_are_fed)
         self._targets = targets_of(pipeline)
         self._known: dict[str, Generations] = {}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from magnetar.pipelines.server_preflight import _NEEDED
-from magnetar.projections.store import Store, embedded_dsn
+from magnetar.projections.columns import literal
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "operations.md").read_text()
@@ -37,14 +37,12 @@ MODULE = "tests.unit.pipelines.under_rights"
 
 
 def test_each_statement_parses_and_names_rights_that_the_engine_knows(tmp_path: Path) -> None:
-    store = Store(embedded_dsn(tmp_path))
-    known = {str(name) for (name,) in store.query("SELECT privilege FROM system.privileges")}
-    for statement in STATEMENTS:
-        store.query("SELECT formatQuerySingleLine({sql:String})", {"sql": statement})
-        if statement.startswith("GRANT"):
-            assert set(statement.removeprefix("GRANT ").partition(" ON ")[0].split(", ")) <= known
-    store.close()
-    assert len(STATEMENTS) == 8
+    wrong = "GRANT FLYING ON shop.* TO reader;"
+    parsed = [f"SELECT formatQuerySingleLine({literal(each)})" for each in (*STATEMENTS, wrong)]
+    ran = under(tmp_path, granted_to("reader"), *parsed)
+    *done, refused = json.loads(ran.stdout.splitlines()[-1])
+    assert done == ["done"] * 8
+    assert "Syntax error" in refused
 
 
 def test_the_doctor_asks_for_what_the_page_lists() -> None:
