@@ -27,12 +27,12 @@ EXIT_REFUSED: Final = 2
 
 def prepare(pipeline: Pipeline, settings: Settings, clock: Clock, stopped: Callable[[], bool] = lambda: False) -> None:
     """Create what is missing of the log, so that no part starts on a log that cannot be used."""
-    from .runtime import provision, wait_for_log
+    from .runtime import provision_all, together, wait_for_log
 
     def provisioned() -> None:
         log = open_log(settings, clock)
         try:
-            provision(pipeline, log)
+            provision_all(together(pipeline, settings), log)
         finally:
             log.close()
 

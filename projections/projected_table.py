@@ -54,6 +54,21 @@ class Source(NamedTuple):
     schema_text: Callable[[int], str]
     quarantine_keys_max: int = KEYS_MAX
     """So many keys with an event that the projection raises on are kept back; one more stops the partition."""
+    reader: str = ""
+    """The context whose table it is, if the aggregate is of another one."""
+    partitions_together: int = 0
+    """Of all aggregates whose events the table takes, if there are several."""
+
+    @property
+    def context(self) -> str:
+        """Whose table it is."""
+        return self.reader or self.schema.context
+
+    @property
+    def aggregate(self) -> str:
+        """What the aggregate is called there: one of another context goes with its context."""
+        own = self.schema.aggregate
+        return own if self.context == self.schema.context else f"{self.schema.context}/{own}"
 
 
 def refuse_outgrown(store: Store, context: str, table: Table, view: str, fingerprint: str) -> None:
@@ -84,9 +99,8 @@ class ProjectedTable(QuarantiningTable):
         folder: Path,
         failpoint: Callable[[str], None] | None = None,
     ) -> None:
-        schema = source.schema
-        table = Table(wire_name(projection), schema.aggregate, generation)
-        super().__init__(store, schema.context, table, folder=folder, failpoint=failpoint)
+        table = Table(wire_name(projection), source.aggregate, generation)
+        super().__init__(store, source.context, table, folder=folder, failpoint=failpoint)
         self.projection: type[Any] = projection
         self._contract = contract_of(projection)
         self._source = source
@@ -99,7 +113,7 @@ class ProjectedTable(QuarantiningTable):
         self._has: dict[int, int] = {}
         """By partition, how much is in the table, of the pending range too."""
         self.quarantine_keys_max = source.quarantine_keys_max
-        self.database = quoted(schema.context)
+        self.database = quoted(source.context)
         self.view = view_name(projection)
         self.name = f"{self.database}.{quoted(f'{self.view}__g{generation}')}"
 
@@ -126,7 +140,7 @@ class ProjectedTable(QuarantiningTable):
         return (
             f"CREATE TABLE IF NOT EXISTS {self.name} (\n  {lines}\n) ENGINE = {self.engine} "
             f"PARTITION BY (_aggregate, _partition) ORDER BY ({self.order}) "
-            f"SETTINGS {table_settings(self._source.partitions)} "
+            f"SETTINGS {table_settings(self._source.partitions_together or self._source.partitions)} "
             f"COMMENT {literal(fingerprinted(said_of(self.projection), self.fingerprint))}"
         )
 
@@ -138,7 +152,7 @@ class ProjectedTable(QuarantiningTable):
     def prepare(self) -> None:
         """Create the table. Raises StoreUnavailable if it is there, and was filled under another declaration."""
         self._store.command(self.definition())
-        refuse_outgrown(self._store, self._source.schema.context, self.table, self.view, self.fingerprint)
+        refuse_outgrown(self._store, self._source.context, self.table, self.view, self.fingerprint)
 
     def show(self, _: Callable[[str], None] = lambda _: None, /) -> None:
         """Let the view show this generation."""
