@@ -33,9 +33,9 @@ T = TypeVar("T")
 
 def provision(pipeline: Pipeline, log: Log, *, kinds: Collection[TopicKind] = tuple(TopicKind)) -> None:
     """Create what is missing of the pipeline's topics of these kinds. Repeatable."""
-    for topic, partitions, schema in wanted_topics(pipeline):
-        if topic.kind in kinds:
-            log.provision(topic, partitions=partitions, schema=schema)
+    for wanted in wanted_topics(pipeline):
+        if wanted.topic.kind in kinds:
+            log.provision(wanted.topic, partitions=wanted.partitions, schema=wanted.schema)
 
 
 def provision_all(pipelines: Iterable[Pipeline], log: Log, *, kinds: Collection[TopicKind] = tuple(TopicKind)) -> None:
