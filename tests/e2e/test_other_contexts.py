@@ -63,6 +63,7 @@ def test_both_run_and_are_asked_in_one_data_folder(shop: Shell) -> None:
     (shop.folder / "billing.py").write_text(BILLING)
     start_dev(shop, "billing")
     assert "on 4 partitions, and what it reads: shop, data in" in (shop.folder / "dev.log").read_text()
+    bought = ""
     for n in range(1, 4):
         bought = told(shop, "ask", "shop", "Order", "1", "Buy", '{"sku": "tea", "pieces": 2}')["position"]
         charged = told(shop, "ask", "billing", "Invoice", "1", "Charge", '{"cents": 300}')["position"]
