@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64decode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final, NamedTuple
 
 from magnetar.schemas.commit import Fact, meta_of
@@ -13,7 +13,8 @@ from magnetar.schemas.framing import write_bytes, write_long
 from .columns import column_type, comment, literal, quoted
 from .contracts import contract_of
 from .fold_table import FoldTable, packed
-from .quarantine import Holding
+from .held import VERSION_BITS, HeldAs, order_of
+from .quarantine import Holding, Span
 from .quarantining_table import Made
 from .sql_views import said_of
 from .windows import Keyed, Place
@@ -58,10 +59,27 @@ class KeyedFoldTable(FoldTable):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._keyed: Keyed = self._contract.keyed or Keyed(None, (), {})
-        if self._keyed.by:  # a row is of many aggregates: one that is let in later could not be told from the others
-            self.quarantine_keys_max = 0
         self._newest: dict[int, int] = {}
         self._newest_after: dict[int, int] = {}
+
+    def held_as(self, fact: Fact) -> HeldAs:
+        """By what it is by, in any window: the events of several aggregates, in the order of their partition."""
+        if not self._keyed.by:
+            return super().held_as(fact)
+        return HeldAs(self._keyed.name(fact), order_of(fact.number, fact.version))
+
+    def versions(self, partition: int, held: Mapping[str, Span]) -> dict[str, int]:
+        """See QuarantiningTable: the last event of a row says how far it is."""
+        if not self._keyed.by or not held:
+            return super().versions(partition, held)
+        name = "_key" if self._keyed.window is None else "substring(_key, position(_key, ' ') + 1)"
+        order = f"max(bitOr(bitShiftLeft(toInt64(_number), {VERSION_BITS}), _version))"
+        names = ", ".join(literal(key) for key in held)
+        rows = self._store.query(
+            f"SELECT {name} AS name, {order} FROM {self.name} "
+            f"WHERE {self.of(partition)} AND name IN ({names}) GROUP BY name"
+        )
+        return {key: last for key, last in rows if last >= held[key].first}
 
     def show(self, _: Any = None, /) -> None:
         """Let the view show this generation, with the rows of several partitions merged where there are such."""
@@ -117,7 +135,7 @@ class KeyedFoldTable(FoldTable):
                 is_late = self._keyed.is_late(place, newest)
                 try:
                     folded[place] = _Folded(self._after(fact, state.row), state.late + is_late)
-                except Exception as error:  # noqa: BLE001 - the projection's code is anybody's: its aggregate is held
+                except Exception as error:  # noqa: BLE001 - the projection's code is anybody's: its key is held
                     self.hold(holding, fact, error)
                     break
             else:

@@ -238,7 +238,7 @@ class ProjectedTable(QuarantiningTable):
         if self._last[partition] < inserted.first:
             codec = self._codec_for(schema)
             facts = [fact for payload in payloads for fact in codec.read_facts(payload, self._events)]
-            holding = Holding(self._held[partition], self.room(), self._settled[partition])
+            holding = Holding(self._held[partition], self.room(), self._settled[partition], self.held_as)
             made = self.rows(partition, facts, holding)
             if holding.found:
                 self.hold_back(partition, lease, schema, holding, lambda fact: payloads[fact.number - inserted.first])
@@ -257,7 +257,7 @@ class ProjectedTable(QuarantiningTable):
     def facts_of(self, held: Held) -> list[Fact]:
         """The event that is held."""
         facts = self._codec_for(held.schema).read_facts(held.payload, self._events)
-        return [fact for fact in facts if fact.version == held.version]
+        return [fact for fact in facts if self.held_as(fact).order == held.version]
 
     def recount(self, partition: int, lease: Lease, pending: Range) -> None:
         """Write the range that is written down once more: it was counted before there was more."""

@@ -80,11 +80,15 @@ class Keyed(NamedTuple):
             return fact.at_us
         return micros(getattr(fact.event, self.window.at))
 
+    def name(self, fact: Fact) -> str:
+        """What its rows are told apart by besides the window, as text."""
+        if not self.by:
+            return fact.aggregate_id
+        return msgspec.json.encode([getattr(fact.event, field) for field in self.by]).decode()
+
     def places(self, fact: Fact) -> list[Place]:
         """The rows that an event goes into."""
-        name = fact.aggregate_id
-        if self.by:
-            name = msgspec.json.encode([getattr(fact.event, field) for field in self.by]).decode()
+        name = self.name(fact)
         if self.window is None:
             return [Place(name, 0)]
         return [Place(f"{start} {name}", start) for start in self.window.starts_us(self.time_us(fact))]
