@@ -135,7 +135,12 @@ class Quarantine:
     """What is held of one generation of a projection's rows that come from one aggregate."""
 
     def __init__(
-        self, store: Store, projection: str, generation: int, aggregate: str, held_as: Callable[[Fact], HeldAs]
+        self,
+        store: Store,
+        projection: str,
+        generation: int,
+        aggregate: str,
+        held_as: Callable[[Fact], HeldAs] = by_aggregate,
     ) -> None:
         """`aggregate` with its context."""
         self._store, self._held_as = store, held_as
