@@ -182,7 +182,7 @@ class Projector:
         for name, statement in made.items():
             if name not in old:
                 self._store.command(statement)
-        self._store.command(freshness_view(self._pipeline.name, kept(self._pipeline), self._pipeline.partitions))
+        self._store.command(freshness_view(self._pipeline.name, kept(self._pipeline)))
         if outgrown:
             return
         names = {name for table in shown for name in self._kinds.mirror(table).tables.shown_names}
@@ -308,13 +308,16 @@ class Projector:
         if unfed := self._unfed(table):
             raise StoreUnavailable(
                 f"Generation {table.generation} of {table.target} is not fed on {unfed} of "
-                f"{self._pipeline.partitions} partitions, so that it is not up to date.",
+                f"{self._partitions(table)} partitions, so that it is not up to date.",
                 cure="The projector's log says why. A rebuild fills new tables.",
             )
 
     def _unfed(self, table: Table) -> int:
         """On how many partitions nobody feeds the table just now."""
-        return self._pipeline.partitions - len(self._live.numbers(table))
+        return self._partitions(table) - len(self._live.numbers(table))
+
+    def _partitions(self, table: Table) -> int:
+        return self._pipeline.events_of(table.aggregate).partitions
 
     def _is_going_to_be_fed(self, table: Table) -> bool:
         """Whether this projector feeds the table, or is still about to: what is lost of it comes back."""
@@ -380,8 +383,7 @@ class Projector:
             return
         begun_at = self._clock.monotonic()
         until, self._still_at = begun_at + STILL_SECONDS_MAX, begun_at + AGAIN_SECONDS
-        tables = [self._make(self._shown(table)) for table in shown]
-        still = StandingStill(tables, self._pipeline.partitions)
+        still = StandingStill([(self._make(each), self._partitions(each)) for each in map(self._shown, shown)])
         goals = _goals(shown)
         while (left := self._lacking(target, generation, goals)) and self._clock.monotonic() < until:
             for table in shown:
@@ -418,13 +420,14 @@ class Projector:
 
     def _goal(self, table: Table) -> Furthest:
         """How far a table has to be to be shown: as far as what is shown now, which other code may have left behind,
-        and as the mirror."""
-        mirror = Table(MIRROR, table.aggregate, self._known[table.aggregate].shown)
-        return Furthest([self._make(each) for each in {self._shown(table), mirror}])
+        and as the mirror. Another context's mirror is fed by others, and perhaps elsewhere."""
+        further = {self._shown(table)}
+        if table.aggregate in self._pipeline.aggregates:
+            further.add(Table(MIRROR, table.aggregate, self._known[table.aggregate].shown))
+        return Furthest([self._make(each) for each in further])
 
     def _catch_up(self, shown: Mapping[Table, Furthest], feeding: Feeding) -> bool:
-        partitions = self._pipeline.partitions
-        return all(catch_up(shown[table], feeding, table, partitions=partitions) for table in shown)
+        return all(catch_up(shown[table], feeding, table, partitions=self._partitions(table)) for table in shown)
 
     def _swap(self, target: Target, generation: int) -> None:
         """1. Writes down that it is shown. 2. Shows it. `prepare` finishes what was killed in between."""
