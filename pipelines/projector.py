@@ -18,13 +18,14 @@ from magnetar.projections.snapshot import progress_of
 from magnetar.projections.sql_views import create_view
 from magnetar.projections.store import Store
 from magnetar.projections.views import RESERVED, views
-from magnetar.schemas import QueryRefused, SettingsError, StoreUnavailable
+from magnetar.schemas import QueryRefused, SettingsError, StoreUnavailable, TopicKind
 
 from .clock import Clock
 from .control import Settling
 from .feeding import RETRY_SECONDS, Feeding, Source
 from .kept import kept
 from .log import Log
+from .log_start import check_begins
 from .pipeline import Pipeline
 from .projector_metrics import hide_rebuild, show_rebuild, watch_quarantine
 from .rebuild import SWAP_COMMITS_MAX, Filler, Furthest, catch_up, commits_behind
@@ -79,7 +80,7 @@ class Projector:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder.mkdir(parents=True)
         self._kinds = TableKinds(pipeline, log, store, self._folder, quarantine_keys_max=settings.quarantine_keys_max)
-        self._wishing = Wishing(pipeline, store, settings.data.absolute(), self._check_are_fed)
+        self._wishing = Wishing(pipeline, store, settings.data.absolute(), self._check_are_fed, self._check_begin)
         self._targets = targets_of(pipeline)
         self._known: dict[str, Generations] = {}
         self._tables: dict[Table, LeasedTable] = {}
@@ -279,6 +280,10 @@ class Projector:
             if self._live.settle():  # a partition that is lost has to be taken back first
                 self._settling.set()
                 self._settle_at = self._clock.monotonic() + RETRY_SECONDS
+
+    def _check_begin(self, tables: Sequence[Table]) -> None:
+        for aggregate in dict.fromkeys(table.aggregate for table in tables):
+            check_begins(self._source.log, self._pipeline.topic(aggregate, TopicKind.EVENTS), self._pipeline.partitions)
 
     def _check_are_fed(self, tables: Sequence[Table]) -> None:
         if self._known:

@@ -22,16 +22,27 @@ from .wishes import Wish
 ToShow = Callable[[Sequence[Table]], None]
 """Raises if it is known of tables that they cannot be shown again."""
 
+ToFill = Callable[[Sequence[Table]], None]
+"""Raises if it is known of tables that they cannot be filled from the log."""
+
 
 class Wishing:
     """Any thread may call it."""
 
-    def __init__(self, pipeline: Pipeline, store: Store, data: Path, to_show: ToShow = lambda _: None) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        store: Store,
+        data: Path,
+        to_show: ToShow = lambda _: None,
+        to_fill: ToFill = lambda _: None,
+    ) -> None:
         """`data` is the folder with the file of a scratch table's rows."""
         self._pipeline = pipeline
         self._store = store
         self._data = data
         self._to_show = to_show
+        self._to_fill = to_fill
         self._steps = GenerationTable(store)
         self._targets = targets_of(pipeline)
 
@@ -55,8 +66,8 @@ class Wishing:
     def wish(self, wish: Wish, names: Iterable[str]) -> None:
         """Write down what is to become of the generations.
 
-        Raises SettingsError if it is possible for none of those that are named, and DataFolderError for a rebuild that
-        the disk has no room for.
+        Raises SettingsError if it is possible for none of those that are named, DataFolderError for a rebuild that the
+        disk has no room for, and LogUnavailable for one that the log has not the start for.
         """
         self.define()
         known = {each: self.read(self._targets[each]) for each in names}
@@ -64,6 +75,7 @@ class Wishing:
         if begun := [
             name for name, steps in found.items() if any(step.generation > known[name].last for step in steps)
         ]:
+            self._to_fill([each for name in begun for each in self._targets[name].tables(1)])
             check_room(self.ask, self._pipeline, begun)
         for name, steps in found.items():
             if wish is Wish.ROLLBACK:
