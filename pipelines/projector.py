@@ -11,6 +11,7 @@ import structlog
 from magnetar.projections import Sql
 from magnetar.projections.freshness import MIRROR, freshness_view
 from magnetar.projections.generations import Generations, Kind, Step, behind
+from magnetar.projections.gone import view_of
 from magnetar.projections.leased_table import LeasedTable, Table
 from magnetar.projections.quarantining_table import QuarantiningTable
 from magnetar.projections.scratch_rows import ScratchRows
@@ -207,11 +208,23 @@ class Projector:
 
     def open(self) -> None:
         """Take the lease of every partition, and replay the range that each was at."""
+        self._warn_of_gone()
         self._live.open()
         self._is_open.set()
         self._settling.set()
         with self._filler.paused():
             pass
+
+    def _warn_of_gone(self) -> None:
+        for name in self._wishing.gone():
+            self._logger.warning(
+                "projection gone",
+                projection=name,
+                what=f"{self._pipeline.name}.{view_of(name)} is the table of a projection {name}, and the pipeline has "
+                "none of that name: it stays as it is, and is not kept up to date any more.",
+                cure=f'Was the class renamed? With wire_name="{name}" it goes on with that table. Otherwise '
+                "`magnetar rebuild` with the pipeline's module and --drop-gone removes it.",
+            )
 
     def open_used(self) -> None:
         """The same for the partitions that are not open yet and have something: in tests they are few."""

@@ -8,10 +8,12 @@ from typing import Any
 
 from magnetar.projections.columns import quoted
 from magnetar.projections.generations import Generations, GenerationTable, Step
+from magnetar.projections.gone import drop, gone
 from magnetar.projections.leased_table import ADMIN_DEFINITIONS, Table
 from magnetar.projections.quarantine import wish_statement
 from magnetar.projections.scratch_rows import ScratchRows, keep_rows
 from magnetar.projections.store import Store
+from magnetar.schemas import wire_name
 
 from .control import Settling
 from .pipeline import Pipeline
@@ -70,6 +72,9 @@ class Wishing:
         disk has no room for, and LogUnavailable for one that the log has not the start for.
         """
         self.define()
+        if wish is Wish.DROP_GONE:
+            self._drop_gone()
+            return
         known = {each: self.read(self._targets[each]) for each in names}
         found = wish.steps(known)
         if begun := [
@@ -81,6 +86,14 @@ class Wishing:
             if wish is Wish.ROLLBACK:
                 self._to_show([each for step in steps for each in self._targets[name].tables(step.generation)])
             self.write(self._targets[name], steps)
+
+    def gone(self) -> list[str]:
+        """The projections that have tables and are declared no more."""
+        return gone(self.ask, self._pipeline.name, [wire_name(each) for each in self._pipeline.projections])
+
+    def _drop_gone(self) -> None:
+        for name in self.gone():
+            drop(self._store, self.ask, self._pipeline.name, name)
 
     def settle(self, settling: Settling) -> None:
         """Write down what is to be done with quarantined keys."""
