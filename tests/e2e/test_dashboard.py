@@ -122,7 +122,8 @@ def test_what_the_panels_show_is_what_the_source_says(shell: Shell) -> None:
     board = asked(shell, expanded(PANELS["The board"]["targets"][0]["query"]))["data"]
     assert sum(int(row["flights"]) for row in board) == len(want.board)
     late = asked(shell, expanded(PANELS["The longest delays"]["targets"][0]["query"]))["data"]
-    assert {row["flight"]: int(row["delay_minutes"]) for row in late} == want.late
+    longest = sorted(want.late.items(), key=lambda each: (-each[1], each[0]))[:50]
+    assert [(row["flight"], int(row["delay_minutes"])) for row in late] == longest
     rejected = asked(shell, expanded(PANELS["Rejected commands"]["targets"][0]["query"]))["data"]
     assert {row["reason"]: int(row["commands"]) for row in rejected} == want.rejections
 
