@@ -25,8 +25,10 @@ def names_gone(ask: Ask, pipeline: Pipeline) -> list[str]:
 class DroppingGone:
     """An errand, see there. What is gone, the code says that carries it out."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, names: list[str]) -> None:
         self._pipeline = pipeline
+        self.left = names
+        """What is not removed yet, or not at all: whoever runs may declare it still."""
 
     def send(self, endpoint: Endpoint) -> list[str]:
         """See Errand."""
@@ -36,19 +38,21 @@ class DroppingGone:
         """See Errand."""
         projector.wish(Wish.DROP_GONE, [])
 
-    def look(self, _: Ask) -> bool:
-        """See Errand: it is done when it is written down."""
+    def look(self, ask: Ask) -> bool:
+        """See Errand: it is done when it is written down, whatever is left."""
+        self.left = names_gone(ask, self._pipeline)
         return True
 
-    def other_code(self, _: Ask) -> list[str]:
-        """See Errand."""
+    def other_code(self, ask: Ask) -> list[str]:
+        """See Errand: any code knows what it does not declare."""
+        del ask
         return []
 
 
 def drop_gone(pipeline: Pipeline, settings: Settings) -> tuple[list[str], list[str]]:
     """Remove them; returns the names of those that are removed, and of those that the code that runs has still."""
     before = names_gone(asking(settings), pipeline)
+    errand = DroppingGone(pipeline, before)
     if before:
-        CarryingOut(pipeline, settings, DroppingGone(pipeline), SystemClock()).run(StopSignal())
-    after = names_gone(asking(settings), pipeline)
-    return [name for name in before if name not in after], after
+        CarryingOut(pipeline, settings, errand, SystemClock()).run(StopSignal())
+    return [name for name in before if name not in errand.left], errand.left
