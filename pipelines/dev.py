@@ -100,9 +100,9 @@ def _run_parts(
             if supervisor.refused != waiting and (waiting := supervisor.refused):
                 display.say(f"magnetar dev: the {' and the '.join(waiting)} cannot run so, and waits until you save.")
             if reload and (why_not := reloader.step()) is not None:
-                display.say(_reload(supervisor, why_not))
                 if not why_not:
-                    comparing.begin()
+                    comparing.begin()  # it takes the log alone at first: the parts may end meanwhile
+                display.say(_reload(supervisor, why_not))
             if (said := comparing.step()) is not None:
                 display.say(said)
             display.show(supervisor.parts)

@@ -12,6 +12,7 @@ from magnetar.projections import Sql
 from magnetar.projections.decoding import Decoding
 from magnetar.projections.freshness import MIRROR, freshness_view
 from magnetar.projections.generations import Generations, Kind, Step, behind
+from magnetar.projections.gone import view_of
 from magnetar.projections.leased_table import LeasedTable, Table
 from magnetar.projections.quarantining_table import QuarantiningTable
 from magnetar.projections.scratch_rows import ScratchRows
@@ -26,6 +27,7 @@ from .control import Settling
 from .feeding import RETRY_SECONDS, Feeding, Source
 from .kept import kept
 from .log import Log
+from .log_start import check_begins
 from .pipeline import Pipeline
 from .projector_metrics import hide_rebuild, show_rebuild, watch_quarantine
 from .rebuild import SWAP_COMMITS_MAX, Filler, Furthest, catch_up, commits_behind
@@ -87,7 +89,7 @@ class Projector:
             quarantine_keys_max=settings.quarantine_keys_max,
             decoding=Decoding(settings.decoding),
         )
-        self._wishing = Wishing(pipeline, store, settings.data.absolute(), self._check_are_fed)
+        self._wishing = Wishing(pipeline, store, settings.data.absolute(), self._check_are_fed, self._check_begin)
         self._targets = targets_of(pipeline)
         self._known: dict[str, Generations] = {}
         self._tables: dict[Table, LeasedTable] = {}
@@ -214,11 +216,23 @@ class Projector:
 
     def open(self) -> None:
         """Take the lease of every partition, and replay the range that each was at."""
+        self._warn_of_gone()
         self._live.open()
         self._is_open.set()
         self._settling.set()
         with self._filler.paused():
             pass
+
+    def _warn_of_gone(self) -> None:
+        for name in self._wishing.gone():
+            self._logger.warning(
+                "projection gone",
+                projection=name,
+                what=f"{self._pipeline.name}.{view_of(name)} is the table of a projection {name}, and the pipeline has "
+                "none of that name: it stays as it is, and is not kept up to date any more.",
+                cure=f'Was the class renamed? With wire_name="{name}" it goes on with that table. Otherwise '
+                "`magnetar rebuild` with the pipeline's module and --drop-gone removes it.",
+            )
 
     def open_used(self) -> None:
         """The same for the partitions that are not open yet and have something: in tests they are few."""
@@ -287,6 +301,11 @@ class Projector:
             if self._live.settle():  # a partition that is lost has to be taken back first
                 self._settling.set()
                 self._settle_at = self._clock.monotonic() + RETRY_SECONDS
+
+    def _check_begin(self, tables: Sequence[Table]) -> None:
+        for aggregate in dict.fromkeys(table.aggregate for table in tables):
+            source = self._pipeline.events_of(aggregate)
+            check_begins(self._source.log, source.topic, source.partitions)
 
     def _check_are_fed(self, tables: Sequence[Table]) -> None:
         if self._known:
