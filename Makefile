@@ -74,8 +74,9 @@ docs: $(ENVIRONMENT) ## build the docs' site, build/site/index.html; any warning
 	@tools/check docs
 
 .PHONY: recordings
-recordings: $(ENVIRONMENT) ## play the main flows on a terminal, and write docs/recordings.md
-	.venv/bin/python -P tools/record.py
+recordings: $(ENVIRONMENT) ## play the main flows on a terminal, and write docs/recordings.md and docs/changing.md
+	.venv/bin/python -m tools.record
+	.venv/bin/python -m tools.record_change
 
 .PHONY: bench
 bench: $(ENVIRONMENT) ## measure speeds beside their floors; BROKER=pulsar on a real Pulsar

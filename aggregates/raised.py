@@ -24,8 +24,8 @@ def what_was_raised(error: Exception, aggregate: type[Any]) -> str:
         said = type(error).__name__
     package = aggregate.__module__.partition(".")[0]
     walked = list(traceback.walk_tb(error.__traceback__))
-    own = [(frame, line) for frame, line in walked if _module_of(frame).partition(".")[0] == package]
-    return said[:DETAIL_MAX] + (f" at {_place(own[-1][0])}:{own[-1][1]}" if own else "")
+    own = [(frame, line) for frame, line in walked if module_of(frame).partition(".")[0] == package]
+    return said[:DETAIL_MAX] + (f" at {place_of(own[-1][0])}:{own[-1][1]}" if own else "")
 
 
 def traceback_of(error: Exception) -> str:
@@ -34,17 +34,18 @@ def traceback_of(error: Exception) -> str:
     Not its text, which could tell a payload.
     """
     walked = list(traceback.walk_tb(error.__traceback__))
-    ours = sum(1 for _ in takewhile(lambda each: _module_of(each[0]).startswith("magnetar."), walked))
+    ours = sum(1 for _ in takewhile(lambda each: module_of(each[0]).startswith("magnetar."), walked))
     lines = traceback.StackSummary.extract(iter(walked[ours:])).format()
     return f"Traceback (most recent call last):\n{''.join(lines)}{type(error).__qualname__}"
 
 
-def _module_of(frame: FrameType) -> str:
+def module_of(frame: FrameType) -> str:
+    """The module whose code it runs."""
     return str(frame.f_globals.get("__name__", ""))
 
 
-def _place(frame: FrameType) -> str:
-    """The frame's file, from its package on."""
+def place_of(frame: FrameType) -> str:
+    """The frame's file, from its package on: the same on each machine."""
     path = PurePath(frame.f_code.co_filename)
-    parts = _module_of(frame).count(".") + 1 + (path.name == "__init__.py")
+    parts = module_of(frame).count(".") + 1 + (path.name == "__init__.py")
     return "/".join(path.parts[-parts:])

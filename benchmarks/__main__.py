@@ -14,13 +14,14 @@ import structlog
 from magnetar.pipelines.runtime import collect_rarely
 from magnetar.pipelines.settings import EMBEDDED, Settings
 
-from . import ask, latency, mirror, observability, processes, rebuilding, recovery, scale, tables, worker
+from . import ask, diffing, latency, mirror, observability, processes, rebuilding, recovery, scale, tables, worker
 from .broker import BROKERS, running
 from .measured import Measured
 
 SCALE_LEAST: Final = 0.8
 TABLES_MIN: Final = {"rows": 60_000, "fold": 40_000}
 RECOVERY_SECONDS_MAX: Final = 10.0
+DIFF_SECONDS_MAX: Final = 30.0
 OBSERVABILITY_MOST: Final = 0.05
 VISIBLE_P99_MS: Final = 1000.0
 MEMORY_AGGREGATES_MIN: Final = 1_000_000
@@ -141,6 +142,19 @@ def rebuilding_rows(broker: Broker, commands: int) -> Iterator[Row]:
         )
 
 
+def diff_rows(broker: Broker, commands: int) -> Iterator[Row]:
+    """A fold over the flights is compared, with two and a half times as many commits as the others have commands: with
+    the default, that is the year."""
+    done = diffing.run(broker.settings, commands * 5 // 2)
+    yield Row(
+        f"diff of a fold: {done.commits:,} commits of the flights",
+        f"{done.seconds:.1f} s",
+        f"{done.cpu_seconds:.1f} s of processor time",
+        f"{DIFF_SECONDS_MAX:.0f} s, nothing differs",
+        done.seconds < DIFF_SECONDS_MAX and done.is_same,
+    )
+
+
 def recovery_rows(_: Broker, commands: int) -> Iterator[Row]:
     """A partition is taken, with two and a half times as many commits as the other benchmarks have commands."""
     commits = commands * 5 // 2
@@ -230,13 +244,14 @@ BENCHMARKS: Final[dict[str, Callable[[Broker, int], Iterator[Row]]]] = {
     "mirror": mirror_rows,
     "tables": tables_rows,
     "rebuilding": rebuilding_rows,
+    "diff": diff_rows,
     "recovery": recovery_rows,
     "scale": scale_rows,
     "ask": ask_rows,
     "latency": latency_rows,
     "observability": observability_rows,
 }
-EMBEDDED_ALONE: Final = {"tables", "rebuilding", "recovery", "scale", "latency", "observability"}
+EMBEDDED_ALONE: Final = {"tables", "rebuilding", "diff", "recovery", "scale", "latency", "observability"}
 """Of these, there are figures on the embedded log alone."""
 
 

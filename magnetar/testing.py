@@ -1,4 +1,4 @@
-"""The test kit's front door: `from magnetar.testing import given, project, replay`.
+"""The test kit's front door: `from magnetar.testing import Occurred, given, project, replay`.
 
 `Embedded` is what `with accounts.embedded() as running` gives, for the annotation of a fixture. It and `replay` are
 imported when they are used: tests of a brain need not wait for them.
@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from magnetar.aggregates import given
 from magnetar.projections.kit import project
+from magnetar.projections.kit_keyed import FoldedRow, Occurred
 
 if TYPE_CHECKING:
     from magnetar.pipelines.embedded import Embedded
     from magnetar.pipelines.recordings import replay
 
-__all__ = ["Embedded", "given", "project", "replay"]
+__all__ = ["Embedded", "FoldedRow", "Occurred", "given", "project", "replay"]
 
 _LATER: Final = {"Embedded": "magnetar.pipelines.embedded", "replay": "magnetar.pipelines.recordings"}
 

@@ -1,4 +1,7 @@
-"""What a save does to history: `magnetar diff` behind `magnetar dev`, of a sample first and then of all."""
+"""What a save does to history: `magnetar diff` behind `magnetar dev`, of a sample first and then of all.
+
+The commands of the sample come first: deciding them again takes no ClickHouse, which is being started anew meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,9 @@ from typing import Final
 SAMPLE_COMMITS: Final = 2_000
 """So many of each aggregate are replayed at once: less than a second of Python."""
 
+NOTHING_TO_SWAP: Final = "No table differs, so there is nothing to swap."
+"""What `magnetar diff` says in the end where only commands would be decided differently."""
+
 _SAME, _DIFFERENT = 0, 1
 
 
@@ -20,15 +26,17 @@ class Comparing:
         """`diff` is the command and its arguments."""
         self._diff = list(diff)
         self._waiting: list[list[str]] = []
-        self._of_sample = ""
+        self._shown: set[str] = set()
+        """The lines that have been printed of the sample."""
         self._process: subprocess.Popen[str] | None = None
         self._printed = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open until `close`; a pipe could fill up
 
     def begin(self) -> None:
         """Compare what is saved now."""
         self._end()
-        self._of_sample = ""
-        self._waiting = [[*self._diff, "--sample", str(SAMPLE_COMMITS)], self._diff]
+        self._shown = set()
+        sample = [*self._diff, "--sample", str(SAMPLE_COMMITS)]
+        self._waiting = [[*sample, "--commands"], [*sample, "--tables"], self._diff]
         self._start()
 
     def step(self) -> str | None:
@@ -42,18 +50,16 @@ class Comparing:
         said, is_last = self._printed.read().strip(), not self._waiting
         self._end()
         self._start()
-        if code == _DIFFERENT and not is_last:
-            self._of_sample = said.partition("\n\n")[2]  # behind the line that says what the sample is
-            return f"magnetar dev: this code makes something else of what is recorded.\n{said}"
-        if code == _DIFFERENT:
-            return "magnetar dev: " + (
-                "of all that is recorded, as of the sample."
-                if said == self._of_sample
-                else f"this code makes something else of what is recorded.\n{said}"
-            )
+        lines = said.splitlines()
+        more = [line for line in lines if line not in self._shown]
+        self._shown.update(lines)
         if code == _SAME and is_last:
             return "magnetar dev: this code makes the same of what is recorded."
-        return None
+        if code != _DIFFERENT:
+            return None
+        if is_last and set(more) <= {NOTHING_TO_SWAP}:
+            return "\n".join(["magnetar dev: of all that is recorded, as of the sample.", *more])
+        return f"magnetar dev: this code makes something else of what is recorded.\n{said}"
 
     def close(self) -> None:
         """End it."""

@@ -80,6 +80,16 @@ def take_wish(projector: TakesWishes, pipeline: Pipeline, body: bytes) -> bytes:
     return json.dumps({"other_code": other}).encode()
 
 
+def take_wish_of(running: Sequence[tuple[TakesWishes, Pipeline]], body: bytes) -> bytes:
+    """The same where several pipelines run on one data folder, of which the last is the one that was named there."""
+    try:
+        context = json.loads(body).get("pipeline")
+    except (ValueError, AttributeError):
+        context = None
+    projector, pipeline = next((each for each in running if each[1].name == context), running[-1])
+    return take_wish(projector, pipeline, body)
+
+
 def _asked_of(projector: TakesWishes, asked: dict[str, Any]) -> tuple[list[str], Callable[[], None]]:
     """What the wish is about, and how it is written down. Raises ValueError, KeyError or TypeError for what is none."""
     if "settling" in asked:

@@ -27,12 +27,12 @@ EXIT_REFUSED: Final = 2
 
 def prepare(pipeline: Pipeline, settings: Settings, clock: Clock, stopped: Callable[[], bool] = lambda: False) -> None:
     """Create what is missing of the log, so that no part starts on a log that cannot be used."""
-    from .runtime import provision, wait_for_log
+    from .runtime import provision_all, together, wait_for_log
 
     def provisioned() -> None:
         log = open_log(settings, clock)
         try:
-            provision(pipeline, log)
+            provision_all(together(pipeline, settings), log)
         finally:
             log.close()
 
@@ -88,7 +88,8 @@ def _run_parts(
     comparing = Comparing(cli_arguments("diff", target, *arguments))
     display.say(
         f"magnetar dev: pipeline {pipeline.name} with {', '.join(pipeline.aggregates)} on {pipeline.partitions} "
-        f"partitions, data in {settings.data.resolve()}\nCtrl-C stops it; nothing is lost."
+        f"partitions{_read_too(pipeline, settings)}, data in {settings.data.resolve()}\n"
+        "Ctrl-C stops it; nothing is lost."
     )
     waiting: list[str] = []
     try:
@@ -99,9 +100,9 @@ def _run_parts(
             if supervisor.refused != waiting and (waiting := supervisor.refused):
                 display.say(f"magnetar dev: the {' and the '.join(waiting)} cannot run so, and waits until you save.")
             if reload and (why_not := reloader.step()) is not None:
-                display.say(_reload(supervisor, why_not))
                 if not why_not:
-                    comparing.begin()
+                    comparing.begin()  # it takes the log alone at first: the parts may end meanwhile
+                display.say(_reload(supervisor, why_not))
             if (said := comparing.step()) is not None:
                 display.say(said)
             display.show(supervisor.parts)
@@ -110,6 +111,13 @@ def _run_parts(
         comparing.close()
         reloader.close()
         supervisor.stop()
+
+
+def _read_too(pipeline: Pipeline, settings: Settings) -> str:
+    from .runtime import together
+
+    names = [each.name for each in together(pipeline, settings) if each is not pipeline]
+    return f", and what it reads: {', '.join(names)}" if names else ""
 
 
 def _display(pipeline: Pipeline, settings: Settings, clock: Clock) -> PlainDisplay:

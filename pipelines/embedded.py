@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -14,9 +14,10 @@ from magnetar.schemas import DeclarationError, LogUnavailable, SettingsError, St
 from .client import SyncClient
 from .clock import SystemClock
 from .deciding import decide_until, workers_of
+from .event_source import along
 from .logs.sqlite import SqliteLog
 from .pipeline import Pipeline
-from .runtime import provision, worker_name
+from .runtime import provision_all, worker_name
 from .settings import Settings
 
 SETTLE_SECONDS_MAX: Final = 30.0
@@ -33,6 +34,7 @@ class Embedded:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
+        self._together = along(pipeline)
         self._clock = SystemClock()
         self._closing = contextlib.ExitStack()
         self._deciding: _Deciding | None = None
@@ -64,14 +66,14 @@ class Embedded:
     def _opened(self) -> _Tables:
         __tracebackhide__ = True
         try:
-            return self._closing.enter_context(_Tables(self._pipeline, self._log, self.settings))
+            return self._closing.enter_context(_Tables(self._together, self._log, self.settings))
         except DeclarationError as error:  # the test's own line and what is wrong say it all
             raise error.with_traceback(None) from None
 
     def __enter__(self) -> Self:
-        if self._pipeline.running is not None:
+        if running := [each.name for each in self._together if each.running is not None]:
             raise SettingsError(
-                f"The pipeline {self._pipeline.name!r} runs embedded already.",
+                f"The pipeline {running[0]!r} runs embedded already.",
                 cure="Use that one: a fixture of a wider scope gives it to all tests.",
             )
         with contextlib.ExitStack() as closing:
@@ -79,15 +81,17 @@ class Embedded:
             self.settings = Settings(data=Path(folder) / "data", broker="embedded", quarantine_keys_max=0)
             self._log = SqliteLog(self.settings.data, self._clock)
             closing.callback(self._log.close)
-            provision(self._pipeline, self._log)
-            self._deciding = closing.enter_context(_Deciding(self._pipeline, self._log))
+            provision_all(self._together, self._log)
+            self._deciding = closing.enter_context(_Deciding(self._together, self._log))
             self.client = closing.enter_context(SyncClient(self._pipeline, settings=self.settings))
-            self._pipeline.running = self
+            for each in self._together:
+                each.running = self
             self._closing = closing.pop_all()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._pipeline.running = None
+        for each in self._together:
+            each.running = None
         with self._lock:
             self._deciding = self._tables = None
             self._closing.close()
@@ -96,9 +100,13 @@ class Embedded:
 class _Deciding:
     """The workers, on a thread of their own."""
 
-    def __init__(self, pipeline: Pipeline, log: SqliteLog) -> None:
+    def __init__(self, pipelines: Sequence[Pipeline], log: SqliteLog) -> None:
         self._clock = SystemClock()
-        self._workers = workers_of(pipeline, log, name=worker_name(), clock=self._clock)
+        self._workers = [
+            worker
+            for pipeline in pipelines
+            for worker in workers_of(pipeline, log, name=worker_name(), clock=self._clock)
+        ]
         self._stop = threading.Event()
         self._rests = 0
         self._rested = threading.Condition()
@@ -150,33 +158,37 @@ class _Deciding:
 class _Tables:
     """ClickHouse, brought up to date when it is asked. One per process: ClickHouse cannot open two folders in one."""
 
-    def __init__(self, pipeline: Pipeline, log: SqliteLog, settings: Settings) -> None:
+    def __init__(self, pipelines: Sequence[Pipeline], log: SqliteLog, settings: Settings) -> None:
+        """Of those, the ones come first that others read."""
         from magnetar.projections.store import Store, embedded_dsn
 
         from .projector import Projector
 
         self._store = Store(embedded_dsn(settings.data))
-        self._projector = Projector(pipeline, log, self._store, settings, clock=SystemClock())
+        self._projectors = [Projector(each, log, self._store, settings, clock=SystemClock()) for each in pipelines]
 
     def __enter__(self) -> Self:
         try:
-            self._projector.prepare()
+            for projector in self._projectors:
+                projector.prepare()
         except BaseException:
             self.__exit__()
             raise
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._projector.close()
+        for projector in self._projectors:
+            projector.close()
         self._store.close()
 
     def query(self, sql: str, parameters: Mapping[str, object], formats: Mapping[str, str]) -> list[dict[str, Any]]:
-        self._projector.open_used()
-        while self._projector.step():
-            pass
-        if self._projector.lost:
-            raise StoreUnavailable(
-                f"ClickHouse did not take in all partitions: {self._projector.lost}.",
-                cure="What is said there has to be mended; the log has everything.",
-            )
+        for projector in self._projectors:
+            projector.open_used()
+            while projector.step():
+                pass
+            if projector.lost:
+                raise StoreUnavailable(
+                    f"ClickHouse did not take in all partitions: {projector.lost}.",
+                    cure="What is said there has to be mended; the log has everything.",
+                )
         return self._store.rows(sql, parameters, formats)

@@ -22,10 +22,10 @@ from magnetar.schemas import (
     PartitionRefused,
     QueryRefused,
     StoreUnavailable,
-    TopicKind,
 )
 
 from .clock import Clock
+from .event_source import EventSource
 from .log import Log, Reader, Run
 from .pipeline import Pipeline
 from .projector_metrics import watch_fed
@@ -93,7 +93,9 @@ class Source(NamedTuple):
 
     def partitions(self, aggregate: str) -> Iterable[int]:
         """Those that are fed."""
-        return range(self.pipeline.partitions) if self.mine is None else sorted(self.mine(aggregate))
+        return (
+            range(self.pipeline.events_of(aggregate).partitions) if self.mine is None else sorted(self.mine(aggregate))
+        )
 
     def open(
         self,
@@ -103,12 +105,25 @@ class Source(NamedTuple):
         seen: Callable[[Run], None] = lambda _: None,
     ) -> Feed:
         """Read a partition of the aggregate's event topic behind a message; `seen` is shown what is read."""
-        topic = self.pipeline.topic(aggregate, TopicKind.EVENTS)
-        return _InTurn(self.log.reader(topic, partition, after=after), self.reading, seen)
+        source = self.pipeline.events_of(aggregate)
+        if source.schema.context != self.pipeline.name:
+            self._check_partitions(source)
+        return _InTurn(self.log.reader(source.topic, partition, after=after), self.reading, seen)
+
+    def _check_partitions(self, source: EventSource) -> None:
+        """Of another context it is not this pipeline that makes the topic: of more partitions than were declared, some
+        would never be read. Raises LogUnavailable, also if it is not there."""
+        found = self.log.describe(source.topic).partitions
+        if found != source.partitions:
+            raise LogUnavailable(
+                f"{source.topic} has {found} partitions, and the pipeline {source.schema.context!r} that is read here "
+                f"declares {source.partitions}.",
+                cure="Read the pipeline as it is declared where it runs.",
+            )
 
     def is_used(self, aggregate: str, partition: int) -> bool:
         """Whether the partition ever had a message."""
-        return self.log.end(self.pipeline.topic(aggregate, TopicKind.EVENTS), partition) is not None
+        return self.log.end(self.pipeline.events_of(aggregate).topic, partition) is not None
 
 
 class Feeding:
@@ -186,7 +201,7 @@ class Feeding:
     def open_used(self) -> None:
         """The same for the partitions that are not open yet and have something: in tests they are few."""
         for table in self._stores:
-            for partition in range(self._source.pipeline.partitions):
+            for partition in range(self._source.pipeline.events_of(table.aggregate).partitions):
                 part = Part(table, partition)
                 if part not in self._loops and self._source.is_used(table.aggregate, partition):
                     self._open_one(part)

@@ -13,7 +13,7 @@ from magnetar.projections import Fold, Rows, Sql
 from magnetar.projections.declarations import has_table
 from magnetar.projections.freshness import MIRROR
 from magnetar.projections.snapshot import identity_of
-from magnetar.schemas import SettingsError, TopicKind
+from magnetar.schemas import SettingsError
 from magnetar.schemas.commit import read_time
 
 from .clock import Clock
@@ -103,9 +103,9 @@ def bounds(
 def commit_times(pipeline: Pipeline, log: Log, aggregates: Sequence[str]) -> Iterator[tuple[tuple[str, int], int, int]]:
     """Of every commit: aggregate and partition, its number, and its command's time in microseconds since 1970."""
     for aggregate in aggregates:
-        topic = pipeline.topic(aggregate, TopicKind.EVENTS)
-        for partition in range(pipeline.partitions):
-            for message, number in log_of(log, topic, partition):
+        source = pipeline.events_of(aggregate)
+        for partition in range(source.partitions):
+            for message, number in log_of(log, source.topic, partition):
                 yield (aggregate, partition), number, read_time(message.payload)[0]
 
 

@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from .clock import Clock
 from .settings import Settings
+from .users_code import under_way
 
 STUCK_SECONDS: Final = 90.0
 """A loop that has not come round for so long is stuck: longer than any time-out within it."""
@@ -67,7 +68,9 @@ def application(health: Health) -> Starlette:
     def healthz(_: Request) -> Response:
         if health.is_alive:
             return PlainTextResponse("ok\n")
-        return PlainTextResponse(f"the loop has not come round for {health.silent_seconds:.0f} s\n", status_code=503)
+        where = "".join(f"; it is in {each}" for each in under_way())
+        said = f"the loop has not come round for {health.silent_seconds:.0f} s{where}\n"
+        return PlainTextResponse(said, status_code=503)
 
     def readyz(_: Request) -> Response:
         if health.is_ready:

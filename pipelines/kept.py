@@ -15,9 +15,15 @@ from .pipeline import Pipeline
 
 def kept(pipeline: Pipeline) -> list[Kept]:
     """The mirror of each aggregate; the own table of each Rows and Fold; for each plain view, what its query reads."""
-    mirrors = [Kept(MIRROR, name, MIRROR, shown_names(name)) for name in pipeline.schemas]
+    mirrors = [Kept(MIRROR, name, MIRROR, shown_names(name), pipeline.partitions) for name in pipeline.schemas]
     tables = [
-        Kept(view_name(projection), aggregate, wire_name(projection), (view_name(projection),))
+        Kept(
+            view_name(projection),
+            aggregate,
+            wire_name(projection),
+            (view_name(projection),),
+            pipeline.events_of(aggregate).partitions,
+        )
         for projection in pipeline.projections
         if has_table(projection)
         for aggregate in pipeline.aggregates_of(projection)

@@ -87,16 +87,19 @@ class LiveTables:
             columns,
             until,
             aggregates=target.aggregates,
-            partitions=self._pipeline.partitions,
+            partitions=max(self._partitions(each) for each in target.aggregates),
         )
         file.write_bytes(self._answers.answer(query, "Native"))
         return until, not issubclass(projection, Sql) or until == self._until(target, generation)
+
+    def _partitions(self, aggregate: str) -> int:
+        return self._pipeline.events_of(aggregate).partitions
 
     def _until(self, target: Target, generation: int | None) -> Until:
         found = progress_of(self.ask, self._pipeline.name, target.projection, target.aggregates, generation)
         if self._sample is None:
             return found
-        taken = {aggregate: Sample(self._sample, self._pipeline.partitions) for aggregate in target.aggregates}
+        taken = {aggregate: Sample(self._sample, self._partitions(aggregate)) for aggregate in target.aggregates}
         until: dict[tuple[str, int], int] = {}
         for part in sorted(found):
             sample = taken[part[0]]

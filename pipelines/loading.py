@@ -38,6 +38,8 @@ def load_pipeline(target: str) -> Pipeline:
             f"The module {module_name} declares no pipeline.",
             cure='It needs a line like  shop = Pipeline("shop", aggregates=[Order])',
         )
+    for read in [id(other) for each in pipelines.values() for other in each.reads.values()]:
+        pipelines.pop(read, None)  # it is imported to be read
     if len(pipelines) > 1:
         names = ", ".join(sorted(p.name for p in pipelines.values()))
         raise DeclarationError(f"{module_name} declares several pipelines: {names}.", cure="Say which: module:variable")

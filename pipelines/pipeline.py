@@ -15,6 +15,7 @@ from magnetar.schemas import DeclarationError, SettingsError, Topic, TopicKind, 
 from magnetar.schemas.aggregate_schema import AggregateSchema
 from magnetar.schemas.names import check_context
 
+from .event_source import EventSource, checked_reads, home_of, sources_of
 from .serving import Serving
 
 if TYPE_CHECKING:
@@ -28,7 +29,9 @@ class Pipeline:
     """One bounded context: a Pulsar namespace and a ClickHouse database of the same name.
 
     `partitions` is the number of partitions of every topic. It is fixed once the pipeline has run, because it decides
-    where each aggregate lives. Raises DeclarationError for names that clash and classes that do not fit.
+    where each aggregate lives. `reads` are pipelines of other contexts on the same log, whose events the Rows and Folds
+    of this one may take: nothing of theirs is made or written. Raises DeclarationError for names that clash and classes
+    that do not fit.
     """
 
     def __init__(
@@ -38,9 +41,11 @@ class Pipeline:
         aggregates: Sequence[type[Aggregate]],
         projections: Sequence[type[Row]] = (),
         partitions: int = 16,
+        reads: Sequence[Pipeline] = (),
     ) -> None:
         check_context(name)
         self.name = name
+        self.reads: dict[str, Pipeline] = checked_reads(name, reads, Pipeline)
         self.partitions = _checked(partitions)
         self.aggregates: dict[str, type[Aggregate]] = {}
         self.schemas: dict[str, AggregateSchema] = {}
@@ -50,6 +55,7 @@ class Pipeline:
             raise DeclarationError(
                 f"The pipeline {name!r} has no aggregate.", cure=f"Pipeline({name!r}, aggregates=[…])"
             )
+        self._sources = sources_of(self)
         self.projections = tuple(projections)
         self._check_projections()
         self.running: Embedded | None = None
@@ -96,22 +102,15 @@ class Pipeline:
                 self.aggregates_of(projection)
 
     def aggregates_of(self, projection: type[Row]) -> tuple[str, ...]:
-        """Whose events a Rows, a Fold or an incremental Sql takes.
+        """Whose events a Rows, a Fold or an incremental Sql takes: one of another context as `flights/Flight`.
 
-        Raises DeclarationError for an event of none of the pipeline's aggregates, and for a fold over two of them.
+        Raises DeclarationError for an event of no aggregate here or of what is read, and for a fold over two of them.
         """
         if issubclass(projection, Sql):
             return (self._aggregate_of(projection),)
         found: dict[str, None] = {}
         for event in projection_contract(projection).events:
-            of = next((name for name, schema in self.schemas.items() if event in schema.events.values()), None)
-            if of is None:
-                raise DeclarationError(
-                    f"{projection.__qualname__} takes {event.__qualname__}, which is an event of no aggregate of "
-                    f"{self.name!r}.",
-                    cure="Add the aggregate to the pipeline, or take the event away.",
-                )
-            found[of] = None
+            found[home_of(projection, event, self._sources, self.name)] = None
         if issubclass(projection, Fold) and len(found) > 1:
             raise DeclarationError(
                 f"{projection.__qualname__} takes events of {' and '.join(found)}, and a fold is over one aggregate: "
@@ -135,6 +134,10 @@ class Pipeline:
         """The name of an aggregate's topic. Raises SettingsError for an aggregate that the pipeline has not."""
         self.schema_of(aggregate)
         return Topic(self.name, aggregate, kind)
+
+    def events_of(self, aggregate: str) -> EventSource:
+        """Where events come from: of an aggregate of the pipeline, or, as `flights/Flight`, of one that it reads."""
+        return self._sources[aggregate]
 
     def schema_of(self, aggregate: str) -> AggregateSchema:
         """What stands on an aggregate's topics. Raises SettingsError for an aggregate that the pipeline has not."""

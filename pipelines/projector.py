@@ -12,6 +12,7 @@ from magnetar.projections import Sql
 from magnetar.projections.decoding import Decoding
 from magnetar.projections.freshness import MIRROR, freshness_view
 from magnetar.projections.generations import Generations, Kind, Step, behind
+from magnetar.projections.gone import view_of
 from magnetar.projections.leased_table import LeasedTable, Table
 from magnetar.projections.quarantining_table import QuarantiningTable
 from magnetar.projections.scratch_rows import ScratchRows
@@ -26,6 +27,7 @@ from .control import Settling
 from .feeding import RETRY_SECONDS, Feeding, Source
 from .kept import kept
 from .log import Log
+from .log_start import check_begins
 from .pipeline import Pipeline
 from .projector_metrics import hide_rebuild, show_rebuild, watch_quarantine
 from .rebuild import SWAP_COMMITS_MAX, Filler, Furthest, catch_up, commits_behind
@@ -87,7 +89,7 @@ class Projector:
             quarantine_keys_max=settings.quarantine_keys_max,
             decoding=Decoding(settings.decoding),
         )
-        self._wishing = Wishing(pipeline, store, settings.data.absolute(), self._check_are_fed)
+        self._wishing = Wishing(pipeline, store, settings.data.absolute(), self._check_are_fed, self._check_begin)
         self._targets = targets_of(pipeline)
         self._known: dict[str, Generations] = {}
         self._tables: dict[Table, LeasedTable] = {}
@@ -182,7 +184,7 @@ class Projector:
         for name, statement in made.items():
             if name not in old:
                 self._store.command(statement)
-        self._store.command(freshness_view(self._pipeline.name, kept(self._pipeline), self._pipeline.partitions))
+        self._store.command(freshness_view(self._pipeline.name, kept(self._pipeline)))
         if outgrown:
             return
         names = {name for table in shown for name in self._kinds.mirror(table).tables.shown_names}
@@ -214,11 +216,23 @@ class Projector:
 
     def open(self) -> None:
         """Take the lease of every partition, and replay the range that each was at."""
+        self._warn_of_gone()
         self._live.open()
         self._is_open.set()
         self._settling.set()
         with self._filler.paused():
             pass
+
+    def _warn_of_gone(self) -> None:
+        for name in self._wishing.gone():
+            self._logger.warning(
+                "projection gone",
+                projection=name,
+                what=f"{self._pipeline.name}.{view_of(name)} is the table of a projection {name}, and the pipeline has "
+                "none of that name: it stays as it is, and is not kept up to date any more.",
+                cure=f'Was the class renamed? With wire_name="{name}" it goes on with that table. Otherwise '
+                "`magnetar rebuild` with the pipeline's module and --drop-gone removes it.",
+            )
 
     def open_used(self) -> None:
         """The same for the partitions that are not open yet and have something: in tests they are few."""
@@ -288,6 +302,11 @@ class Projector:
                 self._settling.set()
                 self._settle_at = self._clock.monotonic() + RETRY_SECONDS
 
+    def _check_begin(self, tables: Sequence[Table]) -> None:
+        for aggregate in dict.fromkeys(table.aggregate for table in tables):
+            source = self._pipeline.events_of(aggregate)
+            check_begins(self._source.log, source.topic, source.partitions)
+
     def _check_are_fed(self, tables: Sequence[Table]) -> None:
         if self._known:
             for table in tables:
@@ -308,13 +327,16 @@ class Projector:
         if unfed := self._unfed(table):
             raise StoreUnavailable(
                 f"Generation {table.generation} of {table.target} is not fed on {unfed} of "
-                f"{self._pipeline.partitions} partitions, so that it is not up to date.",
+                f"{self._partitions(table)} partitions, so that it is not up to date.",
                 cure="The projector's log says why. A rebuild fills new tables.",
             )
 
     def _unfed(self, table: Table) -> int:
         """On how many partitions nobody feeds the table just now."""
-        return self._pipeline.partitions - len(self._live.numbers(table))
+        return self._partitions(table) - len(self._live.numbers(table))
+
+    def _partitions(self, table: Table) -> int:
+        return self._pipeline.events_of(table.aggregate).partitions
 
     def _is_going_to_be_fed(self, table: Table) -> bool:
         """Whether this projector feeds the table, or is still about to: what is lost of it comes back."""
@@ -380,8 +402,7 @@ class Projector:
             return
         begun_at = self._clock.monotonic()
         until, self._still_at = begun_at + STILL_SECONDS_MAX, begun_at + AGAIN_SECONDS
-        tables = [self._make(self._shown(table)) for table in shown]
-        still = StandingStill(tables, self._pipeline.partitions)
+        still = StandingStill([(self._make(each), self._partitions(each)) for each in map(self._shown, shown)])
         goals = _goals(shown)
         while (left := self._lacking(target, generation, goals)) and self._clock.monotonic() < until:
             for table in shown:
@@ -418,13 +439,14 @@ class Projector:
 
     def _goal(self, table: Table) -> Furthest:
         """How far a table has to be to be shown: as far as what is shown now, which other code may have left behind,
-        and as the mirror."""
-        mirror = Table(MIRROR, table.aggregate, self._known[table.aggregate].shown)
-        return Furthest([self._make(each) for each in {self._shown(table), mirror}])
+        and as the mirror. Another context's mirror is fed by others, and perhaps elsewhere."""
+        further = {self._shown(table)}
+        if table.aggregate in self._pipeline.aggregates:
+            further.add(Table(MIRROR, table.aggregate, self._known[table.aggregate].shown))
+        return Furthest([self._make(each) for each in further])
 
     def _catch_up(self, shown: Mapping[Table, Furthest], feeding: Feeding) -> bool:
-        partitions = self._pipeline.partitions
-        return all(catch_up(shown[table], feeding, table, partitions=partitions) for table in shown)
+        return all(catch_up(shown[table], feeding, table, partitions=self._partitions(table)) for table in shown)
 
     def _swap(self, target: Target, generation: int) -> None:
         """1. Writes down that it is shown. 2. Shows it. `prepare` finishes what was killed in between."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Final
@@ -17,13 +17,13 @@ from magnetar.projections.store import Store, embedded_dsn
 from magnetar.schemas import DataFolderError, StoreUnavailable, TopicKind
 
 from .clock import Clock, SystemClock
-from .control import take_wish
+from .control import take_wish_of
 from .health import Health, answering
 from .log import Log, SharesOut
 from .pipeline import Pipeline
 from .process_metrics import watch_disk
 from .projector import IDLE_SECONDS, Projector
-from .runtime import closed_if_it_fails, collect_rarely, provision, take_heed, wait_for_log
+from .runtime import closed_if_it_fails, collect_rarely, provision_all, take_heed, together, wait_for_log
 from .server_preflight import examine_store
 from .settings import Settings, open_log
 from .sharing import Sharing
@@ -80,6 +80,8 @@ def run_projector(
 ) -> None:
     """Mirror the pipeline in one process, and answer queries and take wishes on loopback, until `stopped`.
 
+    On the embedded log, with what it reads: an engine is open in one process alone.
+
     `first` is called before any table is made. Another process that has the engine open is waited for so long: it may
     be a query, or a rebuild that is nearly done. Raises DataFolderError if it takes longer. Tests crash or freeze the
     process with `failpoint`.
@@ -89,10 +91,11 @@ def run_projector(
     health = Health(clock)
     stopped = health.beating(stopped)
     watch_disk(pipeline.name, settings.data)
+    pipelines = together(pipeline, settings)
 
     def start() -> Log:
         with closed_if_it_fails(open_log(settings, clock)) as log:
-            provision(pipeline, log, kinds=[TopicKind.EVENTS])  # its role may see nothing else
+            provision_all(pipelines, log, kinds=[TopicKind.EVENTS])  # its role may see nothing else
             return log
 
     with ExitStack() as left:
@@ -101,40 +104,49 @@ def run_projector(
         left.callback(log.close)
         store = _open_store(pipeline, settings, clock, stopped, outwait_seconds)
         left.callback(store.close)
-        sharing = None
-        if not store.is_embedded and isinstance(log, SharesOut):
-            sharing = Sharing(pipeline, log, f"projector-{secrets.token_hex(8)}")
-            left.callback(sharing.close)
-        projector = Projector(
-            pipeline, log, store, settings, clock=clock, failpoint=failpoint, sharing=sharing, beat=health.beat
-        )
-        left.callback(projector.close)
-        front = left.enter_context(_answering_questions(projector, pipeline, store, settings))
+
+        def projector_of(each: Pipeline) -> Projector:
+            sharing = None
+            if not store.is_embedded and isinstance(log, SharesOut):
+                sharing = Sharing(each, log, f"projector-{secrets.token_hex(8)}")
+                left.callback(sharing.close)
+            projector = Projector(
+                each, log, store, settings, clock=clock, failpoint=failpoint, sharing=sharing, beat=health.beat
+            )
+            left.callback(projector.close)
+            return projector
+
+        projectors = [projector_of(each) for each in pipelines]
+        running = list(zip(projectors, pipelines, strict=True))
+        front = left.enter_context(_answering_questions(running, store, settings))
         if first is not None:
-            first(projector)
-        projector.prepare()
+            first(projectors[-1])
+        for projector in projectors:  # what is read comes first: views may be over its views
+            projector.prepare()
         front()
-        projector.open()
+        for projector in projectors:
+            projector.open()
         health.is_ready = True
         look_at = clock.monotonic()
         while not stopped():
             if not store.is_embedded and clock.monotonic() >= look_at:
-                projector.look_for_wishes()
+                for projector in projectors:
+                    projector.look_for_wishes()
                 look_at = clock.monotonic() + SERVER_LOOK_SECONDS
-            if not projector.step():
+            if not sum(projector.step() for projector in projectors):
                 clock.sleep(IDLE_SECONDS)
 
 
 @contextmanager
 def _answering_questions(
-    projector: Projector, pipeline: Pipeline, store: Store, settings: Settings
+    running: Sequence[tuple[Projector, Pipeline]], store: Store, settings: Settings
 ) -> Generator[Callable[[], None]]:
     """The embedded engine's way to other processes, which begins with a call. A server has its own."""
     if not store.is_embedded:
         yield lambda: None
         return
     limits = QueryLimits(seconds_max=settings.query_seconds_max, memory_bytes_max=settings.query_memory_bytes_max)
-    control = partial(take_wish, projector, pipeline)
+    control = partial(take_wish_of, running)
     front = HttpFront(store.reader(limits), settings.data, port=settings.query_port, control=control)
 
     def start() -> None:

@@ -22,6 +22,14 @@ class WantedTopic(NamedTuple):
     topic: Topic
     partitions: int
     schema: str
+    reader: str = ""
+    """The context whose projector reads it, if it is another one's: nothing of it is made then, and the right given."""
+
+    @property
+    def awaited(self) -> str:
+        """What is to be said of another context's topic that is not there."""
+        context = self.topic.context
+        return f"not there yet; {context} makes it, and {self.reader} waits for it. Plan again then"
 
 
 class Sign(StrEnum):
@@ -63,6 +71,9 @@ RIGHTS: Final[Mapping[TopicKind, Mapping[str, tuple[str, ...]]]] = {
 }
 """Who may do what on which topic. A client reads the schemas of the commits that answer it."""
 
+READERS_RIGHTS: Final[Mapping[str, tuple[str, ...]]] = {"projector": ("consume",)}
+"""Who of a context that reads another one's events may do what there."""
+
 
 @runtime_checkable
 class Planned(Protocol):
@@ -86,12 +97,23 @@ def wanted_topics(pipeline: Pipeline) -> list[WantedTopic]:
     ]
 
 
+def read_topics(pipeline: Pipeline) -> list[WantedTopic]:
+    """The event topics of other contexts from which the pipeline's projections take events."""
+    from .targets import targets_of
+
+    taken = {aggregate: None for target in targets_of(pipeline).values() for aggregate in target.aggregates}
+    return [
+        WantedTopic(source.topic, source.partitions, source.schema.commit_json, reader=pipeline.name)
+        for source in (pipeline.events_of(aggregate) for aggregate in taken if aggregate not in pipeline.aggregates)
+    ]
+
+
 def check_partitions(pipeline: Pipeline, log: Log) -> None:
     """Raise SettingsError if a topic has another number of partitions than the pipeline declares.
 
     With another number an aggregate would be sent to, and looked for, where it does not live.
     """
-    for topic, partitions, _ in wanted_topics(pipeline):
+    for topic, partitions, *_ in wanted_topics(pipeline):
         with suppress(LogUnavailable):
             found = log.describe(topic).partitions
             if found != partitions:
@@ -108,7 +130,8 @@ def roles_of(settings: Settings) -> Roles:
 
 def plan(pipeline: Pipeline, log: Log, settings: Settings) -> list[Step]:
     """What would have to be done on the log for this pipeline. Reads, and changes nothing."""
-    return log.plan(wanted_topics(pipeline), roles_of(settings)) if isinstance(log, Planned) else []
+    topics = [*wanted_topics(pipeline), *read_topics(pipeline)]
+    return log.plan(topics, roles_of(settings)) if isinstance(log, Planned) else []
 
 
 def apply(steps: Sequence[Step], *, done: Callable[[Step], object] = lambda _: None) -> None:

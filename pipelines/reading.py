@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import msgspec
-from magnetar.projections import Fold, Row
+from magnetar.projections import Fold, Row, Sql
 from magnetar.projections.columns import quoted
 from magnetar.projections.contracts import contract_of
-from magnetar.projections.declarations import view_name
-from magnetar.projections.freshness import behind, patiently
+from magnetar.projections.declarations import has_table, view_name
+from magnetar.projections.freshness import behind_in, patiently
 from magnetar.schemas import Position, QueryRefused, SettingsError, StoreUnavailable, TablesBehind, Undecodable
 from magnetar.schemas.annotations import hints_of, opened, union_members
 
@@ -89,7 +89,7 @@ class Reading:
         sql, formats, positions = self._statement(projection, wanted), _formats(projection), self._positions(wanted)
 
         def attempt(is_last: bool) -> Found[R]:
-            late = behind(self._rows, positions, view_name(projection))
+            late = next(filter(None, (self._behind(projection, position) for position in positions)), None)
             if late is not None and not (wanted.stale and is_last):
                 raise late
             rows = self._rows(sql, wanted.parameters, formats)
@@ -109,12 +109,37 @@ class Reading:
         several = [] if after is None else [after] if isinstance(after, Receipt | str) else after
         positions = [each.position if isinstance(each, Receipt) else Position(each) for each in several]
         for position in positions:
-            if position.parts()[0] != self._pipeline.name:
+            context, aggregate, _, _ = position.parts()
+            if context != self._pipeline.name and aggregate not in self._read(context):
                 raise SettingsError(
-                    f"{position} is of another pipeline than {self._pipeline.name!r}.",
-                    cure="Take the position from a receipt of this one.",
+                    f"{position} is of another pipeline than {self._pipeline.name!r}, and of none that it reads.",
+                    cure="Take the position from a receipt of this one, or of one that it reads.",
                 )
         return positions
+
+    def _read(self, context: str) -> Collection[str]:
+        """The aggregates of a pipeline that this one reads; none of any other."""
+        other = self._pipeline.reads.get(context)
+        return () if other is None else other.schemas
+
+    def _behind(self, projection: type[Row], position: Position) -> TablesBehind | None:
+        """How far the projection is from a position that it lacks. One of another context it lacks only if it takes
+        that aggregate's events, or is a query over that context's views."""
+        context, aggregate, _, _ = position.parts()
+        here, view = self._pipeline.name, view_name(projection)
+        if context == here:
+            return behind_in(self._rows, here, position, view)
+        late = None
+        if has_table(projection):
+            if f"{context}/{aggregate}" in self._pipeline.aggregates_of(projection):
+                late = behind_in(self._rows, here, position, view)
+        elif any(re.search(rf"\b{context}\b", each.select) for each in self._plain_views()):
+            late = behind_in(self._rows, context, position)
+        return late
+
+    def _plain_views(self) -> list[type[Sql]]:
+        """Of the pipeline: one may read another."""
+        return [each for each in self._pipeline.projections if issubclass(each, Sql) and not each.incremental]
 
     def _statement(self, projection: type[Row], wanted: Wanted) -> str:
         if projection not in self._pipeline.projections:

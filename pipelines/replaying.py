@@ -68,6 +68,8 @@ class Replayed(msgspec.Struct):
     """How many could have been, and why they were not."""
     otherwise: list[Otherwise] = []
     not_folding: list[NotFolding] = []
+    unsteady: int = 0
+    """How many of the commands came to one thing when they were asked, and to another at once afterwards."""
 
     @property
     def is_same(self) -> bool:
@@ -187,7 +189,7 @@ class Judging:
 
     def __init__(self, pipeline: Pipeline, aggregate: str, examples: int = EXAMPLES) -> None:
         self._aggregate, self._class, self._examples_max = aggregate, pipeline.aggregates[aggregate], examples
-        self._commits = self._asked = 0
+        self._commits = self._asked = self._unsteady = 0
         self._not_asked: Counter[str] = Counter()
         self._otherwise: dict[tuple[str, str], Otherwise] = {}
         self._not_folding: dict[Unfoldable, NotFolding] = {}
@@ -222,10 +224,19 @@ class Judging:
             self._differs(*difference)
 
     def _ask(self, redeciding: Redeciding, each: Recorded, commit: Commit) -> Became | None:
-        """What the command comes to now, if it is something else."""
+        """What the command comes to now, if it is something else.
+
+        It is asked twice then: code that looks at a clock differs from itself, and may not have changed at all.
+        """
         self._asked += 1
-        now = unknown(each.unknown) if each.unknown else redeciding.decide(commit, each.command)
-        return None if now.is_as(Became.recorded(commit)) else now
+        if each.unknown:
+            return unknown(each.unknown)
+        now = redeciding.decide(commit, each.command)
+        if now.is_as(Became.recorded(commit)):
+            return None
+        if not redeciding.decide(commit, each.command).is_as(now):
+            self._unsteady += 1
+        return now
 
     def _differs(self, each: Recorded, commit: Commit, now: Became) -> None:
         before = Became.recorded(commit)
@@ -251,6 +262,7 @@ class Judging:
             dict(self._not_asked),
             sorted(self._otherwise.values(), key=lambda each: -each.commands),
             sorted(self._not_folding.values(), key=lambda each: -each.aggregates),
+            self._unsteady,
         )
 
 

@@ -8,7 +8,7 @@ import random
 import signal
 import socket
 import threading
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ from magnetar.schemas import TopicKind
 
 from .clock import Clock, SystemClock
 from .deciding import decide_until, workers_of
+from .event_source import along
 from .health import Health, answering
 from .log import Log
 from .patience import patiently
@@ -32,9 +33,21 @@ T = TypeVar("T")
 
 def provision(pipeline: Pipeline, log: Log, *, kinds: Collection[TopicKind] = tuple(TopicKind)) -> None:
     """Create what is missing of the pipeline's topics of these kinds. Repeatable."""
-    for topic, partitions, schema in wanted_topics(pipeline):
-        if topic.kind in kinds:
-            log.provision(topic, partitions=partitions, schema=schema)
+    for wanted in wanted_topics(pipeline):
+        if wanted.topic.kind in kinds:
+            log.provision(wanted.topic, partitions=wanted.partitions, schema=wanted.schema)
+
+
+def provision_all(pipelines: Iterable[Pipeline], log: Log, *, kinds: Collection[TopicKind] = tuple(TopicKind)) -> None:
+    """The same for what runs together."""
+    for pipeline in pipelines:
+        provision(pipeline, log, kinds=kinds)
+
+
+def together(pipeline: Pipeline, settings: Settings) -> list[Pipeline]:
+    """What runs in the processes of a pipeline, itself last: on the embedded log, which is one data folder with one
+    engine, all that it reads runs along. On Pulsar, each context has processes of its own."""
+    return along(pipeline) if settings.broker == EMBEDDED else [pipeline]
 
 
 def preflight(pipeline: Pipeline, log: Log) -> None:
@@ -74,6 +87,7 @@ def run_worker(
 ) -> None:
     """Decide the commands of these aggregates, or of all of the pipeline, in one process, until `stopped`.
 
+    On the embedded log, all includes those of what the pipeline reads.
     Tests crash or freeze the process with `failpoint`.
     """
     collect_rarely()
@@ -81,20 +95,25 @@ def run_worker(
     health = Health(clock)
     stopped = health.beating(stopped)
     watch_disk(pipeline.name, settings.data)
+    pipelines = [pipeline] if aggregates else together(pipeline, settings)
 
     def start() -> tuple[Log, list[Worker]]:
         with closed_if_it_fails(open_log(settings, clock)) as log:
-            provision(pipeline, log)
+            provision_all(pipelines, log)
             preflight(pipeline, log)
-            return log, workers_of(
-                pipeline,
-                log,
-                name=name or worker_name(),
-                clock=clock,
-                aggregates=aggregates,
-                failpoint=failpoint,
-                beat=health.beat,
-            )
+            return log, [
+                worker
+                for each in pipelines
+                for worker in workers_of(
+                    each,
+                    log,
+                    name=name or worker_name(),
+                    clock=clock,
+                    aggregates=aggregates,
+                    failpoint=failpoint,
+                    beat=health.beat,
+                )
+            ]
 
     with answering(health, settings):
         log, workers = wait_for_log(start, settings, clock, stopped)

@@ -99,7 +99,7 @@ class Scratch:
             each.prepare()
         view = view_name(projection)
         name = f"{quoted(self._pipeline.name)}.{quoted(f'{view}__g{generation}')}"
-        parts = [(each, partition) for each in made for partition in range(self._pipeline.partitions)]
+        parts = [(each, partition) for each in made for partition in self._source.partitions(each.table.aggregate)]
         with ThreadPoolExecutor(THREADS, thread_name_prefix="magnetar-scratch") as threads:
             for error in threads.map(lambda part: self._fill_part(part[0], part[1], until, since), parts):
                 if error is not None:

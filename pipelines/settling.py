@@ -40,11 +40,12 @@ class SettlingKeys:
     def look(self, ask: Ask) -> bool:
         """See Errand."""
         still = {
-            (key.projection, key.generation, key.aggregate, key.id) for key in quarantined(ask, self._pipeline.name)
+            (key.projection, key.generation, key.aggregate, key.partition, key.id)
+            for key in quarantined(ask, self._pipeline.name)
         }
         for nonce, said in settled(ask, self._keys):
             key = self._keys[nonce]
-            is_open = (key.projection, key.generation, key.aggregate, key.id) in still
+            is_open = (key.projection, key.generation, key.aggregate, key.partition, key.id) in still
             if said.generation == key.generation and (said.is_tried or not is_open):
                 self.found[nonce] = key, said
         return len(self.found) == len(self._keys)

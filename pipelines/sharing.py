@@ -11,10 +11,11 @@ import threading
 from typing import Final
 
 import structlog
-from magnetar.schemas import MagnetarError, TopicKind
+from magnetar.schemas import LogUnavailable, MagnetarError
 
 from .log import Share, SharesOut
 from .pipeline import Pipeline
+from .targets import targets_of
 
 LOOK_SECONDS: Final = 0.5
 """How often the log is asked. On the embedded log it is the sign of life too, which may be three seconds old."""
@@ -24,14 +25,17 @@ class Sharing:
     """Asks on a thread of its own, so that a long range is no sign of death."""
 
     def __init__(self, pipeline: Pipeline, log: SharesOut, name: str) -> None:
-        """Takes part. Raises LogUnavailable."""
+        """Takes part. Raises LogUnavailable, but for what another context has not made yet: that is waited for."""
+        self._pipeline, self._log, self._name = pipeline, log, name
+        read = {aggregate for target in targets_of(pipeline).values() for aggregate in target.aggregates}
+        self._awaited = sorted(read - {*pipeline.aggregates})
         self._logger = structlog.get_logger("magnetar.projector").bind(context=pipeline.name)
         self._shares: dict[str, Share] = {}
         self._mine: dict[str, frozenset[int]] = {}
         self._stop = threading.Event()
         try:
             for aggregate in pipeline.aggregates:
-                self._shares[aggregate] = log.share(pipeline.topic(aggregate, TopicKind.EVENTS), name=name)
+                self._shares[aggregate] = log.share(pipeline.events_of(aggregate).topic, name=name)
             self._look()
         except BaseException:
             self._close_shares()
@@ -41,7 +45,7 @@ class Sharing:
 
     def mine(self, aggregate: str) -> frozenset[int]:
         """The partitions of the aggregate that were this one's when the log was asked last."""
-        return self._mine[aggregate]
+        return self._mine.get(aggregate, frozenset())
 
     def close(self) -> None:
         """Leave all partitions to others."""
@@ -59,6 +63,11 @@ class Sharing:
                 self._look()
 
     def _look(self) -> None:
+        for aggregate in list(self._awaited):
+            topic = self._pipeline.events_of(aggregate).topic
+            with contextlib.suppress(LogUnavailable):
+                self._shares[aggregate] = self._log.share(topic, name=self._name, reader=self._pipeline.name)
+                self._awaited.remove(aggregate)
         for aggregate, share in self._shares.items():
             found = share.mine()
             if found != self._mine.get(aggregate):

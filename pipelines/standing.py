@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from magnetar.projections.freshness import everything
@@ -27,13 +27,16 @@ class ProjectionStatus(msgspec.Struct, frozen=True):
     """Since when it has had no more, where it is furthest behind; None if it lacks nothing."""
 
 
-def projections_of(ask: Ask, context: str, found: Sequence[PartitionStatus]) -> list[ProjectionStatus]:
-    """Every projection, in the order of their names; none where nobody answers."""
+def projections_of(
+    ask: Ask, context: str, found: Sequence[PartitionStatus], others: Mapping[tuple[str, int], int]
+) -> list[ProjectionStatus]:
+    """Every projection, in the order of their names; none where nobody answers. `others` is how many commits there are
+    of other contexts' aggregates, by partition."""
     try:
         rows = everything(ask, context)
     except MagnetarError:
         return []
-    ends = {(each.aggregate, each.partition): each.commits for each in found}
+    ends = {**others, **{(each.aggregate, each.partition): each.commits for each in found}}
     together: dict[tuple[str, str], ProjectionStatus] = {}
     for row in rows:
         name, number = (row["p"], row["a"]), int(row["n"])

@@ -22,14 +22,15 @@ AGAIN_SECONDS: Final = 30.0
 class StandingStill:
     """The leases of all partitions, taken from whoever feeds them: what they insert from now on is refused."""
 
-    def __init__(self, tables: Sequence[LeasedTable], partitions: int) -> None:
+    def __init__(self, tables: Sequence[tuple[LeasedTable, int]]) -> None:
+        """Each with the number of its partitions."""
         self._tables = tables
         nonce = secrets.token_hex(16)
-        self._leases = [{p: table.take_lease(p, nonce) for p in range(partitions)} for table in tables]
-        for table in tables:
+        self._leases = [{p: table.take_lease(p, nonce) for p in range(partitions)} for table, partitions in tables]
+        for table, partitions in tables:
             for partition in range(partitions):
                 table.stop_older_inserts(partition)
 
     def holds(self) -> bool:
         """Whether nobody has taken one since."""
-        return [table.newest_leases() for table in self._tables] == self._leases
+        return [table.newest_leases() for table, _ in self._tables] == self._leases

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
 from magnetar.aggregates.checkpoint import find_rounds
-from magnetar.projections.progress import Ask, mirrored
+from magnetar.projections.progress import Ask, furthest_places, mirrored
 from magnetar.projections.progress import places as mirror_places
 from magnetar.schemas import MagnetarError, MessageId, ReadRule, StoreUnavailable, Topic, TopicKind, Verdict
 from magnetar.schemas.commit import read_head, read_outcome
@@ -19,6 +20,7 @@ from .history import messages_behind
 from .log import Backlog, KnowsBacklog, Log, Message, Ownership
 from .pipeline import Pipeline
 from .settings import Settings
+from .targets import targets_of
 
 _READ_SECONDS: Final = 2.0
 
@@ -74,6 +76,19 @@ class StatusReader:
             )
         ]
 
+    def read_from_others(self) -> dict[tuple[str, int], int]:
+        """How many commits there are of other contexts' aggregates whose events are taken here, by partition. They are
+        read from where one of the tables is; what cannot be read is left out."""
+        taken = {aggregate for target in targets_of(self._pipeline).values() for aggregate in target.aggregates}
+        others, found = sorted(taken - {*self._pipeline.aggregates}), dict[tuple[str, int], int]()
+        with suppress(MagnetarError):
+            marks = furthest_places(self._ask, self._pipeline.name, others) if others else {}
+            for aggregate in others:
+                for partition in range(self._pipeline.events_of(aggregate).partitions):
+                    tail = self._tail(aggregate, partition, marks.get((aggregate, partition), START), None)
+                    found[aggregate, partition] = tail.commits
+        return found
+
     def backlogs(self, aggregate: str) -> Sequence[Backlog | None]:
         """How far the workers are, by partition; None where the log cannot say."""
         if isinstance(self._log, KnowsBacklog):
@@ -114,7 +129,7 @@ class StatusReader:
 
     def _tail(self, aggregate: str, partition: int, mark: Mark, mirrored: int | None) -> _Tail:
         rule, tail = ReadRule(mark.owner, mark.expected), _Tail(mark.expected - 1)
-        for message in self._messages(self._pipeline.topic(aggregate, TopicKind.EVENTS), partition, mark.after):
+        for message in self._messages(self._pipeline.events_of(aggregate).topic, partition, mark.after):
             number, owner, _ = read_head(message.payload)
             verdict = rule.judge(number, owner)
             if verdict is Verdict.CLAIM:

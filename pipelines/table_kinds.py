@@ -18,7 +18,6 @@ from magnetar.projections.projected_table import Source
 from magnetar.projections.quarantine import KEYS_MAX
 from magnetar.projections.rows_table import RowsTable
 from magnetar.projections.store import Store
-from magnetar.schemas import TopicKind
 
 from .log import Log
 from .pipeline import Pipeline
@@ -57,16 +56,28 @@ class TableKinds:
         kind: Any = RowsTable  # each takes projections of its kind, and nothing else differs
         if issubclass(projection, Fold | Sql):
             kind = IncrementalTable if issubclass(projection, Sql) else fold_table_of(projection)
-        schema, text = self._pipeline.schemas[table.aggregate], self._schema_text(table.aggregate)
         made: LeasedTable = kind(
             self._store,
             projection,
-            Source(schema, self._pipeline.partitions, text, self._quarantine_keys_max, self._decoder),
+            self._source(table.aggregate, projection),
             generation=table.generation,
             folder=self._folder,
             failpoint=failpoint,
         )
         return made
+
+    def _source(self, aggregate: str, projection: type[Any]) -> Source:
+        schema, partitions = self._pipeline.events_of(aggregate)
+        others = {*self._pipeline.aggregates_of(projection)} - {aggregate}
+        return Source(
+            schema,
+            partitions,
+            self._schema_text(aggregate),
+            self._quarantine_keys_max,
+            self._decoder,
+            reader=self._pipeline.name,
+            partitions_together=partitions + sum(self._pipeline.events_of(each).partitions for each in others),
+        )
 
     def mirror(self, table: Table, *, failpoint: Callable[[str], None] | None = None) -> Mirror:
         """The mirror of an aggregate."""
@@ -82,4 +93,4 @@ class TableKinds:
         )
 
     def _schema_text(self, aggregate: str) -> Callable[[int], str]:
-        return partial(self._log.schema, self._pipeline.topic(aggregate, TopicKind.EVENTS))
+        return partial(self._log.schema, self._pipeline.events_of(aggregate).topic)

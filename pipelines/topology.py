@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 from magnetar.projections import Row
+from magnetar.projections.declarations import has_table
 from magnetar.projections.tables import MirrorTables
 from magnetar.schemas import TopicKind
 from magnetar.schemas.aggregate_schema import AggregateSchema
@@ -27,6 +28,16 @@ class AggregateWiring(msgspec.Struct, frozen=True):
     views: dict[str, str]
 
 
+class ReadWiring(msgspec.Struct, frozen=True):
+    """An aggregate of another context whose events projections take."""
+
+    name: str
+    """With its context."""
+    topic: str
+    projections: tuple[str, ...]
+    """Which."""
+
+
 class ProjectionWiring(msgspec.Struct, frozen=True):
     """One projection: its kind, its table or view, and its columns."""
 
@@ -45,6 +56,7 @@ class Wiring(msgspec.Struct, frozen=True):
     aggregates: tuple[AggregateWiring, ...]
     projections: tuple[ProjectionWiring, ...]
     views: tuple[str, ...]
+    reads: tuple[ReadWiring, ...] = ()
 
 
 def wiring_of(pipeline: Pipeline) -> Wiring:
@@ -55,7 +67,18 @@ def wiring_of(pipeline: Pipeline) -> Wiring:
         tuple(_aggregate(pipeline, schema) for schema in pipeline.schemas.values()),
         tuple(_projection(pipeline.name, projection) for projection in pipeline.projections),
         (f"{pipeline.name}.commits", f"{pipeline.name}.rejections"),
+        tuple(_read(pipeline)),
     )
+
+
+def _read(pipeline: Pipeline) -> Iterator[ReadWiring]:
+    taken: dict[str, list[str]] = {}
+    for projection in filter(has_table, pipeline.projections):
+        for aggregate in pipeline.aggregates_of(projection):
+            taken.setdefault(aggregate, []).append(projection.__name__)
+    for aggregate, projections in taken.items():
+        if aggregate not in pipeline.aggregates:
+            yield ReadWiring(aggregate, str(pipeline.events_of(aggregate).topic), tuple(projections))
 
 
 def _aggregate(pipeline: Pipeline, schema: AggregateSchema) -> AggregateWiring:
@@ -99,6 +122,10 @@ def _lines(wiring: Wiring) -> Iterator[str]:
         yield ""
         yield f"{projection.name} ({projection.kind}){': ' + projection.about if projection.about else ''}"
         yield f"  {projection.table}: {', '.join(projection.columns)}"
+    for read in wiring.reads:
+        yield ""
+        yield f"{read.name}, of another context"
+        yield f"  {read.topic}: read by {', '.join(read.projections)}"
     yield ""
     yield f"over all aggregates: {', '.join(wiring.views)}"
 
@@ -121,6 +148,9 @@ def _mermaid(wiring: Wiring) -> Iterator[str]:
         yield from (f"  {mirror} --> projection{n}" for n, _ in enumerate(wiring.projections))
     for number, projection in enumerate(wiring.projections):
         yield f'  projection{number}["{projection.name}<br>{projection.table}"]'
+    numbers = {projection.name: number for number, projection in enumerate(wiring.projections)}
+    for number, read in enumerate(wiring.reads):
+        yield from (f'  read{number}[("{read.topic}")] --> projection{numbers[name]}' for name in read.projections)
 
 
 def as_fields(wiring: Wiring) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
+from .event_source import along
 from .pipeline import Pipeline
 
 
@@ -28,11 +29,12 @@ def try_tables(pipeline: Pipeline) -> None:
         settings, clock = Settings(data=Path(folder) / "data"), SystemClock()
         log, store = SqliteLog(settings.data, clock), Store(embedded_dsn(settings.data))
         try:
-            projector = Projector(pipeline, log, store, settings, clock=clock)
-            try:
-                projector.prepare()
-            finally:
-                projector.close()
+            for each in along(pipeline):  # what is read comes first: views may be over its views
+                projector = Projector(each, log, store, settings, clock=clock)
+                try:
+                    projector.prepare()
+                finally:
+                    projector.close()
         finally:
             store.close()
             log.close()

@@ -16,6 +16,8 @@ class Wish(StrEnum):
     ROLLBACK = "rollback"
     DROP_OLD = "drop_old"
     CANCEL = "cancel"
+    DROP_GONE = "drop_gone"
+    """Of no name: the tables of projections that are declared no more are removed."""
 
     def steps(self, known: Mapping[str, Generations]) -> dict[str, list[Step]]:
         """By name, the steps to be written down, wherever it is possible.
@@ -43,3 +45,5 @@ class Wish(StrEnum):
                 return generations.drop_old()
             case Wish.CANCEL:
                 return generations.cancel()
+            case Wish.DROP_GONE:
+                return []

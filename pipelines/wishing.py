@@ -8,10 +8,12 @@ from typing import Any
 
 from magnetar.projections.columns import quoted
 from magnetar.projections.generations import Generations, GenerationTable, Step
+from magnetar.projections.gone import drop, gone
 from magnetar.projections.leased_table import ADMIN_DEFINITIONS, Table
 from magnetar.projections.quarantine import wish_statement
 from magnetar.projections.scratch_rows import ScratchRows, keep_rows
 from magnetar.projections.store import Store
+from magnetar.schemas import wire_name
 
 from .control import Settling
 from .pipeline import Pipeline
@@ -22,16 +24,27 @@ from .wishes import Wish
 ToShow = Callable[[Sequence[Table]], None]
 """Raises if it is known of tables that they cannot be shown again."""
 
+ToFill = Callable[[Sequence[Table]], None]
+"""Raises if it is known of tables that they cannot be filled from the log."""
+
 
 class Wishing:
     """Any thread may call it."""
 
-    def __init__(self, pipeline: Pipeline, store: Store, data: Path, to_show: ToShow = lambda _: None) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        store: Store,
+        data: Path,
+        to_show: ToShow = lambda _: None,
+        to_fill: ToFill = lambda _: None,
+    ) -> None:
         """`data` is the folder with the file of a scratch table's rows."""
         self._pipeline = pipeline
         self._store = store
         self._data = data
         self._to_show = to_show
+        self._to_fill = to_fill
         self._steps = GenerationTable(store)
         self._targets = targets_of(pipeline)
 
@@ -55,20 +68,32 @@ class Wishing:
     def wish(self, wish: Wish, names: Iterable[str]) -> None:
         """Write down what is to become of the generations.
 
-        Raises SettingsError if it is possible for none of those that are named, and DataFolderError for a rebuild that
-        the disk has no room for.
+        Raises SettingsError if it is possible for none of those that are named, DataFolderError for a rebuild that the
+        disk has no room for, and LogUnavailable for one that the log has not the start for.
         """
         self.define()
+        if wish is Wish.DROP_GONE:
+            self._drop_gone()
+            return
         known = {each: self.read(self._targets[each]) for each in names}
         found = wish.steps(known)
         if begun := [
             name for name, steps in found.items() if any(step.generation > known[name].last for step in steps)
         ]:
+            self._to_fill([each for name in begun for each in self._targets[name].tables(1)])
             check_room(self.ask, self._pipeline, begun)
         for name, steps in found.items():
             if wish is Wish.ROLLBACK:
                 self._to_show([each for step in steps for each in self._targets[name].tables(step.generation)])
             self.write(self._targets[name], steps)
+
+    def gone(self) -> list[str]:
+        """The projections that have tables and are declared no more."""
+        return gone(self.ask, self._pipeline.name, [wire_name(each) for each in self._pipeline.projections])
+
+    def _drop_gone(self) -> None:
+        for name in self.gone():
+            drop(self._store, self.ask, self._pipeline.name, name)
 
     def settle(self, settling: Settling) -> None:
         """Write down what is to be done with quarantined keys."""

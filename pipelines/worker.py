@@ -354,6 +354,12 @@ class Worker:
                     raise OutcomeUnknown(f"The claim of {self._events} partition {partition} did not come back.")
         finally:
             reader.close()
+        if rule.is_cut:
+            raise PartitionRefused(
+                f"{self._events} partition {partition} begins with commit {rule.begins_at:,}, and no checkpoint has "
+                "what was before it: nobody knows the states that the commands are to be decided on.",
+                cure="Was the log trimmed? `magnetar doctor` looks at its retention. Put the topic back from a backup.",
+            )
         if rule.owner != owned.owner:
             raise OwnershipLost("Another worker has claimed the partition already.")
 

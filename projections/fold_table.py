@@ -192,6 +192,6 @@ class FoldTable(ProjectedTable):
             return self._store.query(
                 f"SELECT {columns} FROM {self.name} WHERE {self.of(partition)} AND {self.key_column} IN "
                 f"(SELECT key FROM {block.keys}) "
-                f"ORDER BY _number DESC LIMIT 1 BY {self.key_column}",
+                f"ORDER BY _number DESC, _version DESC LIMIT 1 BY {self.key_column}",
                 block=block,
             )

@@ -33,11 +33,13 @@ class Kept(NamedTuple):
     projection: str
     """The view that users query; MIRROR for the event views together."""
     aggregate: str
-    """One that it takes commits of, without the context."""
+    """One that it takes commits of, without the context unless that is another one."""
     kept_by: str
     """The projection whose ranges are written down in magnetar.pending."""
     views: tuple[str, ...]
     """The views over the tables of one generation. While they are being swapped, the one that is behind counts."""
+    partitions: int
+    """Of the aggregate's topics."""
 
 
 class Standing(NamedTuple):
@@ -50,14 +52,15 @@ class Standing(NamedTuple):
     """How long ago that was written down; None if it has nothing."""
 
 
-def freshness_view(context: str, kept: Sequence[Kept], partitions: int) -> str:
+def freshness_view(context: str, kept: Sequence[Kept]) -> str:
     """The statement that creates the view: a row for each projection, aggregate, and partition.
 
     A generation's progress is read before the views say which generation they show (a scalar subquery is evaluated
     first): a swap in between shows one that has all that the other one had, so what a row says is never too much.
     """
     rows = [
-        f"({literal(each.projection)}, {literal(each.aggregate)}, {literal(each.kept_by)}, {literal(view)})"
+        f"({literal(each.projection)}, {literal(each.aggregate)}, {literal(each.kept_by)}, {literal(view)}, "
+        f"{each.partitions})"
         for each in kept
         for view in each.views
     ]
@@ -76,8 +79,11 @@ def freshness_view(context: str, kept: Sequence[Kept], partitions: int) -> str:
     SELECT `projection`, aggregate, toUInt32(min(shown.generation)) AS generation, toUInt16(partition) AS partition,
         toInt64(min(done.number)) AS number, nullIf(min(done.at), toDateTime64(0, 3, 'UTC')) AS as_of,
         dateDiff('millisecond', as_of, now64(3)) / 1000 AS age_seconds, any(kept.kept_by) AS kept_by
-    FROM values('`projection` String, aggregate String, kept_by String, view String', {", ".join(rows)}) AS kept
-    CROSS JOIN (SELECT number AS partition FROM numbers({partitions})) AS partitions
+    FROM (
+        SELECT *, arrayJoin(range(partitions)) AS partition FROM values(
+            '`projection` String, aggregate String, kept_by String, view String, partitions UInt32', {", ".join(rows)}
+        )
+    ) AS kept
     JOIN (
         SELECT name AS view, toUInt32OrZero(extract(as_select, '__g([0-9]+)')) AS generation
         FROM system.tables WHERE database = {literal(context)} AND name IN ({views})
@@ -86,7 +92,7 @@ def freshness_view(context: str, kept: Sequence[Kept], partitions: int) -> str:
         SELECT done.1 AS kept_by, done.2 AS of, done.3 AS generation, done.4 AS nth, done.5 AS number, done.6 AS at
         FROM (SELECT arrayJoin(progress) AS done)
     ) AS done ON done.kept_by = kept.kept_by AND done.of = concat({literal(context + "/")}, kept.aggregate)
-        AND done.generation = shown.generation AND done.nth = partitions.partition
+        AND done.generation = shown.generation AND done.nth = kept.partition
     GROUP BY `projection`, aggregate, partition
     """
     text = " ".join(select.split())
@@ -94,15 +100,19 @@ def freshness_view(context: str, kept: Sequence[Kept], partitions: int) -> str:
     return f"CREATE OR REPLACE VIEW {quoted(context)}.{FRESHNESS} AS {text} COMMENT {literal(said)}"
 
 
-def standings(ask: Ask, position: Position, projection: str | None = None) -> list[Standing]:
+def standings(
+    ask: Ask, position: Position, projection: str | None = None, *, context: str | None = None
+) -> list[Standing]:
     """How far the projections are that take commits of the position's partition; or that one, or none if it takes none.
 
-    Raises SettingsError for a position of an aggregate or a partition that is not mirrored there.
+    `context` is whose projections they are, the position's own if it is left away. Raises SettingsError for a position
+    of an aggregate or a partition of which nothing is kept there.
     """
-    context, aggregate, partition, _ = position.parts()
+    home, aggregate, partition, _ = position.parts()
+    context = context or home
     sql = (
         f"SELECT `projection` AS p, toString(number) AS n, age_seconds AS age FROM {_view(position, context)} "
-        f"WHERE aggregate = {literal(aggregate)} AND partition = {partition}"
+        f"WHERE aggregate = {literal(_name_in(context, position))} AND partition = {partition}"
     )
     try:
         rows = ask(sql)
@@ -118,6 +128,23 @@ def standings(ask: Ask, position: Position, projection: str | None = None) -> li
         )
     found = [Standing(row["p"], int(row["n"]), row["age"]) for row in rows]
     return [each for each in found if projection in {None, each.projection}]
+
+
+def _name_in(context: str, position: Position) -> str:
+    """What the position's aggregate is called in a context's tables."""
+    home, aggregate, _, _ = position.parts()
+    return aggregate if context == home else f"{home}/{aggregate}"
+
+
+def contexts_at(ask: Ask, position: Position) -> list[str]:
+    """All contexts whose tables here take commits of the position's aggregate; its own one too, if none does."""
+    home, aggregate, _, _ = position.parts()
+    text = literal(literal(f"{home}/{aggregate}"))
+    rows = ask(
+        f"SELECT database FROM system.tables WHERE name = {literal(FRESHNESS)} AND (database = {literal(home)} "
+        f"OR position(as_select, {text}) > 0) ORDER BY database"
+    )
+    return [row["database"] for row in rows] or [home]
 
 
 def everything(ask: Ask, context: str) -> list[dict[str, Any]]:
@@ -137,31 +164,38 @@ def _view(position: Position, context: str) -> str:
         ) from None
 
 
-def behind(ask: Ask, positions: Sequence[Position], projection: str | None = None) -> TablesBehind | None:
-    """How far that projection, or the one that is furthest behind, is from the first position that it lacks.
+def behind(ask: Ask, positions: Sequence[Position]) -> TablesBehind | None:
+    """How far the one that is furthest behind is from the first position that it lacks, of all projections here.
 
     One that has come to a position, and keeps an event of that commit in quarantine, lacks it too.
     """
     for position in positions:
-        number = position.parts()[3]
-        late = [each for each in standings(ask, position, projection) if each.number < number]
-        if late:
-            return _error(position, min(late, key=lambda each: (each.number, each.projection)))
-        if (kept_back := _kept_back(ask, position, projection)) is not None:
-            return kept_back
+        for context in contexts_at(ask, position):
+            if (late := behind_in(ask, context, position)) is not None:
+                return late
     return None
 
 
-def _kept_back(ask: Ask, position: Position, projection: str | None) -> TablesBehind | None:
-    context, aggregate, partition, number = position.parts()
-    held = f"aggregate = {literal(f'{context}/{aggregate}')} AND partition = {partition}"
+def behind_in(ask: Ask, context: str, position: Position, projection: str | None = None) -> TablesBehind | None:
+    """The same of one context's projections, or of that one, and of one position, which may be another context's."""
+    number = position.parts()[3]
+    late = [each for each in standings(ask, position, projection, context=context) if each.number < number]
+    if late:
+        return _error(position, context, min(late, key=lambda each: (each.number, each.projection)))
+    return _kept_back(ask, context, position, projection)
+
+
+def _kept_back(ask: Ask, context: str, position: Position, projection: str | None) -> TablesBehind | None:
+    _, aggregate, partition, number = position.parts()
+    name = _name_in(context, position)
+    held = f"aggregate = {literal(f'{context}/{name}')} AND partition = {partition}"
     which = "" if projection is None else f"AND shown.projection = {literal(projection)}"
     sql = (
         "SELECT shown.projection AS p, held.id AS id, held.event AS event, held.error AS why "
         f"FROM ({open_query(held)}) AS held JOIN {_view(position, context)} AS shown "
         "ON shown.kept_by = held.`projection` AND shown.generation = held.generation "
         f"AND shown.partition = held.partition WHERE held.number = {number} "
-        f"AND shown.aggregate = {literal(aggregate)} {which} ORDER BY p LIMIT 1"
+        f"AND shown.aggregate = {literal(name)} {which} ORDER BY p LIMIT 1"
     )
     try:
         rows = ask(sql)
@@ -172,8 +206,9 @@ def _kept_back(ask: Ask, position: Position, projection: str | None) -> TablesBe
     if not rows:
         return None
     row = rows[0]
+    name = _named(context, position, row["p"])
     return TablesBehind(
-        f"{row['p']} does not show {position}: its {row['event']} of {aggregate} {row['id']!r} is kept in quarantine. "
+        f"{name} does not show {position}: its {row['event']} of {aggregate} {row['id']!r} is kept in quarantine. "
         f"{row['why'] or 'One before it was raised on.'}",
         cure="`magnetar quarantined` lists what is kept back. Mend the projection, and let it in with `retry`.",
         position=position,
@@ -183,10 +218,15 @@ def _kept_back(ask: Ask, position: Position, projection: str | None) -> TablesBe
     )
 
 
-def _error(position: Position, standing: Standing) -> TablesBehind:
+def _named(context: str, position: Position, projection: str) -> str:
+    return projection if position.parts()[0] == context else f"{context}.{projection}"
+
+
+def _error(position: Position, context: str, standing: Standing) -> TablesBehind:
+    name = _named(context, position, standing.projection)
     since = "" if standing.age_seconds is None else f", as of {standing.age_seconds:,.1f} s ago"
     return TablesBehind(
-        f"{standing.projection} has not come to {position}: it has the commits up to {standing.number}{since}.",
+        f"{name} has not come to {position}: it has the commits up to {standing.number}{since}.",
         cure="Wait for longer, or take what is there. If it stays behind, see whether the projector runs: "
         "`magnetar status` says how far each projection is.",
         position=position,

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from base64 import b64decode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final, NamedTuple
 
-import msgspec
 from magnetar.schemas.commit import Fact, meta_of
 from magnetar.schemas.derivation import Json
 from magnetar.schemas.framing import write_bytes, write_long
@@ -14,10 +13,11 @@ from magnetar.schemas.framing import write_bytes, write_long
 from .columns import column_type, comment, literal, quoted
 from .contracts import contract_of
 from .fold_table import FoldTable, packed
-from .quarantine import Holding
+from .held import VERSION_BITS, HeldAs, order_of
+from .quarantine import Holding, Span
 from .quarantining_table import Made
 from .sql_views import said_of
-from .windows import Keyed
+from .windows import Keyed, Place
 
 _WINDOW: Final = "DateTime64(3, 'UTC')"
 _LATE_BYTES: Final = 8
@@ -28,13 +28,6 @@ class _Folded(NamedTuple):
 
     row: Any
     late: int
-
-
-class _Place(NamedTuple):
-    """The key of a row, and where its window begins, in microseconds since 1970; 0 without one."""
-
-    key: str
-    start_us: int
 
 
 class KeyedFoldTable(FoldTable):
@@ -66,10 +59,27 @@ class KeyedFoldTable(FoldTable):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._keyed: Keyed = self._contract.keyed or Keyed(None, (), {})
-        if self._keyed.by:  # a row is of many aggregates: one that is let in later could not be told from the others
-            self.quarantine_keys_max = 0
         self._newest: dict[int, int] = {}
         self._newest_after: dict[int, int] = {}
+
+    def held_as(self, fact: Fact) -> HeldAs:
+        """By what it is by, in any window: the events of several aggregates, in the order of their partition."""
+        if not self._keyed.by:
+            return super().held_as(fact)
+        return HeldAs(self._keyed.name(fact), order_of(fact.number, fact.version))
+
+    def versions(self, partition: int, held: Mapping[str, Span]) -> dict[str, int]:
+        """See QuarantiningTable: the last event of a row says how far it is."""
+        if not self._keyed.by or not held:
+            return super().versions(partition, held)
+        name = "_key" if self._keyed.window is None else "substring(_key, position(_key, ' ') + 1)"
+        order = f"max(bitOr(bitShiftLeft(toInt64(_number), {VERSION_BITS}), _version))"
+        names = ", ".join(literal(key) for key in held)
+        rows = self._store.query(
+            f"SELECT {name} AS name, {order} FROM {self.name} "
+            f"WHERE {self.of(partition)} AND name IN ({names}) GROUP BY name"
+        )
+        return {key: last for key, last in rows if last >= held[key].first}
 
     def show(self, _: Any = None, /) -> None:
         """Let the view show this generation, with the rows of several partitions merged where there are such."""
@@ -112,20 +122,20 @@ class KeyedFoldTable(FoldTable):
 
     def rows(self, partition: int, facts: Sequence[Fact], holding: Holding, /) -> Made:
         """The row of each key after its last event."""
-        changed, last = dict[_Place, _Folded](), dict[_Place, tuple[Fact, int]]()
-        places = {(fact.aggregate_id, fact.version): self._places(fact) for fact in facts}
+        changed, last = dict[Place, _Folded](), dict[Place, tuple[Fact, int]]()
+        places = {(fact.aggregate_id, fact.version): self._keyed.places(fact) for fact in facts}
         before = self._before(partition, (place.key for each in places.values() for place in each))
-        newest, window = self._newest[partition], self._keyed.window
+        newest = self._newest[partition]
         for fact in facts:
             if (holding.known or holding.settled) and holding.takes(fact):
                 continue
-            folded = dict[_Place, _Folded]()
+            folded = dict[Place, _Folded]()
             for place in places[fact.aggregate_id, fact.version]:
                 state = changed.get(place) or self._unpacked(before.get(place.key))
-                is_late = window is not None and window.is_late(place.start_us, newest)
+                is_late = self._keyed.is_late(place, newest)
                 try:
                     folded[place] = _Folded(self._after(fact, state.row), state.late + is_late)
-                except Exception as error:  # noqa: BLE001 - the projection's code is anybody's: its aggregate is held
+                except Exception as error:  # noqa: BLE001 - the projection's code is anybody's: its key is held
                     self.hold(holding, fact, error)
                     break
             else:
@@ -148,20 +158,9 @@ class KeyedFoldTable(FoldTable):
         super().keep(partition)
         self._newest[partition] = self._newest_after.pop(partition)
 
-    def _places(self, fact: Fact) -> list[_Place]:
-        keyed = self._keyed
-        name = fact.aggregate_id
-        if keyed.by:
-            name = msgspec.json.encode([getattr(fact.event, field) for field in keyed.by]).decode()
-        if keyed.window is None:
-            return [_Place(name, 0)]
-        return [_Place(f"{start} {name}", start) for start in keyed.window.starts_us(keyed.time_us(fact))]
-
     def _after(self, fact: Fact, row: Any) -> Any:
         if row is None:
-            row = self._seed
-            if self._keyed.by:
-                row = row.replace(**{field: getattr(fact.event, field) for field in self._keyed.by})
+            row = self._keyed.seeded(self._seed, fact)
         after = row.apply(fact.event, meta_of(fact)) if self._contract.takes_meta else row.apply(fact.event)
         if after is not None:
             self._codec.encode(self.checked(after))  # what cannot be stored is this event's fault, and no later one's

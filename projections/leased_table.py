@@ -287,8 +287,8 @@ class LeasedTable(ABC):
         self, partition: int, parts: Iterable[bytes], structure: str, fmt: str = "Avro"
     ) -> AbstractContextManager[Block]:
         """A block of this structure, for as long as it is inserted."""
-        projection, aggregate, generation = self.table
-        file = f"{os.getpid()}-{projection}-{aggregate}-{generation}-{partition}.block"
+        projection, _, generation = self.table
+        file = f"{os.getpid()}-{projection}-{self._name.replace('/', '.')}-{generation}-{partition}.block"
         return self._store.block(parts, structure, self._folder / file, fmt=fmt)
 
     def _insert_block(self, partition: int, inserted: Range, statement: str, part: str, block: Block | None) -> None:

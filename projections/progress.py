@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 from uuid import NAMESPACE_URL
 
@@ -55,6 +55,17 @@ def places(ask: Ask, context: str) -> dict[tuple[str, int], Mark]:
         "AND generation = greatest(nth_shown, 1) "
         "ORDER BY epoch DESC, nonce DESC, magnetar.pending.first DESC LIMIT 1 BY aggregate, partition"
     )
+    return {(row["aggregate"].removeprefix(prefix), row["partition"]): _mark(row) for row in rows}
+
+
+def furthest_places(ask: Ask, context: str, aggregates: Sequence[str]) -> dict[tuple[str, int], Mark]:
+    """By aggregate and partition, the place in the log before the last range that any table has begun."""
+    of = ", ".join(literal(f"{context}/{aggregate}") for aggregate in aggregates)
+    rows = ask(
+        "SELECT aggregate, partition, toString(first) AS first, after, owner FROM magnetar.pending "
+        f"WHERE aggregate IN ({of}) ORDER BY magnetar.pending.first DESC LIMIT 1 BY aggregate, partition"
+    )
+    prefix = f"{context}/"
     return {(row["aggregate"].removeprefix(prefix), row["partition"]): _mark(row) for row in rows}
 
 

@@ -58,6 +58,21 @@ class Source(NamedTuple):
     """So many keys with an event that the projection raises on are kept back; one more stops the partition."""
     decoder: Decoder | None = None
     """Who decodes the commits for a table that ClickHouse fills from them."""
+    reader: str = ""
+    """The context whose table it is, if the aggregate is of another one."""
+    partitions_together: int = 0
+    """Of all aggregates whose events the table takes, if there are several."""
+
+    @property
+    def context(self) -> str:
+        """Whose table it is."""
+        return self.reader or self.schema.context
+
+    @property
+    def aggregate(self) -> str:
+        """What the aggregate is called there: one of another context goes with its context."""
+        own = self.schema.aggregate
+        return own if self.context == self.schema.context else f"{self.schema.context}/{own}"
 
 
 def refuse_outgrown(store: Store, context: str, table: Table, view: str, fingerprint: str) -> None:
@@ -88,9 +103,8 @@ class ProjectedTable(QuarantiningTable):
         folder: Path,
         failpoint: Callable[[str], None] | None = None,
     ) -> None:
-        schema = source.schema
-        table = Table(wire_name(projection), schema.aggregate, generation)
-        super().__init__(store, schema.context, table, folder=folder, failpoint=failpoint)
+        table = Table(wire_name(projection), source.aggregate, generation)
+        super().__init__(store, source.context, table, folder=folder, failpoint=failpoint)
         self.projection: type[Any] = projection
         self._contract = contract_of(projection)
         self._source = source
@@ -103,7 +117,7 @@ class ProjectedTable(QuarantiningTable):
         self._has: dict[int, int] = {}
         """By partition, how much is in the table, of the pending range too."""
         self.quarantine_keys_max = source.quarantine_keys_max
-        self.database = quoted(schema.context)
+        self.database = quoted(source.context)
         self.view = view_name(projection)
         self.name = f"{self.database}.{quoted(f'{self.view}__g{generation}')}"
 
@@ -147,7 +161,7 @@ class ProjectedTable(QuarantiningTable):
     @property
     def settings(self) -> str:
         """The table's settings."""
-        return table_settings(self._source.partitions)
+        return table_settings(self._source.partitions_together or self._source.partitions)
 
     @property
     def fingerprint(self) -> str:
@@ -157,7 +171,7 @@ class ProjectedTable(QuarantiningTable):
     def prepare(self) -> None:
         """Create the table. Raises StoreUnavailable if it is there, and was filled under another declaration."""
         self._store.command(self.definition())
-        refuse_outgrown(self._store, self._source.schema.context, self.table, self.view, self.fingerprint)
+        refuse_outgrown(self._store, self._source.context, self.table, self.view, self.fingerprint)
 
     def show(self, _: Callable[[str], None] = lambda _: None, /) -> None:
         """Let the view show this generation."""
@@ -248,7 +262,7 @@ class ProjectedTable(QuarantiningTable):
         if self._last[partition] < inserted.first:
             codec = self._codec_for(schema)
             facts = [fact for payload in payloads for fact in codec.read_facts(payload, self._events)]
-            holding = Holding(self._held[partition], self.room(), self._settled[partition])
+            holding = Holding(self._held[partition], self.room(), self._settled[partition], self.held_as)
             made = self.rows(partition, facts, holding)
             if holding.found:
                 self.hold_back(partition, lease, schema, holding, lambda fact: payloads[fact.number - inserted.first])
@@ -267,7 +281,7 @@ class ProjectedTable(QuarantiningTable):
     def facts_of(self, held: Held) -> list[Fact]:
         """The event that is held."""
         facts = self._codec_for(held.schema).read_facts(held.payload, self._events)
-        return [fact for fact in facts if fact.version == held.version]
+        return [fact for fact in facts if self.held_as(fact).order == held.version]
 
     def recount(self, partition: int, lease: Lease, pending: Range) -> None:
         """Write the range that is written down once more: it was counted before there was more."""

@@ -16,7 +16,7 @@ from magnetar.schemas.framing import write_bytes, write_long
 
 from .columns import literal
 from .container import container
-from .held import DROPPED, HELD, RAISED_AGAIN, RELEASED, open_query
+from .held import DROPPED, HELD, RAISED_AGAIN, RELEASED, VERSION, HeldAs, by_aggregate, open_query
 from .progress import Ask
 from .store import Store
 
@@ -52,7 +52,7 @@ STRUCTURE: Final = "id String, version Int64, number Int64, event String, error 
 
 
 class Span(NamedTuple):
-    """Of one key: the versions of the first and the last event that is held."""
+    """Of one key: the versions of the first and the last event that is held, or what else their order is."""
 
     first: int
     last: int
@@ -85,10 +85,15 @@ class Holding:
     """What of the events of one range is kept back."""
 
     def __init__(
-        self, known: Mapping[str, Span], room: int, settled: Collection[tuple[str, int]] = frozenset()
+        self,
+        known: Mapping[str, Span],
+        room: int,
+        settled: Collection[tuple[str, int]] = frozenset(),
+        held_as: Callable[[Fact], HeldAs] = by_aggregate,
     ) -> None:
         """`known` is what is held of the partition; `room` is how many keys more may be; `settled` are the ids and
         versions of events of the range that were held once, and are none of its business any more."""
+        self._held_as = held_as
         self.known = dict(known)
         self.settled = settled
         self.found: list[tuple[Fact, str]] = []
@@ -97,14 +102,15 @@ class Holding:
 
     def takes(self, fact: Fact) -> bool:
         """Whether the event belongs to what is held."""
-        if (fact.aggregate_id, fact.version) in self.settled:
+        key, order = held = self._held_as(fact)
+        if held in self.settled:
             return True
-        span = self.known.get(fact.aggregate_id)
-        if span is None or fact.version < span.first:
+        span = self.known.get(key)
+        if span is None or order < span.first:
             return False
-        if fact.version > span.last:  # otherwise it stands there: its range is being replayed
+        if order > span.last:  # otherwise it stands there: its range is being replayed
             self.found.append((fact, ""))
-            self.known[fact.aggregate_id] = Span(span.first, fact.version)
+            self.known[key] = Span(span.first, order)
         return True
 
     def begin(self, fact: Fact, error: Exception) -> bool:
@@ -113,7 +119,8 @@ class Holding:
             return False
         self._room -= 1
         self.found.append((fact, _said(error)))
-        self.known[fact.aggregate_id] = Span(fact.version, fact.version)
+        key, order = self._held_as(fact)
+        self.known[key] = Span(order, order)
         return True
 
 
@@ -127,9 +134,16 @@ def _said(error: Exception) -> str:
 class Quarantine:
     """What is held of one generation of a projection's rows that come from one aggregate."""
 
-    def __init__(self, store: Store, projection: str, generation: int, aggregate: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        projection: str,
+        generation: int,
+        aggregate: str,
+        held_as: Callable[[Fact], HeldAs] = by_aggregate,
+    ) -> None:
         """`aggregate` with its context."""
-        self._store = store
+        self._store, self._held_as = store, held_as
         self._projection, self._generation, self._aggregate = projection, generation, aggregate
 
     def has_any(self, partition: int) -> bool:
@@ -172,8 +186,8 @@ class Quarantine:
         rows = [
             b"".join(
                 (
-                    write_bytes(fact.aggregate_id.encode()),
-                    write_long(fact.version),
+                    write_bytes(self._held_as(fact).key.encode()),
+                    write_long(self._held_as(fact).order),
                     write_long(fact.number),
                     write_bytes(name_of(fact).encode()),
                     write_bytes(error.encode(errors="replace")),
@@ -249,7 +263,8 @@ def quarantined(ask: Ask, context: str) -> list[QuarantinedKey]:
     """All that is held of a context's projections, the oldest first."""
     where = f"startsWith(aggregate, {literal(context + '/')})"
     rows = ask(
-        "SELECT `projection` AS p, generation AS g, aggregate AS a, id, partition AS nth, toString(min(version)) AS v, "
+        "SELECT `projection` AS p, generation AS g, aggregate AS a, id, partition AS nth, "
+        f"toString({VERSION.format('min(version)')}) AS v, "
         "argMin(event, version) AS e, argMin(error, version) AS why, toString(count()) AS n, "
         "dateDiff('millisecond', min(at), now64(3)) / 1000 AS age "
         f"FROM ({open_query(where)}) GROUP BY p, g, a, id, nth ORDER BY age DESC, id"
@@ -295,9 +310,10 @@ class Settled(NamedTuple):
 def settled(ask: Ask, nonces: Iterable[str]) -> list[tuple[str, Settled]]:
     """By wish, what became of it in each generation, as far as it is done."""
     names = ", ".join(literal(nonce) for nonce in nonces)
+    released, dropped = (f"maxIf(version, step = '{step}')" for step in (RELEASED, DROPPED))
     rows = ask(
-        f"SELECT wish, generation AS g, toString(maxIf(version, step = '{RELEASED}')) AS released, "
-        f"toString(maxIf(version, step = '{DROPPED}')) AS dropped, anyIf(error, step = '{RAISED_AGAIN}') AS error "
+        f"SELECT wish, generation AS g, toString({VERSION.format(released)}) AS released, "
+        f"toString({VERSION.format(dropped)}) AS dropped, anyIf(error, step = '{RAISED_AGAIN}') AS error "
         f"FROM magnetar.quarantine WHERE wish IN ({names}) AND generation > 0 GROUP BY wish, g ORDER BY g"
     )
     return [(row["wish"], Settled(row["g"], int(row["released"]), int(row["dropped"]), row["error"])) for row in rows]

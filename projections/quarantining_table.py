@@ -11,7 +11,7 @@ from magnetar.schemas import PartitionRefused, wire_name
 from magnetar.schemas.commit import Fact
 
 from .columns import literal
-from .held import DROPPED, RAISED_AGAIN, RELEASED
+from .held import DROPPED, RAISED_AGAIN, RELEASED, HeldAs, by_aggregate
 from .leased_table import LeasedTable
 from .quarantine import DROP, STRUCTURE, Held, Holding, Quarantine, Span, Wish
 from .range_loop import Lease, Range
@@ -39,11 +39,17 @@ class QuarantiningTable(LeasedTable):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._quarantine = Quarantine(self._store, self.table.projection, self.table.generation, self._name)
+        self._quarantine = Quarantine(
+            self._store, self.table.projection, self.table.generation, self._name, self.held_as
+        )
         self._logger = structlog.get_logger("magnetar.projector").bind(context=self._name.partition("/")[0])
         self._held: dict[int, dict[str, Span]] = {}
         self._settled: dict[int, frozenset[tuple[str, int]]] = {}
         """By partition, what of the range that was begun was held once, and was released or dropped since."""
+
+    def held_as(self, fact: Fact) -> HeldAs:
+        """Under what the event is kept back: those behind it under the same key are, too."""
+        return by_aggregate(fact)
 
     # --- what each kind has -------------------------------------------------------------------------------------------
 
@@ -123,7 +129,7 @@ class QuarantiningTable(LeasedTable):
             held = held[1:]
         there = self.versions(partition, {wish.id: Span(held[0].version, held[-1].version)}) if held else {}
         facts = [fact for each in held if each.version > there.get(wish.id, 0) for fact in self.facts_of(each)]
-        holding = Holding({}, 1)
+        holding = Holding({}, 1, held_as=self.held_as)
         made = self.rows(partition, facts, holding)
         if made.rows:
             released = Range(facts[0].number, facts[-1].number, None, None)

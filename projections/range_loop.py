@@ -176,12 +176,24 @@ class RangeLoop:
         if self._until is not None and (room := min(room, self._until - self.number)) <= 0:
             return None
         schema, payloads = self._collect(room, timeout_seconds)
+        self._check_begins(is_at_end=self._after == after)
         if payloads:
             return Planned(Range(first, first + len(payloads) - 1, after, owner), schema, payloads)
         if not self._is_told:
             self._store.tell(self._partition, self.number)
             self._is_told = True
         return None
+
+    def _check_begins(self, *, is_at_end: bool) -> None:
+        """A table that is filled from the start of a log that has none would stay empty, and nobody would know."""
+        begins_at = self._rule.begins_at
+        if begins_at is not None and (is_at_end or self._rule.is_cut):
+            raise StoreUnavailable(
+                f"The log of partition {self._partition} begins with commit {begins_at:,}: those before it are gone, "
+                "so that no table can be filled from it.",
+                cure="Tables that are filled go on, and `magnetar rebuild --cancel` gives up new ones. Was the log "
+                "trimmed? `magnetar doctor` looks at its retention; a backup of the log has what is gone.",
+            )
 
     def insert(self, planned: Planned) -> int:
         """Insert a range that is written down under this lease; returns how many commits it has. Raises LeaseLost."""

@@ -71,7 +71,7 @@ class RowsTable(ProjectedTable):
         super().prepare()
         found = self._store.query(
             f"SELECT toUInt64OrZero(extract(engine_full, '{_LIFETIME}')) FROM system.tables "
-            f"WHERE database = {literal(self._source.schema.context)} "
+            f"WHERE database = {literal(self._source.context)} "
             f"AND name = {literal(f'{self.view}__g{self.table.generation}')}"
         )
         if any(seconds != self._keep_seconds for (seconds,) in found):

@@ -59,8 +59,25 @@ def create_view(store: Store, context: str, projection: type[Sql], taken: set[st
             f"ClickHouse refuses the query of the projection {projection.__name__}: {in_short(error.what)}",
             cure="Correct it.",
         ) from error
+    _refuse_ambiguous(store, context, projection)
     check_fields(projection, columns)
     store.command(statement, database=context)
+
+
+def _refuse_ambiguous(store: Store, context: str, projection: type[Sql]) -> None:
+    """ClickHouse takes a column that two joined tables have from the left one, unless it is told not to.
+
+    It gives the columns other names then, so that this is asked beside what they are. Raises DeclarationError.
+    """
+    try:
+        store.described(f"SELECT * FROM ({_select_of(projection)}) SETTINGS single_join_prefer_left_table = 0", context)
+    except QueryRefused as error:
+        if "AMBIGUOUS_IDENTIFIER" in error.what:
+            raise DeclarationError(
+                f"The query of the projection {projection.__name__} has a column that could be of two tables: "
+                f"{in_short(error.what)}",
+                cure="Say of which: `Bought.sku`.",
+            ) from error
 
 
 def view_statement(context: str, projection: type[Sql], taken: set[str]) -> str:

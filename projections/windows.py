@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
+import msgspec
 from magnetar.schemas import DeclarationError, Event
 from magnetar.schemas.annotations import hints_of
 from magnetar.schemas.commit import Fact
@@ -52,6 +53,18 @@ class Window(NamedTuple):
         return start_us + self.size_us + self.grace // _MICROSECOND <= newest_us
 
 
+class Place(NamedTuple):
+    """The key of a row, and where its window begins, in microseconds since 1970; 0 without one."""
+
+    key: str
+    start_us: int
+
+
+def micros(at: datetime) -> int:
+    """A time in microseconds since 1970."""
+    return (at - _EPOCH) // _MICROSECOND
+
+
 class Keyed(NamedTuple):
     """What a fold's rows are told apart by, where it is not the aggregate's id alone."""
 
@@ -65,8 +78,28 @@ class Keyed(NamedTuple):
         """The time of an event, in microseconds since 1970."""
         if self.window is None or self.window.at is None:
             return fact.at_us
-        at: datetime = getattr(fact.event, self.window.at)
-        return (at - _EPOCH) // _MICROSECOND
+        return micros(getattr(fact.event, self.window.at))
+
+    def name(self, fact: Fact) -> str:
+        """What its rows are told apart by besides the window, as text."""
+        if not self.by:
+            return fact.aggregate_id
+        return msgspec.json.encode([getattr(fact.event, field) for field in self.by]).decode()
+
+    def places(self, fact: Fact) -> list[Place]:
+        """The rows that an event goes into."""
+        name = self.name(fact)
+        if self.window is None:
+            return [Place(name, 0)]
+        return [Place(f"{start} {name}", start) for start in self.window.starts_us(self.time_us(fact))]
+
+    def seeded(self, seed: Any, fact: Fact) -> Any:
+        """The row that a key's first event finds: what it is by is set."""
+        return seed.replace(**{field: getattr(fact.event, field) for field in self.by}) if self.by else seed
+
+    def is_late(self, place: Place, newest_us: int) -> bool:
+        """Whether the row's window was over when an event came, by the newest time that was seen before."""
+        return self.window is not None and self.window.is_late(place.start_us, newest_us)
 
 
 def read_keyed(cls: type[Any], events: tuple[type[Event], ...]) -> Keyed | None:

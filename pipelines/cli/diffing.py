@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,14 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from magnetar.schemas import SettingsError
 
+from ..comparing import NOTHING_TO_SWAP
 from . import completing
-from .shared import AsJson, Data, TableNames, Target, numbered, opened, print_json, print_table
+from .shared import AsJson, Data, TableNames, Target, numbered, opened, print_json, print_table, print_wide
 
 if TYPE_CHECKING:
     from ..diffing import Difference, TableDifference, Wanted
     from ..log import Log
     from ..pipeline import Pipeline
     from ..replaying import Replayed
+    from ..settings import Settings
 
 EXIT_DIFFERENT: Final = 1
 
@@ -34,6 +37,8 @@ def diff(
             min=1, help="So many commits of each aggregate only, the first of some partitions.", show_default=False
         ),
     ] = None,
+    commands: Annotated[bool, typer.Option("--commands", help="Only commands: asks no ClickHouse.")] = False,
+    tables: Annotated[bool, typer.Option("--tables", help="Only the rows of tables.")] = False,
     limit: Annotated[int, typer.Option(min=0, help="So many examples of each kind.")] = 3,
     record: Annotated[
         Path | None,
@@ -68,7 +73,15 @@ def diff(
 
     if limit > 1000:
         raise SettingsError(f"{limit} examples are too many to look at.", cure="Take 1000 at most.")
-    wanted = Wanted(names=names or (), only_changed=changed, sample=sample, examples=limit)
+    both = commands == tables
+    wanted = Wanted(
+        names=names or (),
+        only_changed=changed,
+        commands=commands or both,
+        tables=tables or both,
+        sample=sample,
+        examples=limit,
+    )
     pipeline, settings, log = opened(target, data)
     try:
         if record is not None:
@@ -80,7 +93,7 @@ def diff(
     if json:
         print_json({**msgspec.to_builtins(found), "same": found.is_same})
     else:
-        say(found, target)
+        say(found, "magnetar rebuild " + " ".join([target, *_data(settings)]))
     if not found.is_same:
         raise typer.Exit(EXIT_DIFFERENT)
 
@@ -145,18 +158,30 @@ def _record(pipeline: Pipeline, log: Log, wanted: Wanted, file: Path) -> None:
     typer.echo(f"{file}: {numbered(count, 'commit')}, with the fields of their commands and events.")
 
 
-def say(found: Difference, target: str) -> None:
-    """Print it for people."""
+def _data(settings: Settings) -> list[str]:
+    """How a command for the same data folder names it: not at all, where it is the one that is taken anyway."""
+    from ..settings import load_settings
+
+    return [] if settings.data == load_settings().data else ["--data", shlex.quote(str(settings.data))]
+
+
+def say(found: Difference, rebuild: str) -> None:
+    """Print it for people. `rebuild` is the command that fills tables by this code."""
     if found.sample is not None:
         typer.echo(f"A sample: of each aggregate, {numbered(found.sample, 'commit')}.\n")
     for aggregate in found.aggregates:
         _say_aggregate(aggregate)
     for table in found.tables:
-        _say_table(table)
+        _say_table(table, is_sample=found.sample is not None)
     if found.is_same:
         typer.echo("Nothing differs.")
-    elif (swap := _swap(found.tables, target)) is not None:
+        return
+    if any(each.otherwise for each in found.aggregates):
+        typer.echo("What was decided stays in the log as it is. This code decides what comes from now on.")
+    if (swap := _swap(found.tables, rebuild)) is not None:
         typer.echo(f"{swap}\nfills new tables beside those that are shown, and shows them; --rollback goes back.")
+    elif found.tables and all(each.is_same for each in found.tables):
+        typer.echo(NOTHING_TO_SWAP)
 
 
 def _say_aggregate(found: Replayed) -> None:
@@ -169,7 +194,13 @@ def _say_aggregate(found: Replayed) -> None:
         counts = [(each.recorded, each.now, each.commands) for each in found.otherwise]
         print_table(("recorded", "now", "commands"), counts)
         typer.echo()
-        print_table(("id", "version", "command", "recorded", "now"), _decided(found))
+        print_wide(("id", "version", "command", "recorded", "now"), list(_decided(found)))
+    if found.unsteady:
+        typer.echo(
+            f"{found.aggregate} is not deterministic: asked twice, {numbered(found.unsteady, 'command')} came to "
+            "another thing each time. Does `execute` look at a clock, or anything else that is not in the state, the "
+            "command and its Meta?"
+        )
     if found.not_folding:
         rows = [(each.event or "?", each.error, each.aggregates, _where(each.examples)) for each in found.not_folding]
         print_table(("event that does not fold", "error", "aggregates", "for example"), rows)
@@ -186,7 +217,9 @@ def _where(examples: Sequence[Any]) -> str:
     return ", ".join(f"{each.aggregate_id} at {each.version}" for each in examples)
 
 
-def _say_table(found: TableDifference, sides: tuple[str, str] = ("shown now", "by this code")) -> None:
+def _say_table(
+    found: TableDifference, sides: tuple[str, str] = ("shown now", "by this code"), *, is_sample: bool = False
+) -> None:
     if found.left_out:
         typer.echo(f"{found.projection}: not compared: {found.left_out}.\n")
         return
@@ -195,7 +228,8 @@ def _say_table(found: TableDifference, sides: tuple[str, str] = ("shown now", "b
         return
     columns = [f"column {name} is new" for name in found.columns_added]
     columns += [f"column {name} is gone" for name in found.columns_removed]
-    late = [f"{found.not_compared:,} changed meanwhile and were not compared"] if found.not_compared else []
+    why = "going on behind the sample" if is_sample else "being written to meanwhile"
+    late = [f"{found.not_compared:,} not compared, {why}"] if found.not_compared else []
     inexact = [] if found.is_exact else ["it is written to meanwhile: the newest events may make the difference"]
     counts = f"{found.added:,} added, {found.removed:,} removed, {found.changed:,} changed"
     typer.echo(
@@ -206,7 +240,13 @@ def _say_table(found: TableDifference, sides: tuple[str, str] = ("shown now", "b
         print_table(("event that it raises on", "error", "aggregates", "for example"), rows)
     if found.examples:
         print_table(("", *sides), [_side_by_side(each) for each in found.examples])
-    if not found.is_same and not found.has_changed and not found.is_fork:
+    if found.unsteady:
+        typer.echo(
+            f"{found.projection} is not deterministic: filled twice by the same code, from the same events, "
+            f"{numbered(found.unsteady, 'row')} came out otherwise. Does it look at a clock, or anything else that is "
+            "not in the event and its Meta?"
+        )
+    elif not found.is_same and not found.has_changed and not found.is_fork:
         typer.echo(
             f"Its declaration is the same: if its code has changed, raise `revision` of {found.projection}, so that "
             "this is noticed; if events are kept back from it, `magnetar quarantined` names them."
@@ -227,10 +267,10 @@ def _rows(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(", ".join(f"{name} {value!r}" for name, value in row.items()) for row in rows) or "—"
 
 
-def _swap(tables: Sequence[TableDifference], target: str) -> str | None:
+def _swap(tables: Sequence[TableDifference], rebuild: str) -> str | None:
     """The command that shows what this code makes."""
     differing = [table for table in tables if not table.is_same and not table.is_new and not table.refused]
     if not differing:
         return None
     is_known = all(table.has_changed for table in differing)
-    return f"magnetar rebuild {target} " + ("--changed" if is_known else " ".join(t.projection for t in differing))
+    return f"{rebuild} " + ("--changed" if is_known else " ".join(t.projection for t in differing))

@@ -72,8 +72,9 @@ def status(
     pipeline, settings, log = opened(target, data)
     ask = asking(settings)
     try:
-        found = StatusReader(pipeline, log, SystemClock(), ask).read()
-        projections = projections_of(ask, pipeline.name, found)
+        reader = StatusReader(pipeline, log, SystemClock(), ask)
+        found = reader.read()
+        projections = projections_of(ask, pipeline.name, found, reader.read_from_others())
         held, due = list["QuarantinedKey"](), list[str]()
         with suppress(MagnetarError):  # nobody answers: what the log says is shown all the same
             held = shown_quarantined(ask, pipeline)

@@ -29,7 +29,12 @@ def quarantined(
     target: Target,
     action: Annotated[Action, typer.Argument(help="What to do.")] = Action.LIST,
     projection: Annotated[str | None, typer.Argument(help="The projection.", show_default=False)] = None,
-    id: Annotated[str | None, typer.Argument(metavar="[ID]", help="The aggregate's id.", show_default=False)] = None,
+    id: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[ID]", help="The aggregate's id, or the values of a fold by fields.", show_default=False
+        ),
+    ] = None,
     every: Annotated[bool, typer.Option("--all", help="Retry all, or all of the projection.")] = False,
     reason: Annotated[str | None, typer.Option(help="Why it is dropped; that is kept.", show_default=False)] = None,
     actor: Annotated[str, typer.Option(help="Who it is that settles it.", show_default=False)] = "",

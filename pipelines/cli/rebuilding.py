@@ -44,6 +44,9 @@ def rebuild(
         ),
     ] = None,
     drop_scratch: Annotated[bool, typer.Option("--drop-scratch", help="Remove the scratch tables.")] = False,
+    drop_gone: Annotated[
+        bool, typer.Option("--drop-gone", help="Remove the tables of projections that are declared no more.")
+    ] = False,
     data: Data = None,
     json: AsJson = False,
 ) -> None:
@@ -85,6 +88,11 @@ def rebuild(
             slicing.slices(target, names or (), since, until, data=data, json=json)
         return
     pipeline, settings = load_pipeline(target), load_settings(data=data)
+    if drop_gone:
+        if names or changed or wish is not Wish.REBUILD:
+            raise SettingsError("--drop-gone goes with no other option, and with no name.", cure="Give it alone.")
+        _drop_gone(pipeline, settings)
+        return
     named = _named(pipeline, settings, names or [], changed=changed)
     if not named:
         typer.echo("Every table was filled under these fields, events and revisions: no rebuild is due.")
@@ -93,6 +101,23 @@ def rebuild(
         _say_status(_look(pipeline, settings, named), settings, dry_run=dry_run, json=json)
     else:
         _carry_out(pipeline, settings, named, wish, json=json)
+
+
+def _drop_gone(pipeline: Pipeline, settings: Settings) -> None:
+    from ..dropping_gone import drop_gone
+    from ..logging import configure_logging
+
+    configure_logging("error", role="rebuild")
+    removed, left = drop_gone(pipeline, settings)
+    for name in removed:
+        typer.echo(f"The tables of {name} are removed.")
+    if left:
+        raise SettingsError(
+            f"{', '.join(left)} is declared by the code that runs, and its tables are kept up to date.",
+            cure="Start this code first.",
+        )
+    if not removed:
+        typer.echo("Every table is of a projection that the pipeline declares.")
 
 
 def _named(pipeline: Pipeline, settings: Settings, names: list[str], *, changed: bool) -> list[str]:

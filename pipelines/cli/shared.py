@@ -24,6 +24,9 @@ EXIT_CODES: Final = (
     "70 an error within Magnetar, 130 Ctrl-C before it was done."
 )
 
+WIDE_COLUMNS: Final = 120
+"""What counts as wide where there is no terminal: `magnetar dev` shows on one what a command has printed."""
+
 Target = Annotated[
     str, typer.Argument(metavar="MODULE", help="The module that declares the pipeline: `shop.pipeline`.")
 ]
@@ -112,6 +115,22 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
         wide = Console(highlight=False, width=100_000)
         console = Console(highlight=False, width=max(60, wide.measure(table).maximum))
     console.print(table)
+
+
+def print_wide(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table; or, where that is wider than a terminal, a paragraph for each row, of a line for each cell."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    width = console.width if console.is_terminal else WIDE_COLUMNS
+    if Console(width=100_000).measure(table_of(columns, rows)).maximum <= width:
+        print_table(columns, rows)
+        return
+    name_width = max(map(len, columns))
+    paragraphs = (
+        "\n".join(f"{name.ljust(name_width)}  {cell}" for name, cell in zip(columns, row, strict=True)) for row in rows
+    )
+    typer.echo("\n\n".join(paragraphs))
 
 
 def table_of(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:

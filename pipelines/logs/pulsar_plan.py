@@ -10,7 +10,7 @@ from typing import Any, Final
 from magnetar.schemas import Topic, TopicKind
 from magnetar.schemas.evolution import evolution
 
-from ..provisioning import RIGHTS, Roles, Sign, Step, WantedTopic
+from ..provisioning import READERS_RIGHTS, RIGHTS, Roles, Sign, Step, WantedTopic
 from .pulsar_admin import INCARNATION, KEEPER, TRIMMED, WORKERS, PulsarAdmin
 from .pulsar_policies import POLICIES, REPLIES, Policy, effective, new_namespace
 
@@ -33,6 +33,7 @@ class PulsarPlan:
 
     def steps(self, topics: Sequence[WantedTopic], roles: Roles) -> list[Step]:
         """All steps, in the order in which they are done."""
+        read, topics = [each for each in topics if each.reader], [each for each in topics if not each.reader]
         contexts = sorted({wanted.topic.context for wanted in topics})
         steps = [*self._tenant_steps()]
         for context in contexts:
@@ -42,6 +43,8 @@ class PulsarPlan:
             steps += self.topic_steps(wanted)
         for wanted in topics:
             steps += self._topic_rights(wanted, roles)
+        for wanted in read:
+            steps += self._reading_steps(wanted, roles)
         return [*steps, *self._reply_rights(topics, roles)]
 
     def _tenant_steps(self) -> Iterator[Step]:
@@ -198,12 +201,23 @@ class PulsarPlan:
             lambda: self._admin.register(name, wanted.schema),
         )
 
+    def _reading_steps(self, wanted: WantedTopic, roles: Roles) -> Iterator[Step]:
+        """Of a topic that another context makes, the right to read it."""
+        name = f"{self._tenant}/{wanted.topic}"
+        partitions = self._admin.partitions(name)
+        if partitions is None:
+            yield Step(Sign.KEEP, f"topic {name}", wanted.awaited)
+        elif partitions != wanted.partitions:
+            yield Step(Sign.REFUSED, f"topic {name}", _wrong_partitions(partitions, wanted.partitions))
+        else:
+            yield from self._topic_rights(wanted, roles)
+
     # --- rights -----------------------------------------------------------------------------------------------------
 
     def _topic_rights(self, wanted: WantedTopic, roles: Roles) -> Iterator[Step]:
         name = f"{self._tenant}/{wanted.topic}"
         granted: Mapping[str, Sequence[str]] | None = None
-        for part, actions in RIGHTS[wanted.topic.kind].items():
+        for part, actions in (READERS_RIGHTS if wanted.reader else RIGHTS[wanted.topic.kind]).items():
             if role := _role(roles, part, wanted):
                 if granted is None:
                     granted = self._admin.topic_permissions(name) or {}
@@ -243,7 +257,7 @@ def is_exempt(policy: Policy, wanted: WantedTopic) -> bool:
 def _role(roles: Roles, part: str, wanted: WantedTopic) -> str:
     from magnetar.schemas.names import kebab
 
-    role = roles.get(part, "").replace("{context}", wanted.topic.context)
+    role = roles.get(part, "").replace("{context}", wanted.reader or wanted.topic.context)
     return role.replace("{aggregate}", kebab(wanted.topic.aggregate))
 
 

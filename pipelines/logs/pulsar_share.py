@@ -10,7 +10,8 @@ from typing import Any, Final
 import pulsar
 
 PROJECTORS: Final = "projectors"
-"""What the subscription is called. Nobody reads through it: it says who is active."""
+"""What the subscription is called; of another context that reads the events, its name follows. Nobody reads through
+it: it says who is active."""
 
 ACKNOWLEDGE_SECONDS: Final = 60.0
 """How often it is moved to the end, so that nothing counts as waiting there."""

@@ -39,9 +39,19 @@ class SqliteConsumer:
     wait, acknowledgements are kept in memory, and nobody new can take part until that process goes on or is ended.
     """
 
-    def __init__(self, folder: Folder, topic: Topic, partitions: int, name: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        folder: Folder,
+        topic: Topic,
+        partitions: int,
+        name: str,
+        clock: Clock,
+        *,
+        registry: Path | None = None,
+    ) -> None:
+        """`registry` is another one than the topic's own: of others, who share the partitions out once more."""
         self._paths = [folder.partition(topic, partition) for partition in range(partitions)]
-        self._registry_path = folder.topic(topic) / "consumers.sqlite"
+        self._registry_path = registry or folder.registry(topic)
         self._registry = connect(self._registry_path)
         self._registry.execute("PRAGMA synchronous=NORMAL")  # a lost acknowledgement is a redelivery, and harmless
         self._connections = [connect(path) for path in self._paths]

@@ -188,6 +188,19 @@ class Folder:
         files += [folder / f"{partition}.sqlite" for partition in range(partitions)]
         return [file for file in files if not file.exists()]
 
+    def registry(self, topic: Topic, reader: str = "") -> Path:
+        """Where those who share out the topic's partitions are written down: its own, or those of another context."""
+        if not reader:
+            return self.topic(topic) / "consumers.sqlite"
+        path = self.topic(topic) / f"consumers-{reader}.sqlite"
+        with _os_errors(self.path), self._locked():
+            if not path.exists():
+                making = path.with_suffix(".making")
+                making.unlink(missing_ok=True)
+                _make(making, _CONSUMERS_SQL)
+                making.rename(path)
+        return path
+
     def _has_decided(self, topic: Topic) -> bool:
         """Whether commands of the topic's aggregate were decided, whose events would be made anew otherwise."""
         decided = self.topic(Topic(topic.context, topic.aggregate, TopicKind.COMMANDS)) / "consumers.sqlite"

@@ -30,7 +30,7 @@ _LOST: Final = {
 def steps(folder: Folder, topics: Sequence[WantedTopic]) -> Iterator[Step]:
     """The steps from what is in the folder to what is needed."""
     for wanted in topics:
-        if missing := folder.missing(wanted.topic, _partitions(folder, wanted)):
+        if not wanted.reader and (missing := folder.missing(wanted.topic, _partitions(folder, wanted))):
             for path in missing:
                 yield Step(Sign.REFUSED, f"file {path}", f"it is missing, with what stood in it. {RESTORE}")
             continue
@@ -38,6 +38,9 @@ def steps(folder: Folder, topics: Sequence[WantedTopic]) -> Iterator[Step]:
             partitions = folder.describe(wanted.topic).partitions
             schemas = folder.schemas(wanted.topic)
         except LogUnavailable:
+            if wanted.reader:
+                yield Step(Sign.KEEP, f"topic {wanted.topic}", wanted.awaited)
+                continue
             yield Step(Sign.CREATE, f"topic {wanted.topic}", f"{wanted.partitions} partitions", _do(folder, wanted))
             continue
         if partitions != wanted.partitions:
@@ -47,6 +50,8 @@ def steps(folder: Folder, topics: Sequence[WantedTopic]) -> Iterator[Step]:
                 f"it has {partitions} partitions, and the pipeline declares {wanted.partitions}; the number decides "
                 "where each aggregate lives, and stays",
             )
+            continue
+        if wanted.reader:
             continue
         found = evolution(schemas, wanted.schema)
         for refusal in found.refused:

@@ -68,6 +68,19 @@ class BacklogContract(LogContract):
         self.eventually(log, lambda: a.mine() == frozenset(range(PARTITIONS)))
         a.close()
 
+    def test_projectors_of_a_context_that_reads_them_share_the_same_partitions_out_among_themselves(
+        self, log: Log, open_log: Callable[[], Log], events: Topic
+    ) -> None:
+        other = open_log()
+        assert isinstance(log, SharesOut)
+        assert isinstance(other, SharesOut)
+        own = log.share(events, name="own")
+        a, b = log.share(events, name="a", reader="billing"), other.share(events, name="b", reader="billing")
+        self.eventually(log, lambda: self._is_shared_out(a, b))
+        self.eventually(log, lambda: own.mine() == frozenset(range(PARTITIONS)))
+        for share in (own, a, b):
+            share.close()
+
     def _is_shared_out(self, a: Share, b: Share) -> bool:
         first, second = a.mine(), b.mine()
         return bool(first and second) and not first & second and len(first | second) == PARTITIONS

@@ -1,12 +1,17 @@
-"""The page of recordings shows what the commands show now."""
+"""The pages of recordings show what the commands show now."""
 
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.docs.pages import ROOT
 from tests.docs.reading import difference, said
+
+SECONDS_MAX = 900
+"""With the machine to itself, a page takes a tenth of that."""
 
 _UNSURE = ((r"127\.0\.0\.1:\d+", "<port>"), (r"\d:\d\d:\d\d|-:--:--", "<duration>"), (r"\d[\d,]*\.\d+", "<number>"))
 
@@ -19,13 +24,14 @@ def compared(page: str) -> str:
     return page
 
 
-def test_the_recordings_are_of_today(tmp_path: Path) -> None:
-    played = tmp_path / "recordings.md"
-    record = [sys.executable, "-P", str(ROOT / "tools" / "record.py"), str(played)]
-    ran = subprocess.run(record, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
+@pytest.mark.parametrize(("module", "name"), [("record", "recordings"), ("record_change", "changing")])
+def test_the_recordings_are_of_today(tmp_path: Path, module: str, name: str) -> None:
+    played = tmp_path / "played.md"
+    record = [sys.executable, "-m", f"tools.{module}", str(played)]
+    ran = subprocess.run(record, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS_MAX, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    page, now = (ROOT / "docs" / "recordings.md").read_text(), played.read_text()
-    assert compared(now) == compared(page), difference("docs/recordings.md (mend it: make recordings)", now, page)
+    page, now = (ROOT / "docs" / f"{name}.md").read_text(), played.read_text()
+    assert compared(now) == compared(page), difference(f"docs/{name}.md (mend it: make recordings)", now, page)
 
 
 def test_only_what_differs_each_time_may_differ() -> None:

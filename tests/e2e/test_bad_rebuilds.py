@@ -186,3 +186,39 @@ with progress(SystemClock(), json=False) as bar:
     assert process.returncode == 0, seen
     assert b"Order, generation 2" in seen
     assert b"1000/1000" in seen
+
+
+FOLD = """
+from magnetar import Fold
+
+
+class Basket(Fold):
+    pieces: int = 0
+
+    def apply(self, event: Bought) -> Self:
+        return self.replace(pieces=self.pieces + event.pieces)
+
+
+shop = Pipeline("shop", aggregates=[Order], projections=[BestSellers, Basket])
+"""
+
+
+def test_tables_of_a_projection_that_was_renamed_are_removed_when_that_is_asked_for(shop: Shell) -> None:
+    file = shop.folder / "shop.py"
+    text = file.read_text()
+    text = text[: text.index("shop = Pipeline")] + FOLD
+    file.write_text(text)
+    start_dev(shop)
+    assert shop.run("ask", "shop", "Order", "1", "Buy", '{"sku": "tea", "pieces": 2}').returncode == 0
+    asked = ("query", "SELECT count() FROM shop.basket", "--format", "csv")
+    shop.eventually(lambda: shop.run(*asked).stdout.endswith("\n1\n"), "the basket is in its table")
+    none = shop.run("rebuild", "shop", "--drop-gone")
+    assert (none.returncode, "Every table is of a projection that the pipeline declares." in none.stdout) == (0, True)
+    file.write_text(text.replace("Basket", "Cart"))
+    shop.eventually(lambda: "projection gone" in (shop.folder / "dev.log").read_text(), "it is said")
+    shop.eventually(lambda: shop.run(*asked).returncode == 0, "the old table can be asked")
+    done = shop.run("rebuild", "shop", "--drop-gone")
+    assert (done.returncode, done.stdout) == (0, "The tables of Basket are removed.\n"), done
+    assert "UNKNOWN_TABLE" in shop.run(*asked).stderr
+    both = shop.run("rebuild", "shop", "Cart", "--drop-gone")
+    assert (both.returncode, "goes with no other option" in both.stderr) == (2, True), both

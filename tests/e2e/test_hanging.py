@@ -42,8 +42,13 @@ def answers(port: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize(("role", "amount"), [("worker", BRAIN_HANGS), ("projector", PROJECTION_HANGS)])
-def test_a_process_whose_users_code_hangs_is_not_alive_and_says_so(tmp_path: Path, role: str, amount: int) -> None:
+@pytest.mark.parametrize(
+    ("role", "amount", "called"),
+    [("worker", BRAIN_HANGS, "Purse.apply"), ("projector", PROJECTION_HANGS, "Payment.project")],
+)
+def test_a_process_whose_users_code_hangs_is_not_alive_and_says_so(
+    tmp_path: Path, role: str, amount: int, called: str
+) -> None:
     with ExitStack() as processes:
         healthz = {each: processes.enter_context(running(each, tmp_path)) for each in ("worker", "projector")}
         with SyncClient(hanging, settings=Settings(data=tmp_path)) as client:
@@ -56,5 +61,6 @@ def test_a_process_whose_users_code_hangs_is_not_alive_and_says_so(tmp_path: Pat
             eventually(lambda: healthz[role]().status_code == 503, "stuck")
         said = healthz[role]().text
         assert said.startswith("the loop has not come round for ")
+        assert f"; it is in {called} at hanging.py:" in said
         (other,) = healthz.keys() - {role}
         assert healthz[other]().status_code == 200, "the other one goes on"

@@ -148,7 +148,7 @@ def test_many_that_provision_the_same_at_once_all_come_up(open_log: Callable[...
 
         def provision(log: PulsarLog, context: str = context, together: threading.Barrier = together) -> None:
             together.wait()
-            for topic, partitions, schema in wanted(context, partitions=4):
+            for topic, partitions, schema, _ in wanted(context, partitions=4):
                 log.provision(topic, partitions=partitions, schema=schema)
 
         with ThreadPoolExecutor(len(logs)) as threads:

@@ -63,3 +63,59 @@ print("done")
 
 def test_what_has_changed_is_served_as_it_was_until_a_rebuild_shows_the_new(tmp_path: Path) -> None:
     assert "done" in run(CHANGED, tmp_path)
+
+
+GONE = """
+from pathlib import Path
+from structlog.testing import capture_logs
+from magnetar.pipelines.clock import SystemClock
+from magnetar.pipelines.projector import Projector
+from magnetar.pipelines.wishes import Wish
+from tests.unit.pipelines.boards import Board1, Running, pipeline
+
+class Table(Board1, wire_name="Table"):
+    pass
+
+running = Running(Path(sys.argv[1]))
+running.schedule("a", "b")
+projector = running.projector(Board1)
+projector.wish(Wish.DROP_GONE, [])  # nothing is
+assert running.rows("_id") == [("a",), ("b",)]
+projector.close()
+
+# What was renamed is filled under its new name; the old table is left as it was, and that is said.
+running.schedule("c")
+with capture_logs() as logs:
+    projector = running.projector(Table)
+(said,) = [each for each in logs if each["event"] == "projection gone"]
+assert said["projection"] == "Board", said
+print(said["what"], said["cure"])
+assert running.rows("_id", "table") == [("a",), ("b",), ("c",)]
+assert running.rows("_id") == [("a",), ("b",)]
+
+# It is removed on a wish, and nothing else is.
+projector.wish(Wish.DROP_GONE, [])
+left = {name for name, in running.store.query("SELECT name FROM system.tables WHERE database = 'flights'")}
+assert not left & {"board", "board__g1"}, left
+assert {"table", "table__g1", "planned"} <= left, left
+projector.close()
+with capture_logs() as logs:
+    running.projector(Table).close()
+assert [each for each in logs if each["event"] == "projection gone"] == []
+
+# Whoever gives something the old name again gets all of it.
+projector = running.projector(Board1)
+assert running.rows("_id") == [("a",), ("b",), ("c",)]
+projector.wish(Wish.DROP_GONE, [])
+assert "table" not in {name for name, in running.store.query("SELECT name FROM system.tables")}
+projector.close()
+running.close()
+print("done")
+"""
+
+
+def test_a_projection_that_was_renamed_leaves_its_table_until_that_is_dropped(tmp_path: Path) -> None:
+    said = run(GONE, tmp_path)
+    assert "done" in said
+    assert "flights.board is the table of a projection Board, and the pipeline has none of that name" in said
+    assert 'With wire_name="Board" it goes on with that table.' in said

@@ -1,22 +1,25 @@
-"""What `dev` says behind a save: of a sample first, and then of all."""
+"""What `dev` says behind a save: of a sample first, its commands and then its rows, and then of all."""
 
 import sys
 import time
 
-from magnetar.pipelines.comparing import Comparing
+from magnetar.pipelines.comparing import NOTHING_TO_SWAP, Comparing
 
 DIFF = """
 import sys
+commands, rows, of_all = {commands!r}, {rows!r}, {of_all!r}
+said = commands if "--commands" in sys.argv else rows if "--tables" in sys.argv else of_all
 if "--sample" in sys.argv:
     print("A sample: of each aggregate, the first 2,000 commits.\\n")
-print({of_sample!r} if "--sample" in sys.argv else {of_all!r})
-sys.exit({of_all!r} != "Nothing differs.")
+print(said)
+sys.exit(said != "Nothing differs.")
 """
+SAME = "Nothing differs."
 
 
-def said(of_sample: str, of_all: str, *, times: int) -> list[str]:
+def said(commands: str, rows: str, of_all: str, *, times: int) -> list[str]:
     """All that comes of one save, which is to be so much."""
-    comparing = Comparing([sys.executable, "-c", DIFF.format(of_sample=of_sample, of_all=of_all)])
+    comparing = Comparing([sys.executable, "-c", DIFF.format(commands=commands, rows=rows, of_all=of_all)])
     comparing.begin()
     found: list[str] = []
     deadline = time.monotonic() + 60
@@ -28,18 +31,28 @@ def said(of_sample: str, of_all: str, *, times: int) -> list[str]:
     return found
 
 
+def test_the_commands_of_the_sample_come_before_its_rows() -> None:
+    commands, rows, _ = said("Ticket: 21 commands", "Board: 3 changed", "Ticket: 40 commands", times=3)
+    assert commands.endswith("the first 2,000 commits.\n\nTicket: 21 commands")
+    assert rows.endswith("the first 2,000 commits.\n\nBoard: 3 changed")
+
+
 def test_a_difference_that_the_sample_has_shown_is_not_shown_again() -> None:
-    sample, whole = said("Ticket: 21 commands", "Ticket: 21 commands", times=2)
-    assert sample.endswith("the first 2,000 commits.\n\nTicket: 21 commands")
+    *_, whole = said("Ticket: 21 commands", "Board: 3 changed", "Ticket: 21 commands\n\nBoard: 3 changed", times=3)
     assert whole == "magnetar dev: of all that is recorded, as of the sample."
 
 
+def test_that_no_table_differs_is_said_also_of_what_the_sample_has_shown() -> None:
+    _, whole = said("Ticket: 21 commands", SAME, f"Ticket: 21 commands\n\n{NOTHING_TO_SWAP}", times=2)
+    assert whole == f"magnetar dev: of all that is recorded, as of the sample.\n{NOTHING_TO_SWAP}"
+
+
 def test_what_differs_in_all_and_not_in_the_sample_is_shown() -> None:
-    sample, whole = said("Ticket: 21 commands", "Ticket: 40 commands", times=2)
+    sample, whole = said("Ticket: 21 commands", SAME, "Ticket: 40 commands", times=2)
     assert sample.endswith("Ticket: 21 commands")
     assert whole == "magnetar dev: this code makes something else of what is recorded.\nTicket: 40 commands"
 
 
 def test_of_a_save_that_changes_nothing_one_line_is_said() -> None:
-    (whole,) = said("Nothing differs.", "Nothing differs.", times=1)
+    (whole,) = said(SAME, SAME, SAME, times=1)
     assert whole == "magnetar dev: this code makes the same of what is recorded."

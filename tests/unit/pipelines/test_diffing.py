@@ -118,6 +118,34 @@ def test_rows_that_were_added_removed_and_changed_are_counted_and_shown(tmp_path
     assert "done" in run(STAGE + CHANGED, tmp_path)
 
 
+UNSTEADY = """
+import itertools
+recorded().close()
+dice = itertools.count()
+
+class Dicing(Rows, wire_name="Planned"):
+    flight: str
+
+    @classmethod
+    def project(cls, event: Scheduled, meta: Meta) -> Iterator[Self]:
+        yield cls(f"{meta.id} {next(dice)}" if meta.id != "a" else "a")
+
+made = Pipeline("flights", aggregates=[Flight], projections=[Dicing, Board2], partitions=2)
+planned, board = tables(made).tables
+assert not planned.is_same and planned.unsteady == 2, planned
+assert not board.is_same and board.unsteady == 0, board
+from magnetar.pipelines.cli.diffing import _say_table
+_say_table(planned)
+print("done")
+"""
+
+
+def test_a_projection_that_comes_out_otherwise_each_time_is_named(tmp_path: Path) -> None:
+    said = run(STAGE + UNSTEADY, tmp_path)
+    assert "Planned is not deterministic: filled twice by the same code, from the same events, 2 rows" in said
+    assert "raise `revision`" not in said
+
+
 ONE = """
 running = Running(folder)
 running.schedule("a")

@@ -38,7 +38,7 @@ def test_a_pipeline_runs_embedded(tmp_path: Path) -> None:
 def test_it_is_not_at_rest_while_it_keeps_off_a_partition(tmp_path: Path) -> None:
     place = Place(tmp_path / "data")
     log = SqliteLog(place.folder, SystemClock())
-    deciding = _Deciding(purses, log)
+    deciding = _Deciding([purses], log)
     for partition in range(PARTITIONS):
         deciding._workers[0]._drop(partition, "LogUnavailable", "as if it had been locked")
     client = place.client()

@@ -7,8 +7,11 @@ from typing import Any, Self
 import pytest
 from magnetar.aggregates import Aggregate
 from magnetar.pipelines import Pipeline
+from magnetar.pipelines.event_source import along
 from magnetar.pipelines.loading import load_pipeline
+from magnetar.pipelines.provisioning import read_topics, wanted_topics
 from magnetar.pipelines.settings import load_settings
+from magnetar.pipelines.topology import as_mermaid, as_text, wiring_of
 from magnetar.projections import Fold, Rows, Sql
 from magnetar.schemas import Command, DeclarationError, Event, SettingsError, TopicKind
 
@@ -159,3 +162,79 @@ def test_rows_take_events_of_several_aggregates_and_a_fold_of_one() -> None:
     assert pipeline.aggregates_of(EachOfBoth) == ("Order", "Cart")
     with pytest.raises(DeclarationError, match="events of Order and Cart, and a fold is over one aggregate"):
         Pipeline("shop", aggregates=[Order, Cart], projections=[OfBoth])
+
+
+class OfElsewhere(Rows):
+    @classmethod
+    def project(cls, event: Bought | Strange) -> tuple[Self, ...]:
+        return ()
+
+
+carts = Pipeline("carts", aggregates=[Cart], partitions=3)
+
+
+def test_a_pipeline_takes_events_of_another_context_that_it_reads() -> None:
+    pipeline = Pipeline("shop", aggregates=[Order], projections=[OfElsewhere, OfStrange], reads=[carts])
+    assert pipeline.aggregates_of(OfElsewhere) == ("Order", "carts/Cart")
+    assert pipeline.aggregates_of(OfStrange) == ("carts/Cart",)
+    assert list(pipeline.aggregates) == ["Order"]
+    assert (str(pipeline.events_of("carts/Cart").topic), pipeline.events_of("carts/Cart").partitions) == (
+        "carts/cart-events",
+        3,
+    )
+    assert [str(wanted.topic) for wanted in wanted_topics(pipeline) if "cart" in str(wanted.topic)] == []
+    assert [(str(wanted.topic), wanted.reader) for wanted in read_topics(pipeline)] == [("carts/cart-events", "shop")]
+    wiring = wiring_of(pipeline)
+    assert [(read.name, read.projections) for read in wiring.reads] == [("carts/Cart", ("OfElsewhere", "OfStrange"))]
+    assert "  carts/cart-events: read by OfElsewhere, OfStrange" in as_text(wiring).splitlines()
+    assert '  read0[("carts/cart-events")] --> projection1' in as_mermaid(wiring).splitlines()
+
+
+def test_what_runs_in_one_data_folder_is_what_is_read_first() -> None:
+    shop = Pipeline("shop", aggregates=[Order], reads=[carts])
+    till = Pipeline("till", aggregates=[Order], reads=[carts, shop])
+    assert along(till) == [carts, shop, till]
+    assert along(carts) == [carts]
+
+
+class Odd(Event):
+    pass
+
+
+class Third(Aggregate):
+    def execute(self, command: Buy) -> Odd:
+        return Odd()
+
+    def apply(self, event: Odd) -> Self:
+        return self
+
+
+class Other(Aggregate):
+    def execute(self, command: Buy) -> Bought:
+        return Bought()
+
+    def apply(self, event: Bought) -> Self:
+        return self
+
+
+@pytest.mark.parametrize(
+    ("reads", "words"),
+    [
+        ([], "takes Strange, which is an event of no aggregate of 'shop'\\. Add"),
+        (
+            [Pipeline("others", aggregates=[Third])],
+            "takes Strange, which is an event of no aggregate of 'shop', nor of what it reads: others",
+        ),
+        (
+            [carts, Pipeline("others", aggregates=[Other])],
+            "takes Bought, which is an event of Order and of others/Other, and it cannot be said whose",
+        ),
+        ([carts, Pipeline("carts", aggregates=[Cart])], "reads two of the name 'carts'"),
+        ([Pipeline("shop", aggregates=[Cart])], "'shop' reads one of its own name"),
+        ([Cart], "Cart.*in what 'shop' reads is no Pipeline"),
+        (["carts"], "'carts' in what 'shop' reads is no Pipeline"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(reads: list[Any], words: str) -> None:
+    with pytest.raises(DeclarationError, match=words):
+        Pipeline("shop", aggregates=[Order], projections=[OfElsewhere], reads=reads)

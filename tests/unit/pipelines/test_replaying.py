@@ -4,12 +4,14 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
 from magnetar.aggregates import Aggregate
 from magnetar.pipelines import Pipeline
+from magnetar.pipelines.cli import diffing
 from magnetar.pipelines.parked import ParkedCommands
 from magnetar.pipelines.replaying import Replayed, replay
 from magnetar.schemas import Event, OutcomeUnknown, partition_of
@@ -72,6 +74,21 @@ class Ending(Aggregate, wire_name="Tally"):
 
     def is_ended(self) -> bool:
         return self.total >= 5
+
+
+DICE = count()
+
+
+class Dicing(Aggregate, wire_name="Tally"):
+    """Decides otherwise each time."""
+
+    total: int = 0
+
+    def execute(self, command: Add) -> Added | TooMuch | None:
+        return Added(1_000 + next(DICE))
+
+    def apply(self, event: Added) -> Self:
+        return self.replace(total=event.total)
 
 
 class Other(Event):
@@ -217,3 +234,13 @@ def test_commands_that_are_not_on_their_topic_any_more_are_counted(rig: Rig) -> 
     found = replayed(rig, Strict)
     assert found.not_asked == {"the command is not on its topic any more": 1}
     assert counts(found) == {("Added", "rejected: TooMuch"): 1}
+
+
+def test_commands_that_come_to_another_thing_each_time_are_counted(
+    rig: Rig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rig.send(5, 6)
+    assert replayed(rig, Dicing).unsteady == 2
+    assert replayed(rig, Ending).unsteady == 0
+    diffing._say_aggregate(replayed(rig, Dicing))
+    assert "Tally is not deterministic: asked twice, 2 commands came to another thing" in capsys.readouterr().out

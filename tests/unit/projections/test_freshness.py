@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from magnetar.projections.endpoint import Endpoint
-from magnetar.projections.freshness import MIRROR, Kept, behind, freshness_view, standings
+from magnetar.projections.freshness import MIRROR, Kept, behind, behind_in, freshness_view, standings
 from magnetar.projections.http_front import HttpFront
 from magnetar.projections.query import read_endpoint
 from magnetar.projections.store import Store
@@ -30,8 +30,8 @@ class Tables:
             for generation in (1, 2):
                 store.command(f"CREATE TABLE {self.name}.{view}__g{generation} (n Int64) ENGINE = MergeTree ORDER BY n")
             self.show(view, 1)
-        kept = [Kept(MIRROR, "Order", MIRROR, VIEWS), Kept("sold", "Order", MIRROR, VIEWS)]
-        store.command(freshness_view(self.name, kept, 3))
+        kept = [Kept(MIRROR, "Order", MIRROR, VIEWS, 3), Kept("sold", "Order", MIRROR, VIEWS, 3)]
+        store.command(freshness_view(self.name, kept))
 
     def show(self, view: str, generation: int) -> None:
         """Let a view show a generation."""
@@ -99,18 +99,19 @@ def test_the_generation_counts_that_the_views_show_and_between_them_the_one_that
 def test_who_is_furthest_behind_is_named_with_the_age_of_what_it_has(tables: Tables) -> None:
     tables.write(1, 0, 8, 7)
     assert behind(tables.ask, [tables.position(0, 7)]) is None
-    late = behind(tables.ask, [tables.position(0, 7), tables.position(0, 8)], "sold")
+    assert behind_in(tables.ask, tables.name, tables.position(0, 7), "sold") is None
+    late = behind_in(tables.ask, tables.name, tables.position(0, 8), "sold")
     assert late is not None
     assert late.what.startswith(f"sold has not come to {tables.name}/Order/0/8: it has the commits up to 7, as of ")
     assert late.fields["number"] == 7
     assert 0 <= float(str(late.fields["age_seconds"])) < 3600
-    never = behind(tables.ask, [tables.position(2, 1)], "sold")
+    never = behind_in(tables.ask, tables.name, tables.position(2, 1), "sold")
     assert never is not None
     assert never.what.endswith("it has the commits up to 0.")
 
 
 def test_a_projection_that_takes_no_commits_of_the_aggregate_is_never_behind(tables: Tables) -> None:
-    assert behind(tables.ask, [tables.position(0, 7)], "of_something_else") is None
+    assert behind_in(tables.ask, tables.name, tables.position(0, 7), "of_something_else") is None
 
 
 @pytest.mark.parametrize(

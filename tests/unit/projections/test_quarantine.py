@@ -285,3 +285,26 @@ def test_a_row_that_cannot_be_stored_keeps_back_the_event_that_made_it(store: St
     assert boxes.rows("_id, amount, _version") == [("a", 2, 2), ("b", 4, 1)]
     (key,) = keys(boxes)
     assert (key.id, key.version, key.events) == ("a", 3, 2)
+
+
+class Misshapen(Rows):
+    """Gives something else than a row, after some events."""
+
+    amount: int
+
+    @classmethod
+    def project(cls, event: Put) -> Iterator[Self]:
+        if event.amount == 13:
+            yield {"amount": 13}  # type: ignore[misc]
+        yield cls(event.amount)
+
+
+def test_what_is_no_row_keeps_back_the_event_that_it_was_made_of(store: Store, tmp_path: Path) -> None:
+    boxes = Boxes(store, tmp_path, Misshapen)
+    boxes.commit("a", Put(1), Put(13))
+    boxes.commit("b", Put(4))
+    boxes.run()
+    assert boxes.rows("_id, amount") == [("a", 1), ("b", 4)]
+    (key,) = keys(boxes)
+    assert (key.id, key.version) == ("a", 2)
+    assert "it gave a dict, and no Misshapen" in key.error

@@ -17,7 +17,10 @@ from magnetar.schemas import DeclarationError, Precision, State
 def database(store: Store) -> str:
     name = f"c{uuid.uuid4().hex[:10]}"
     store.command(f"CREATE DATABASE {name}")
-    store.command(f"CREATE VIEW {name}.Sold AS SELECT 'tea' AS sku, toInt64(3) AS pieces, toDate('2026-01-02') AS day")
+    for view in ("Sold", "Returned"):
+        store.command(
+            f"CREATE VIEW {name}.{view} AS SELECT 'tea' AS sku, toInt64(3) AS pieces, toDate('2026-01-02') AS day"
+        )
     return name
 
 
@@ -38,6 +41,17 @@ def test_a_projection_is_a_view_in_its_context(store: Store, database: str) -> N
         f"SELECT comment FROM system.tables WHERE database = '{database}' AND name = 'best_sellers'"
     )
     assert comment == "What sells."
+
+
+class Joined(Sql):
+    select = "SELECT Sold.pieces, Returned.sku AS sku FROM Sold JOIN Returned ON Sold.sku = Returned.sku"
+    pieces: int
+    sku: str
+
+
+def test_a_column_that_says_its_table_is_taken(store: Store, database: str) -> None:
+    create_view(store, database, Joined, set())
+    assert store.query(f"SELECT pieces, sku FROM {database}.joined") == [(3, "tea")]
 
 
 def test_view_names_are_snake_case() -> None:
@@ -65,6 +79,11 @@ class Extra(Sql):
     sku: str
 
 
+class Ambiguous(Sql):
+    select = "SELECT pieces FROM Sold JOIN Returned ON Sold.sku = Returned.sku"
+    pieces: int
+
+
 class WrongType(Sql):
     select = "SELECT sku FROM Sold"
     sku: int
@@ -80,6 +99,7 @@ class Nullable(Sql):
     [
         (Broken, "ClickHouse refuses the query of the projection Broken.*nothing"),
         (Missing, r"Missing\.pieces is no column"),
+        (Ambiguous, r"Ambiguous has a column that could be of two tables: .*ambiguous identifier 'pieces'"),
         (Extra, "has a column 'pieces' that the class lacks"),
         (WrongType, r"WrongType\.sku is declared as int, and its query gives String"),
         (Nullable, r"Nullable\.sku is declared as str, and its query gives Nullable\(String\)"),

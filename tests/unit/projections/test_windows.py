@@ -7,7 +7,6 @@ from typing import Any, ClassVar, Self
 
 import pytest
 from magnetar.projections import Fold, Window, fold_table
-from magnetar.projections.kit import project
 from magnetar.projections.store import Store
 from magnetar.schemas import DeclarationError, Event
 
@@ -178,11 +177,6 @@ def declared(**said: Any) -> Any:
 def test_a_key_that_cannot_be_is_refused(said: dict[str, Any], why: str) -> None:
     with pytest.raises(DeclarationError, match=why):
         declared(**said)
-
-
-def test_the_kit_says_where_such_a_fold_is_tested() -> None:
-    with pytest.raises(AssertionError, match="embedded pipeline"):
-        project(ByHour, events=[Passed("A", START, 1)])
 
 
 def test_a_key_is_part_of_the_fingerprint() -> None:

@@ -71,3 +71,24 @@ def test_a_run_of_counting_commits_is_what_the_rule_judges_one_by_one(log: list[
             assert fast.judge(*messages[at]) is slow.judge(*messages[at]) is not Verdict.COUNTS
             at += 1
         assert (fast.owner, fast.expected) == (slow.owner, slow.expected)
+
+
+def judged(*log: tuple[int, bytes]) -> ReadRule:
+    rule = ReadRule()
+    for number, owner in log:
+        rule.judge(number, owner)
+    return rule
+
+
+def test_a_log_that_begins_without_a_claim_or_far_from_one_is_cut() -> None:
+    cut = judged((7, b"a"), (8, b"a"), (0, b"b"), (9, b"b"))
+    assert (cut.begins_at, cut.is_cut) == (7, True)
+    far = judged((0, b"a"), (20_001, b"a"), (20_002, b"a"))
+    assert (far.begins_at, far.is_cut) == (20_001, True)
+
+
+def test_a_log_whose_first_writer_failed_is_not_cut() -> None:
+    failed = [(0, b"a"), (2, b"a"), (3, b"a")]
+    assert (judged(*failed).begins_at, judged(*failed).is_cut) == (2, False)
+    assert judged(*failed, (0, b"b"), (1, b"b")).begins_at is None
+    assert judged((0, b"a"), (1, b"a"), (3, b"a")).begins_at is None
