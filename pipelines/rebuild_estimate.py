@@ -18,31 +18,26 @@ from .rebuild_status import GenerationStatus
 from .targets import Target, projection_of, target_of
 
 
-class Rate(NamedTuple):
-    """How fast a kind of table is filled."""
+COMMITS_PER_SECOND: Final = 660_000
+"""Read, of which nothing is taken: 1.5 µs each (docs/benchmarks.md)."""
 
-    commits_per_second: int
-    """Read, from the topics or from the mirror, of which nothing is taken."""
-    events_per_second: int
-    """Taken."""
-
-
-RATES: Final = {
+EVENTS_PER_SECOND: Final = {
     Origin.TOPICS: {
-        "mirror": Rate(1_000_000, 350_000),
-        "Rows": Rate(800_000, 60_000),
-        "Fold": Rate(800_000, 60_000),
-        "Fold by key or window": Rate(800_000, 30_000),
-        "incremental Sql": Rate(1_000_000, 250_000),
+        "mirror": 350_000,
+        "Rows": 60_000,
+        "Fold": 60_000,
+        "Fold by key or window": 36_000,
+        "incremental Sql": 160_000,
     },
     Origin.MIRROR: {
-        "Rows": Rate(3_000_000, 60_000),
-        "Fold": Rate(3_000_000, 60_000),
-        "Fold by key or window": Rate(3_000_000, 30_000),
-        "incremental Sql": Rate(3_000_000, 1_000_000),
+        "Rows": 53_000,
+        "Fold": 50_000,
+        "Fold by key or window": 30_000,
+        "incremental Sql": 230_000,
     },
 }
-"""Rounded, as measured on two cores that had nothing else to do (docs/benchmarks.md). No sample of the log is taken."""
+"""Taken. The mirror, Rows and a Fold from the topics: measured on two cores with nothing else to do (docs/benchmarks.md).
+The others beside those, by the processor time that each took (docs/rebuilding.md). No sample of the log is taken."""
 
 MEASURED_ON: Final = "rates that were measured on two cores, by kind of table"
 
@@ -76,8 +71,7 @@ def estimates(
 def _estimate(ask: Ask, pipeline: Pipeline, target: Target, status: GenerationStatus, origin: Origin) -> Estimate:
     kind, types = _kind_of(pipeline, target)
     events = sum(events_of(ask, pipeline.name, aggregate, types) for aggregate in target.aggregates)
-    rate = RATES[origin][kind]
-    seconds = status.of_commits / rate.commits_per_second + events / rate.events_per_second
+    seconds = status.of_commits / COMMITS_PER_SECOND + events / EVENTS_PER_SECOND[origin][kind]
     return Estimate(
         status.table, kind, status.of_commits, events, status.rows, max(1, round(seconds)), status.disk_bytes
     )

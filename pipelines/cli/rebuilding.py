@@ -241,4 +241,5 @@ def _say_estimates(
             f"{each.table} ({each.kind}): {numbered(each.events, 'event')} of {numbered(each.commits, 'commit')}, "
             f"about {each.seconds:,} s, about {sized(each.disk_bytes)} on disk."
         )
-    typer.echo(f"The times are by {MEASURED_ON}. {sized(free)} are free. Nothing was changed.")
+    typer.echo(f"The times are by {MEASURED_ON}.")
+    typer.echo(f"{sized(free)} are free. Nothing was changed.")

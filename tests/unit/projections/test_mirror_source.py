@@ -307,7 +307,10 @@ def test_a_table_is_the_same_from_the_mirror_and_from_the_log_whoever_is_killed(
     assert log.rows(projection, 2) == log.rows(projection, 1)
 
 
-def test_a_table_that_has_all_of_it_from_the_mirror_needs_no_mirror_any_more(log: Log) -> None:
+def test_a_table_that_has_all_of_it_from_the_mirror_needs_no_mirror_any_more(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RowsTable, "range_commits_max", 9)
     write(log, 10)
     log.mirror()
     log.fill(log.table(Large, generation=2, from_mirror=True))
