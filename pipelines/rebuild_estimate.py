@@ -17,7 +17,6 @@ from .pipeline import Pipeline
 from .rebuild_status import GenerationStatus
 from .targets import Target, projection_of, target_of
 
-
 COMMITS_PER_SECOND: Final = 660_000
 """Read, of which nothing is taken: 1.5 µs each (docs/benchmarks.md)."""
 
@@ -36,8 +35,8 @@ EVENTS_PER_SECOND: Final = {
         "incremental Sql": 230_000,
     },
 }
-"""Taken. The mirror, Rows and a Fold from the topics: measured on two cores with nothing else to do (docs/benchmarks.md).
-The others beside those, by the processor time that each took (docs/rebuilding.md). No sample of the log is taken."""
+"""Taken. The mirror, Rows and a Fold from the topics: as measured on two cores with nothing else to do
+(docs/benchmarks.md). The others beside those, by the processor time that each took (docs/rebuilding.md)."""
 
 MEASURED_ON: Final = "rates that were measured on two cores, by kind of table"
 

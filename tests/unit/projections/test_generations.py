@@ -105,8 +105,9 @@ def test_a_rebuild_keeps_what_it_is_filled_from() -> None:
     assert (begun.filling, begun.origin) == (2, Origin.MIRROR)
     assert begun.rebuild() == begun.rebuild(Origin.MIRROR) == []
     from_topics = of_steps(Generations().rebuild())
-    with pytest.raises(SettingsError, match="is being filled from the topics already"):
+    with pytest.raises(SettingsError, match="is being filled from the topics already") as caught:
         from_topics.rebuild(Origin.MIRROR)
+    assert "give it up with `--cancel`" in caught.value.cure
 
 
 def test_what_an_older_projector_has_written_down_is_filled_from_the_topics(store: Store) -> None:

@@ -364,8 +364,11 @@ def test_a_log_that_lacks_what_the_mirror_has_is_not_gone_on_with(log: Log) -> N
     write(log, 25)
     log.mirror(range_commits_max=10)
     del log.context.messages[24:]
-    with pytest.raises(StoreUnavailable, match="has commit 25 of partition 0, and the log gives none behind 23"):
+    with pytest.raises(
+        StoreUnavailable, match="has commit 25 of partition 0, and the log gives none behind 23"
+    ) as caught:
         log.fill(log.table(Large, generation=2, from_mirror=True))
+    assert "Restore both from one copy" in caught.value.cure
 
 
 def test_a_table_that_has_come_further_than_the_mirror_waits_for_it(log: Log) -> None:
