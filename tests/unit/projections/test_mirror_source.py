@@ -371,6 +371,15 @@ def test_a_log_that_lacks_what_the_mirror_has_is_not_gone_on_with(log: Log) -> N
     assert "Restore both from one copy" in caught.value.cure
 
 
+def test_a_log_that_was_trimmed_to_what_the_mirror_took_in_last_is_enough(log: Log) -> None:
+    write(log, 25)
+    log.mirror(range_commits_max=10)
+    log.fill(log.table(Balance, generation=1, from_mirror=False))
+    del log.context.messages[:20]
+    log.fill(log.table(Balance, generation=2, from_mirror=True))
+    assert log.rows(Balance, 2) == log.rows(Balance, 1)
+
+
 def test_a_table_that_has_come_further_than_the_mirror_waits_for_it(log: Log) -> None:
     write(log, 25)
     log.mirror(range_commits_max=10)
