@@ -102,9 +102,17 @@ def mirror_rows(broker: Broker, commands: int) -> Iterator[Row]:
     So the ranges are as long as they get in 16 partitions.
     """
     events, aims = 2 * commands, broker.aims
-    ready, mirrored = mirror.run(broker.settings, events)
+    ready, mirrored, in_python = mirror.run(broker.settings, events)
     what = "mirror: log to ClickHouse"
     yield compared(what, ready, mirrored, "events", aims.mirror_share, aims.mirror_rate, events)
+    yield Row(
+        "mirror: where Python has to decode",
+        f"{in_python.per_second:,.0f} events/s, {in_python.cpu_us:.1f} µs each",
+        f"{in_python.per_second / mirrored.per_second:.0%} of {mirrored.per_second:,.0f} events/s, "
+        f"{mirrored.cpu_us:.1f} µs each (where ClickHouse does)",
+        f"stated, all {events:,} read back",
+        in_python.counted == events,
+    )
 
 
 def tables_rows(_: Broker, commands: int) -> Iterator[Row]:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import structlog
 from magnetar.projections import Sql
+from magnetar.projections.decoding import Decoding
 from magnetar.projections.freshness import MIRROR, freshness_view
 from magnetar.projections.generations import Generations, Kind, Origin, Step, behind
 from magnetar.projections.leased_table import LeasedTable, Table
@@ -80,7 +81,14 @@ class Projector:
         if store.is_embedded:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder.mkdir(parents=True)
-        self._kinds = TableKinds(pipeline, log, store, self._folder, quarantine_keys_max=settings.quarantine_keys_max)
+        self._kinds = TableKinds(
+            pipeline,
+            log,
+            store,
+            self._folder,
+            quarantine_keys_max=settings.quarantine_keys_max,
+            decoding=Decoding(settings.decoding),
+        )
         self._wishing = Wishing(
             pipeline, store, settings.data.absolute(), self._check_are_fed, log=lambda: nullcontext(log)
         )

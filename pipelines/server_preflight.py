@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from magnetar.projections.columns import quoted
+from magnetar.projections.decoding_trial import misreading
 from magnetar.projections.endpoint import Endpoint
 from magnetar.projections.engine_trial import try_engine
 from magnetar.projections.store import TESTED, Store
@@ -46,7 +49,7 @@ def examine_server(pipeline: Pipeline, server: Endpoint, clock: Clock) -> list[F
 def examine_store(pipeline: Pipeline, store: Store, server: Endpoint, clock: Clock) -> list[Finding]:
     """The same of a server that is connected. What it has to be able to do is tried, if the rights are there."""
     lacking = list(_rights(pipeline, store, server))
-    tried = [] if lacking else examine_engine(store)
+    tried = [] if lacking else [*examine_engine(store), *examine_decoding(pipeline, store)]
     return [*_server(store, clock), *lacking, *tried, *_tables(pipeline, store)]
 
 
@@ -56,6 +59,30 @@ def examine_engine(store: Store) -> list[Finding]:
     return [
         Finding(Severity.DANGEROUS, each.check, _CLICKHOUSE, each.found, each.wanted, each.lost, mend)
         for each in try_engine(store)
+    ]
+
+
+def examine_decoding(pipeline: Pipeline, store: Store) -> list[Finding]:
+    """The aggregates whose commits an engine does not decode itself. Raises StoreUnavailable if it does not answer."""
+    with tempfile.TemporaryDirectory(prefix="magnetar-") as folder:
+        found = {
+            aggregate: misreading(store, schema.commit_json, Path(folder) / "tried.block")
+            for aggregate, schema in pipeline.schemas.items()
+        }
+    lost = "its tables are filled at a fraction of the rate"
+    mend = "use a version of ClickHouse that is tested, or change what it names"
+    return [
+        Finding(
+            Severity.WARNING,
+            "decoding",
+            f"{pipeline.name}/{aggregate}",
+            f"by Python: {why}",
+            "by ClickHouse",
+            lost,
+            mend,
+        )
+        for aggregate, why in found.items()
+        if why is not None
     ]
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from magnetar.schemas import SettingsError
 from pydantic import Field, SecretStr, ValidationError
@@ -58,6 +58,9 @@ class Settings(BaseSettings):
     """How long a query through the endpoint may take."""
     query_memory_bytes_max: int = Field(default=0, ge=0)
     """How much memory a query through the endpoint may take; 0 is an eighth of the machine's or the container's."""
+    decoding: Literal["tried", "engine", "python"] = "tried"
+    """Who decodes the commits for tables that ClickHouse fills from them: `engine` is ClickHouse, `python` the
+    projector; with `tried` it is ClickHouse if it reads made-up commits of the same schema as they were written."""
     quarantine_keys_max: int = Field(default=100, ge=0)
     """So many keys of a projection's table are kept back when it raises on an event, while the others go on; one more
     stops the partition, and with 0 the first one does."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from magnetar.projections import Fold, Sql
+from magnetar.projections.decoding import Decoder, Decoding
 from magnetar.projections.freshness import MIRROR
 from magnetar.projections.incremental_table import IncrementalTable
 from magnetar.projections.keyed_fold_table import fold_table_of
@@ -36,11 +37,19 @@ class TableKinds:
     """Makes the tables of a pipeline in a store."""
 
     def __init__(
-        self, pipeline: Pipeline, log: Log, store: Store, folder: Path, *, quarantine_keys_max: int = KEYS_MAX
+        self,
+        pipeline: Pipeline,
+        log: Log,
+        store: Store,
+        folder: Path,
+        *,
+        quarantine_keys_max: int = KEYS_MAX,
+        decoding: Decoding = Decoding.TRIED,
     ) -> None:
         """`folder` takes the blocks that are inserted."""
         self._pipeline, self._log, self._store, self._folder = pipeline, log, store, folder
         self._quarantine_keys_max = quarantine_keys_max
+        self._decoder = Decoder(store, folder, decoding)
 
     def make(
         self,
@@ -69,6 +78,7 @@ class TableKinds:
                 self._pipeline.partitions,
                 text,
                 self._quarantine_keys_max,
+                self._decoder,
                 None if mirrored is None else self._mirror_source(table.aggregate, mirrored),
             ),
             generation=table.generation,
@@ -90,6 +100,7 @@ class TableKinds:
             schema_text=self._schema_text(table.aggregate),
             folder=self._folder,
             failpoint=failpoint,
+            decoder=self._decoder,
         )
 
     def _schema_text(self, aggregate: str) -> Callable[[int], str]:

@@ -10,9 +10,9 @@ from typing import Any, Final
 from magnetar.schemas import DeclarationError, PartitionRefused, QueryRefused, StoreUnavailable, wire_name
 from magnetar.schemas.aggregate_schema import AggregateSchema
 
-from .columns import column_type, literal, quoted, structure
-from .container import container
+from .columns import column_type, literal, quoted
 from .declarations import Sql, view_name
+from .decoding import Decoder
 from .incremental import EVENTS, LAST, plan_of, refuse_functions
 from .leased_table import LeasedTable, Table
 from .mirror_source import MirrorRanges
@@ -21,7 +21,7 @@ from .projected_table import Source, refuse_outgrown
 from .range_loop import Lease, Mirrored, Range
 from .sql_views import check_fields, in_short, said_of
 from .store import Block, Store
-from .tables import ENVELOPE, event_records, table_settings
+from .tables import ENVELOPE, event_records, event_value, table_settings
 from .values import absent, as_of_today, lacking
 from .views import EVENT_ENVELOPE
 
@@ -55,6 +55,7 @@ class IncrementalTable(LeasedTable):
         super().__init__(store, schema.context, table, folder=folder, failpoint=failpoint)
         self.projection = projection
         self._source = source
+        self._decoder = source.decoder or Decoder(store, folder)
         self.plan = plan_of(projection.__name__, projection.select)
         self.database = quoted(schema.context)
         self.view = view_name(projection)
@@ -157,7 +158,7 @@ class IncrementalTable(LeasedTable):
         return number, events
 
     def insert(self, partition: int, lease: Lease, inserted: Range, schema: int, payloads: Sequence[bytes]) -> None:
-        """Let ClickHouse decode the payloads and sum them up, as one block.
+        """Let ClickHouse sum up the payloads, and decode them as a rule, as one block.
 
         A range is in the table as a whole or not at all. So if there is anything of it, all of it is there.
         """
@@ -166,7 +167,7 @@ class IncrementalTable(LeasedTable):
             return
         text = self._source.schema_text(schema)
         writer = json.loads(text)
-        with self._block(partition, container(text, payloads), structure(writer)) as block:
+        with self._block(partition, *self._decoder.framed(text, payloads)) as block:
             source = event_rows(
                 self._source.schema,
                 self.plan.event,
@@ -229,7 +230,7 @@ def event_rows(schema: AggregateSchema, event: str, writer: Any, block: str, par
     values = []
     for field in ours["fields"]:
         name, kind = field["name"], literal(column_type(field["type"]))
-        place = f"tupleElement(assumeNotNull(e.{quoted(event)}), {literal(name)})"
+        place = event_value(event, name)
         value = as_of_today(written[name], field["type"], place) if name in written else absent(field)
         values.append(f"CAST({value}, {kind}) AS {quoted(name)}")
     envelope = {name: f"b.{name}" for name in ENVELOPE} | {

@@ -258,11 +258,13 @@ class LeasedTable(ABC):
 
     # --- inserts ------------------------------------------------------------------------------------------------------
 
-    def _block(self, partition: int, parts: Iterable[bytes], structure: str) -> AbstractContextManager[Block]:
+    def _block(
+        self, partition: int, parts: Iterable[bytes], structure: str, fmt: str = "Avro"
+    ) -> AbstractContextManager[Block]:
         """A block of this structure, for as long as it is inserted."""
         projection, aggregate, generation = self.table
         file = f"{os.getpid()}-{projection}-{aggregate}-{generation}-{partition}.block"
-        return self._store.block(parts, structure, self._folder / file)
+        return self._store.block(parts, structure, self._folder / file, fmt=fmt)
 
     def _insert_block(self, partition: int, inserted: Range, statement: str, part: str, block: Block | None) -> None:
         """Run one `INSERT … SELECT … WHERE {_guard}`, once for this range. `part` says which of the tables it is."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import uuid
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
@@ -12,8 +11,7 @@ from typing import Final
 from magnetar.schemas import StoreUnavailable
 from magnetar.schemas.aggregate_schema import AggregateSchema
 
-from .columns import structure
-from .container import container
+from .decoding import Decoder
 from .freshness import MIRROR
 from .leased_table import INSERT_SETTINGS, LeasedTable, Table
 from .range_loop import Lease, Range
@@ -38,11 +36,13 @@ class Mirror(LeasedTable):
         schema_text: Callable[[int], str],
         folder: Path,
         failpoint: Callable[[str], None] | None = None,
+        decoder: Decoder | None = None,
     ) -> None:
         table = Table(MIRROR, schema.aggregate, generation)
         super().__init__(store, schema.context, table, folder=folder, failpoint=failpoint)
         self.tables = MirrorTables(schema, partitions=partitions, generation=generation)
         self._schema_text = schema_text
+        self._decoder = decoder or Decoder(store, folder)
 
     def prepare(self) -> None:
         """Create what is missing of the tables, and widen what has grown. Repeatable."""
@@ -91,7 +91,8 @@ class Mirror(LeasedTable):
             )
 
     def insert(self, partition: int, lease: Lease, inserted: Range, schema: int, payloads: Sequence[bytes]) -> None:
-        """Let ClickHouse decode the payloads and put them into both tables, each under its token, behind the lease."""
+        """Put the payloads, which ClickHouse decodes as a rule, into both tables, each under its token, behind the
+        lease."""
         text = self._schema_text(schema)
         with self._source(text, payloads, partition) as (source, block):
             statements = self.tables.inserts(text, source, partition, self._guard(partition, lease))
@@ -106,12 +107,13 @@ class Mirror(LeasedTable):
     ) -> Generator[tuple[str, Block | None]]:
         """What gives the payloads' values, and the block that goes with each statement, if one does.
 
-        Decoding is the dearest step of a long range: what it gives stands in a table of this session meanwhile, under a
-        name that no other range ever has, so that both tables are filled from it (docs/adr/0007). A short one is
-        decoded twice: the table would cost more. So is one that goes to a server, where there are no sessions.
+        Reading it is the dearest step of a long range: what it gives stands in a table of this session meanwhile,
+        under a name that no other range ever has, so that both tables are filled from it (docs/adr/0007). A short one
+        is read twice: the table would cost more. So is one that goes to a server, where there are no sessions.
         """
-        columns = structure(json.loads(schema_text))
-        with self._block(partition, container(schema_text, payloads), columns) as block:
+        framed = self._decoder.framed(schema_text, payloads)
+        columns = framed.structure
+        with self._block(partition, *framed) as block:
             source = f"FROM {block.source}"
             if len(payloads) <= DECODED_TWICE_MAX or not self._store.is_embedded:
                 yield source, block

@@ -18,6 +18,7 @@ from .columns import column_type, comment, literal, quoted, structure
 from .container import container
 from .contracts import codec_of, contract_of
 from .declarations import view_name
+from .decoding import Decoder
 from .fingerprint import fingerprint_of
 from .leased_table import Table
 from .mirror_source import MirrorFacts, MirrorRanges, MirrorSource
@@ -55,6 +56,8 @@ class Source(NamedTuple):
     schema_text: Callable[[int], str]
     quarantine_keys_max: int = KEYS_MAX
     """So many keys with an event that the projection raises on are kept back; one more stops the partition."""
+    decoder: Decoder | None = None
+    """Who decodes the commits for a table that ClickHouse fills from them."""
     mirror: MirrorSource | None = None
     """What the table is filled from at first; None for the log."""
 

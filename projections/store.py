@@ -27,9 +27,6 @@ _FILLED_ANEW = (
 TESTED: Final = "26.9"
 """The version of the engine that the tests run on, without its patch level."""
 
-PROBE = "SELECT CAST(tuple(toInt64(1)), 'Nullable(Tuple(x Int64))').x"
-
-
 _KEYS: Final = "keys"
 """The name under which a server has the rows that come along with a query."""
 
@@ -73,7 +70,7 @@ class Store:
         if isinstance(at, str):
             _remove_empty_statements(_folder_of(at))
         try:
-            self.query(PROBE)
+            self.query("SELECT 1")
         except ModuleNotFoundError as error:
             raise StoreUnavailable(
                 "The embedded ClickHouse is not installed.", cure="pip install 'magnetar[embedded]'"

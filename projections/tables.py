@@ -171,22 +171,7 @@ class MirrorTables:
         }
 
     def _insert_commits(self, writer: Any, source: str, partition: int, guard: str) -> str:
-        values = {
-            **_envelope_values(partition),
-            "owner": "owner",
-            **{name: f"source.{name}" for name in ("ledger", "entry", "batch", "published_at", "incarnation")},
-            "producer": "producer",
-            "sequence": "sequence",
-            "outcome": "outcome",
-            "events": "length(events)",
-            "rejection": "ifNull(rejection.type, '')",
-            "rejection_fields": _rejection_fields(writer),
-            "parked_reason": "ifNull(parked.reason, '')",
-            "parked_detail": "ifNull(parked.detail, '')",
-            "parked_command": "parked.command",
-            "parked_sha256": "parked.sha256",
-            "resolves": "resolves",
-        }
+        values = commit_values(writer, partition)
         return _insert(self.commits, values, f"{source} WHERE {guard}")
 
     def _insert_events(self, writer: Any, source: str, partition: int, guard: str) -> str:
@@ -202,11 +187,36 @@ class MirrorTables:
                 )
             fields = {field["name"]: field["type"] for field in ours["fields"]}
             for field in record["fields"]:
-                path = f"tupleElement(assumeNotNull(e.{quoted(name)}), {literal(field['name'])})"
+                path = event_value(name, field["name"])
                 values[f"{name}.{field['name']}"] = as_of_today(field["type"], fields[field["name"]], path)
         return _insert(
             self.events, values, f"{source} ARRAY JOIN events AS e, arrayEnumerate(events) AS i WHERE {guard}"
         )
+
+
+def commit_values(writer: Any, partition: int) -> dict[str, str]:
+    """By column of the commits' table, the expression that gives it from a block of this schema."""
+    return {
+        **_envelope_values(partition),
+        "owner": "owner",
+        **{name: f"source.{name}" for name in ("ledger", "entry", "batch", "published_at", "incarnation")},
+        "producer": "producer",
+        "sequence": "sequence",
+        "outcome": "outcome",
+        "events": "length(events)",
+        "rejection": "ifNull(rejection.type, '')",
+        "rejection_fields": _rejection_fields(writer),
+        "parked_reason": "ifNull(parked.reason, '')",
+        "parked_detail": "ifNull(parked.detail, '')",
+        "parked_command": "parked.command",
+        "parked_sha256": "parked.sha256",
+        "resolves": "resolves",
+    }
+
+
+def event_value(event: str, field: str) -> str:
+    """The expression that gives a field of an event `e` of a block; of one of another type, the empty value."""
+    return f"tupleElement(assumeNotNull(e.{quoted(event)}), {literal(field)})"
 
 
 def _envelope_values(partition: int) -> dict[str, str]:

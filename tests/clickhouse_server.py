@@ -27,6 +27,7 @@ from typing import Any, Final
 
 import httpx
 import uvicorn
+from magnetar.projections.columns import literal
 from magnetar.projections.endpoint import Endpoint
 from magnetar.projections.engine_reader import EngineReader, QueryLimits, Question
 from magnetar.schemas import QueryRefused
@@ -106,8 +107,9 @@ class Server:
             sql = inline[0].decode().rstrip()
         for name, data in files.items():
             (folder / name).write_bytes(data)
-            source = f"file('{folder / name}', '{given[f'{name}_format']}', '{given[f'{name}_structure']}')"
-            return re.sub(rf"\bFROM {name}\b", f"FROM {source}", sql)
+            structure = literal(given[f"{name}_structure"])
+            source = f"file('{folder / name}', '{given[f'{name}_format']}', {structure})"
+            return sql.replace(f"FROM {name}", f"FROM {source}")
         fmt = _FORMAT.search(sql)
         if fmt is None:
             return f"{sql}\n{rows.decode()}" if rows else sql

@@ -78,7 +78,9 @@ class KilledRun:
     def __init__(self, folder: Path, sent: Iterator[Outgoing], total: int, dice: random.Random) -> None:
         self.data = folder / "data"
         self.worker = Lives(Part(folder, "worker", *PAUSE), WORKER_FAILPOINTS, 4, dice)
-        self.projector = Lives(Part(folder, "projector", *PAUSE), RANGE_FAILPOINTS, 16, dice)
+        self._decoding: dict[str, str] = {}
+        projector = Part(folder, "projector", *PAUSE, settings=self._decoding)
+        self.projector = Lives(projector, RANGE_FAILPOINTS, 16, dice)
         self.lives = (self.worker, self.projector)
         self.unacknowledged = 0
         self._sent = sent
@@ -113,6 +115,8 @@ class KilledRun:
                 each.ended()
                 if each is self.worker:
                     self.unacknowledged += unacknowledged(self.data) > 0
+                else:  # what the last life had begun is ended by one that decodes the other way
+                    self._decoding["MAGNETAR_DECODING"] = ("engine", "python")[each.part.lives % 2]
                 each.begin()
 
     def unrecorded(self) -> dict[str, int]:

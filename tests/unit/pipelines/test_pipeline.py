@@ -93,9 +93,16 @@ def test_a_module_that_is_not_there_is_told(target: str) -> None:
         load_pipeline(target)
 
 
-def test_a_setting_that_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MAGNETAR_BROKER", "kafka://x")
-    with pytest.raises(SettingsError, match="MAGNETAR_BROKER is 'kafka://x'"):
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("MAGNETAR_BROKER", "kafka://x", "MAGNETAR_BROKER is 'kafka://x'"),
+        ("MAGNETAR_DECODING", "java", "MAGNETAR_DECODING is not usable: Input should be 'tried', 'engine' or 'python'"),
+    ],
+)
+def test_a_setting_that_is_wrong_is_named(name: str, value: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=words):
         load_settings()
 
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from magnetar.projections import Sql
+from magnetar.projections.decoding import Decoder, Decoding
 from magnetar.projections.incremental import plan_of, read_by, refuse_functions
 from magnetar.projections.incremental_table import IncrementalTable
 from magnetar.projections.projected_table import Source as AggregateSource
@@ -46,8 +47,8 @@ def sales(select: str, fields: dict[str, Any]) -> type[Sql]:
 class Shop:
     """A context whose log has sales, and incremental tables over it."""
 
-    def __init__(self, store: Store, folder: Path) -> None:
-        self.context = Context(store, folder, (Sold, Closed))
+    def __init__(self, store: Store, folder: Path, decoding: Decoding = Decoding.TRIED) -> None:
+        self.context = Context(store, folder, (Sold, Closed), decoding=decoding)
         self.store = store
         self._folder = folder
         self._generations = 0
@@ -65,10 +66,15 @@ class Shop:
         self._generations += 1
         return self.open(sales(select, fields), self._generations)
 
-    def open(self, projection: type[Sql], generation: int) -> IncrementalTable:
+    def open(self, projection: type[Sql], generation: int, decoder: Decoder | None = None) -> IncrementalTable:
         """A table of this projection, as a projector opens it."""
         schema = self.context.schemas[-1]
-        source = AggregateSource(schema, 4, lambda number: self.context.schemas[number - 1].commit_json)
+        source = AggregateSource(
+            schema,
+            4,
+            lambda number: self.context.schemas[number - 1].commit_json,
+            decoder=decoder or self.context.decoder,
+        )
         table = IncrementalTable(self.store, projection, source, generation=generation, folder=self._folder)
         table.prepare()
         table.show()
@@ -95,6 +101,12 @@ class Shop:
 @pytest.fixture
 def shop(store: Store, tmp_path: Path) -> Shop:
     return Shop(store, tmp_path)
+
+
+@pytest.fixture(params=[Decoding.ENGINE, Decoding.PYTHON])
+def either(store: Store, tmp_path: Path, request: pytest.FixtureRequest) -> Shop:
+    """A shop whose commits ClickHouse decodes, and one where Python does."""
+    return Shop(store, tmp_path, request.param)
 
 
 def sold(sku: str = "tea", pieces: int = 1, day: int = 0, **fields: Any) -> Sold:
@@ -193,8 +205,9 @@ def test_rows_are_those_of_the_query_over_all_events_whatever_the_ranges(
     store.command(f"USE {shop.context.name}")
     plain = shop.rows(select)
     exact = [kind is not float for kind in fields.values()]
-    for size in (1, 50_000):
-        assert same(shop.filled(shop.table(select, **fields), size), plain, exact), (size, select)
+    for size, way in ((1, Decoding.ENGINE), (50_000, Decoding.ENGINE), (50_000, Decoding.PYTHON)):
+        shop.context.decoder = Decoder(store, tmp_path, way)
+        assert same(shop.filled(shop.table(select, **fields), size), plain, exact), (size, way, select)
 
 
 # --- exactly once -----------------------------------------------------------------------------------------------------
@@ -223,15 +236,27 @@ def test_without_looking_what_the_table_has_that_fails(shop: Shop, monkeypatch: 
     assert shop.filled(table, 50_000) == [("tea", 2, 1)]
 
 
-def test_who_has_lost_the_lease_adds_nothing(shop: Shop) -> None:
-    shop.sell([sold(pieces=1)])
-    table = shop.table(TOTALS, **FIELDS)
-    old, new = shop.loop(table), shop.loop(table)
+def test_who_has_lost_the_lease_adds_nothing(either: Shop) -> None:
+    either.sell([sold(pieces=1)])
+    table = either.table(TOTALS, **FIELDS)
+    old, new = either.loop(table), either.loop(table)
     with pytest.raises(LeaseLost):
         old.step()
-    assert shop.rows("SELECT * FROM DB.sales") == []
+    assert either.rows("SELECT * FROM DB.sales") == []
     new.step()
-    assert shop.rows("SELECT * FROM DB.sales") == [("tea", 1, 1)]
+    assert either.rows("SELECT * FROM DB.sales") == [("tea", 1, 1)]
+
+
+@pytest.mark.parametrize("ways", [(Decoding.ENGINE, Decoding.PYTHON), (Decoding.PYTHON, Decoding.ENGINE)])
+def test_a_range_that_is_inserted_again_the_other_way_is_kept_from_it_by_its_token(
+    shop: Shop, tmp_path: Path, ways: tuple[Decoding, Decoding], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.sell([sold(pieces=1)], [sold("cup")])
+    table = shop.table(TOTALS, **FIELDS)
+    monkeypatch.setattr(IncrementalTable, "check", lambda self, partition, *_: self._last.update({partition: 0}))
+    for way in (*ways, *ways):
+        shop.filled(shop.open(table.projection, 1, Decoder(shop.store, tmp_path, way)), 50_000)
+    assert shop.rows("SELECT * FROM DB.sales") == [("cup", 1, 2), ("tea", 1, 1)]
 
 
 @pytest.mark.parametrize("change", ["DELETE WHERE sku = 'tea'", "UPDATE _last = 99 WHERE sku = 'tea'"])

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 from magnetar.pipelines.log import Run
 from magnetar.projections.columns import quoted
+from magnetar.projections.decoding import Decoder, Decoding
 from magnetar.projections.mirror import Mirror
 from magnetar.projections.range_loop import Lease, Range, RangeLoop
 from magnetar.projections.store import Store
@@ -88,10 +89,18 @@ class FakeFeed:
 class Context:
     """A context of its own, with one aggregate and its log of one partition."""
 
-    def __init__(self, store: Store, folder: Path, events: Sequence[type[Event]] = (Opened, Closed)) -> None:
+    def __init__(
+        self,
+        store: Store,
+        folder: Path,
+        events: Sequence[type[Event]] = (Opened, Closed),
+        *,
+        decoding: Decoding = Decoding.TRIED,
+    ) -> None:
         self.name = f"c{uuid.uuid4().hex[:10]}"
         self.store = store
         self.folder = folder
+        self.decoder = Decoder(store, folder, decoding)
         self.schemas = [self.schema(list(events))]
         self.messages: list[Stored] = []
         self.mirror = self.open()
@@ -100,15 +109,19 @@ class Context:
     def schema(self, events: list[type[Event]]) -> AggregateSchema:
         return AggregateSchema(self.name, "Account", commands=[Open], events=events, rejections=[Denied])
 
-    def open(self, failpoint: Callable[[str], None] | None = None) -> Mirror:
+    def open(
+        self, failpoint: Callable[[str], None] | None = None, *, generation: int = 1, decoder: Decoder | None = None
+    ) -> Mirror:
         self.store.command(f"CREATE DATABASE IF NOT EXISTS {quoted(self.name)}")
         mirror = Mirror(
             self.store,
             self.schemas[-1],
             partitions=4,
+            generation=generation,
             schema_text=lambda number: self.schemas[number - 1].commit_json,
             folder=self.folder,
             failpoint=failpoint,
+            decoder=decoder or self.decoder,
         )
         mirror.prepare()
         mirror.show()
@@ -139,9 +152,9 @@ class Context:
         return [tuple(row) for row in self.store.query(sql.replace("DB", quoted(self.name)))]
 
 
-@pytest.fixture
-def context(store: Store, tmp_path: Path) -> Context:
-    return Context(store, tmp_path)
+@pytest.fixture(params=[Decoding.ENGINE, Decoding.PYTHON])
+def context(store: Store, tmp_path: Path, request: pytest.FixtureRequest) -> Context:
+    return Context(store, tmp_path, decoding=request.param)
 
 
 OPENED = Opened("Ännä's \\ \0x", None, date(1969, 2, 3), AT, -0.5, True, bytes(range(256)))

@@ -17,12 +17,16 @@ from typing import Any
 import clickhouse_connect
 import pytest
 from magnetar.projections.container import container
+from magnetar.projections.decoding_trial import misreading
 from magnetar.projections.endpoint import Endpoint
 from magnetar.projections.store import Store
 from magnetar.schemas import QueryRefused, StoreUnavailable
+from magnetar.schemas.aggregate_schema import AggregateSchema
 from magnetar.schemas.framing import write_bytes, write_long
 
 from tests.clickhouse_server import clickhouse
+from tests.unit.projections.test_mirror import Closed, Denied, Open
+from tests.unit.projections.test_types import Everything
 
 STATEMENTS = [
     "CREATE DATABASE suite",
@@ -238,6 +242,12 @@ def test_a_block_is_looked_up_in_a_query(pairs: Store, tmp_path: Path) -> None:
             block=block,
         )
     assert [tuple(row) for row in found] == [(50,)]
+
+
+def test_the_commits_of_all_types_are_read_as_they_were_written(pairs: Store, tmp_path: Path) -> None:
+    schema = AggregateSchema("paired", "Thing", commands=[Open], events=[Everything, Closed], rejections=[Denied])
+    assert misreading(pairs, schema.commit_json, tmp_path / "tried") is None
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_statement_that_fails_behind_its_first_rows_is_an_error(pairs: Store, tmp_path: Path) -> None:

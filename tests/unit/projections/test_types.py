@@ -10,10 +10,12 @@ from typing import Annotated, Any, Literal, NamedTuple
 from uuid import UUID
 
 import msgspec
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from magnetar.projections.columns import column_type, literal, quoted, structure
 from magnetar.projections.container import container
+from magnetar.projections.decoding import Decoding
 from magnetar.projections.store import Store
 from magnetar.schemas import Event, Immutable, Precision, State
 from magnetar.schemas.derivation import RecordCodec
@@ -183,8 +185,11 @@ class Plain(Event):
     pass
 
 
-def test_every_type_has_its_column_and_its_values_come_out_as_they_were_written(store: Store, tmp_path: Path) -> None:
-    context = Context(store, tmp_path, [Everything, Plain])
+@pytest.mark.parametrize("decoding", [Decoding.ENGINE, Decoding.PYTHON])
+def test_every_type_has_its_column_and_its_values_come_out_as_they_were_written(
+    store: Store, tmp_path: Path, decoding: Decoding
+) -> None:
+    context = Context(store, tmp_path, [Everything, Plain], decoding=decoding)
     for number in range(ROUNDS):
         context.accepted(number + 1, Plain(), Everything(**of_round(number, 0)), version=2 * number)
     loop = context.loop()
