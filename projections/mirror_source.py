@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Iterator, Sequence
 from heapq import merge
 from typing import Any, Final, NamedTuple
@@ -221,11 +222,18 @@ class _Events:
                 for nth, field in enumerate(record["fields"])
             ),
         ]
-        self._schema = parse_schema({"type": "record", "name": "Row", "fields": fields})
+        row = {"type": "record", "name": "Row", "fields": fields}
+        self._schema, self._shape = parse_schema(row), _shape(row)
         self._convert = record_of(event).reader(record)
 
     def read(self, answer: bytes) -> Iterator[Fact]:
-        """The facts of an answer."""
+        """The facts of an answer. Raises StoreUnavailable for one that is not written as these lines read it."""
+        said, _ = read_map(answer, 4)
+        if _shape(json.loads(said["avro.schema"])) != self._shape:
+            raise StoreUnavailable(
+                f"This ClickHouse does not write {self.name} in Avro as the commits have it.",
+                cure="Give the rebuild up with `--cancel`, and repeat it without `--from mirror`.",
+            )
         stream, schema, places = io.BytesIO(answer), self._schema, self._places
         for count, at in _blocks(answer):
             stream.seek(at)
@@ -270,6 +278,19 @@ def as_written(avro: Json, namespace: str) -> Json:
         for key, value in avro.items()
         if key != "default"
     }
+
+
+def _shape(avro: Json) -> Json:
+    """What of a schema says how its values are written: neither names nor logical types do."""
+    if isinstance(avro, list):
+        return [_shape(part) for part in avro]
+    if not isinstance(avro, dict):
+        return "string" if avro == "bytes" else avro
+    if avro["type"] == "record":
+        return ["record", *(_shape(field["type"]) for field in avro["fields"])]
+    if avro["type"] in ("array", "map"):
+        return [avro["type"], _shape(avro["items" if avro["type"] == "array" else "values"])]
+    return _shape(avro["type"])
 
 
 def _blocks(answer: bytes) -> Iterator[tuple[int, int]]:

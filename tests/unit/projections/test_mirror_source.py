@@ -371,6 +371,14 @@ def test_a_log_that_lacks_what_the_mirror_has_is_not_gone_on_with(log: Log) -> N
     assert "Restore both from one copy" in caught.value.cure
 
 
+def test_a_column_that_was_given_another_type_by_hand_is_not_read(log: Log) -> None:
+    log.commit("a", Put(1))
+    mirror = log.mirror()
+    log.store.command(f"ALTER TABLE {mirror.tables.events} MODIFY COLUMN `Put.amount` Nullable(Int64)")
+    with pytest.raises(StoreUnavailable, match="does not write Put in Avro as the commits have it"):
+        log.facts([Put], [(1, 1)])
+
+
 def test_a_log_that_was_trimmed_to_what_the_mirror_took_in_last_is_enough(log: Log) -> None:
     write(log, 25)
     log.mirror(range_commits_max=10)
