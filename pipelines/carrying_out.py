@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any, Final, Protocol, TypeAlias
 
 import httpx
@@ -11,6 +12,7 @@ import structlog
 from magnetar.projections.endpoint import Endpoint
 from magnetar.projections.fingerprint import fingerprint_of
 from magnetar.projections.freshness import MIRROR
+from magnetar.projections.generations import Origin
 from magnetar.projections.progress import Ask, fingerprints
 from magnetar.projections.query import ask_endpoint, read_endpoint
 from magnetar.projections.store import Store
@@ -23,7 +25,7 @@ from .pipeline import Pipeline
 from .projector import Projector
 from .projector_process import run_projector
 from .rebuild_status import GenerationStatus, generations_of, statuses, table_names
-from .settings import Settings
+from .settings import Settings, open_log
 from .targets import Target, projection_of, target_of
 from .wishes import Wish
 from .wishing import Wishing
@@ -82,16 +84,19 @@ class Errand(Protocol):
 class Regenerating:
     """A wish for generations, as an errand."""
 
-    def __init__(self, pipeline: Pipeline, names: Sequence[str], wish: Wish, show: Show) -> None:
+    def __init__(
+        self, pipeline: Pipeline, names: Sequence[str], wish: Wish, show: Show, *, origin: Origin = Origin.TOPICS
+    ) -> None:
         self._pipeline, self._names, self._wish, self._show = pipeline, names, wish, show
+        self._origin = origin
 
     def send(self, endpoint: Endpoint) -> list[str]:
         """See Errand."""
-        return send_wish(endpoint, self._pipeline, self._wish, self._names)
+        return send_wish(endpoint, self._pipeline, self._wish, self._names, self._origin)
 
     def tell(self, projector: TakesWishes) -> None:
         """See Errand."""
-        projector.wish(self._wish, self._names)
+        projector.wish(self._wish, self._names, self._origin)
 
     def look(self, ask: Ask) -> bool:
         """See Errand."""
@@ -147,7 +152,12 @@ class CarryingOut:
         """Where the projector's tables are, it is written down for it; returns whether it is done."""
         store = Store(server)
         try:
-            wishing = Wishing(self._pipeline, store, self._settings.data.absolute())
+            wishing = Wishing(
+                self._pipeline,
+                store,
+                self._settings.data.absolute(),
+                log=lambda: closing(open_log(self._settings, self._clock)),
+            )
             self._errand.tell(wishing)
             while not stopped():
                 if self._is_done_on(store, wishing.ask):

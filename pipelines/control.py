@@ -13,6 +13,7 @@ import msgspec
 from magnetar.projections.endpoint import Endpoint
 from magnetar.projections.fingerprint import fingerprint_of
 from magnetar.projections.freshness import MIRROR
+from magnetar.projections.generations import Origin
 from magnetar.projections.scratch_rows import ScratchRows
 from magnetar.schemas import MagnetarError, SettingsError
 
@@ -54,7 +55,7 @@ class TakesWishes(Protocol):
         """Write down what is to be done with quarantined keys."""
         ...
 
-    def wish(self, wish: Wish, names: Iterable[str]) -> None:
+    def wish(self, wish: Wish, names: Iterable[str], origin: Origin = Origin.TOPICS) -> None:
         """Write the wish down."""
         ...
 
@@ -98,7 +99,7 @@ def _asked_of(projector: TakesWishes, asked: dict[str, Any]) -> tuple[list[str],
     if "scratch" in asked:
         return [], partial(projector.keep_scratch, msgspec.convert(asked["scratch"], ScratchRows))
     wish, names = Wish(asked["wish"]), [str(a) for a in asked["names"]]
-    return names, partial(projector.wish, wish, names)
+    return names, partial(projector.wish, wish, names, Origin(asked.get("origin", Origin.TOPICS)))
 
 
 def _fingerprints(pipeline: Pipeline, names: Iterable[str]) -> dict[str, str]:
@@ -118,13 +119,15 @@ def _check_context(context: str, pipeline: Pipeline) -> None:
         )
 
 
-def send_wish(endpoint: Endpoint, pipeline: Pipeline, wish: Wish, names: Sequence[str]) -> list[str]:
+def send_wish(
+    endpoint: Endpoint, pipeline: Pipeline, wish: Wish, names: Sequence[str], origin: Origin = Origin.TOPICS
+) -> list[str]:
     """Ask a running projector. Returns the projections of which it runs other code; if there are any, it does nothing.
 
     Raises what it raises, and httpx.TransportError if nothing answers there.
     """
     asked = {"wish": wish.value, "names": list(names), "fingerprints": _fingerprints(pipeline, names)}
-    return _send(endpoint, {**asked, "pipeline": pipeline.name})
+    return _send(endpoint, {**asked, "origin": origin.value, "pipeline": pipeline.name})
 
 
 def send_settling(endpoint: Endpoint, pipeline: Pipeline, settling: Settling) -> list[str]:

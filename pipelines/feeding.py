@@ -214,6 +214,7 @@ class Feeding:
             lambda after: source.open(table.aggregate, partition, after, partial(self._watched[table].read, partition)),
             nonce=random.SystemRandom().randbytes(16).hex(),
             range_commits_max=min(self._range_commits_max, self._stores[table].range_commits_max),
+            open_mirror=partial(self._stores[table].open_mirror, partition),
             failpoint=source.failpoint,
         )
 
@@ -285,7 +286,7 @@ class Feeding:
         if planned is None:
             self._watched[part.table].settled(part.partition)
             return 0
-        if len(planned.payloads) <= SHORT_COMMITS_MAX:
+        if planned.commits <= SHORT_COMMITS_MAX:
             return planned
         self._write_down([(part, planned)])
         return self._insert(part, planned)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
 from typing import Any, Final
 
 import structlog
 from magnetar.projections import Sql
 from magnetar.projections.decoding import Decoding
 from magnetar.projections.freshness import MIRROR, freshness_view
-from magnetar.projections.generations import Generations, Kind, Step, behind
+from magnetar.projections.generations import Generations, Kind, Origin, Step, behind
 from magnetar.projections.gone import view_of
 from magnetar.projections.leased_table import LeasedTable, Table
 from magnetar.projections.quarantining_table import QuarantiningTable
@@ -89,7 +91,14 @@ class Projector:
             quarantine_keys_max=settings.quarantine_keys_max,
             decoding=Decoding(settings.decoding),
         )
-        self._wishing = Wishing(pipeline, store, settings.data.absolute(), self._check_are_fed, self._check_begin)
+        self._wishing = Wishing(
+            pipeline,
+            store,
+            settings.data.absolute(),
+            self._check_are_fed,
+            self._check_begin,
+            log=lambda: nullcontext(log),
+        )
         self._targets = targets_of(pipeline)
         self._known: dict[str, Generations] = {}
         self._tables: dict[Table, LeasedTable] = {}
@@ -157,7 +166,14 @@ class Projector:
             self._tables.pop(table, self._make(table)).drop()
 
     def _make(self, table: Table) -> LeasedTable:
-        return self._kinds.make(table, failpoint=self._failpoint_of(table))
+        known = self._known[table.target]
+        is_from_mirror = self._is_filling(table) and known.origin is Origin.MIRROR
+        mirrored = partial(self._shown_generation, table.aggregate) if is_from_mirror else None
+        return self._kinds.make(table, mirrored=mirrored, failpoint=self._failpoint_of(table))
+
+    def _shown_generation(self, aggregate: str) -> int:
+        """Of its mirror."""
+        return self._known[aggregate].shown
 
     def _failpoint_of(self, table: Table) -> Callable[[str], None]:
         return self._filling_failpoint if self._is_filling(table) else self._failpoint
@@ -276,9 +292,9 @@ class Projector:
         """The rows of a query. Any thread may call this."""
         return self._store.rows(sql)
 
-    def wish(self, wish: Wish, names: Iterable[str]) -> None:
+    def wish(self, wish: Wish, names: Iterable[str], origin: Origin = Origin.TOPICS) -> None:
         """See Wishing: the thread that steps does it. Any thread may call this."""
-        self._wishing.wish(wish, names)
+        self._wishing.wish(wish, names, origin)
         self._wished.set()
 
     def settle(self, settling: Settling) -> None:

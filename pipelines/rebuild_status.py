@@ -9,21 +9,12 @@ from magnetar.projections.columns import quoted
 from magnetar.projections.declarations import view_name
 from magnetar.projections.fingerprint import fingerprint_of
 from magnetar.projections.freshness import MIRROR
-from magnetar.projections.generations import Generations, Kind, Step, of_steps, steps_query
+from magnetar.projections.generations import Generations, Kind, Origin, Step, of_steps, steps_query
 from magnetar.projections.progress import Ask, fingerprints, table_sizes, taken_in
 from magnetar.projections.tables import MirrorTables
 
 from .pipeline import Pipeline
 from .targets import Target, projection_of, target_of, targets_of
-
-COMMITS_PER_SECOND: Final = 30_000
-"""What a rebuild is reckoned to take in: 33,000 were measured, on two cores that had four times as much to do."""
-
-
-def seconds_for(commits: int) -> int:
-    """About how long a rebuild of so many commits takes."""
-    return max(1, round(commits / COMMITS_PER_SECOND))
-
 
 OUTGROWN: Final = " (outgrown)"
 
@@ -47,7 +38,9 @@ class GenerationStatus(NamedTuple):
 def generations_of(ask: Ask, pipeline: Pipeline, name: str) -> Generations:
     """What is known of the generations of an aggregate's mirror, or of a projection's table."""
     rows = ask(steps_query(*target_of(pipeline, name).steps_key(pipeline.name)))
-    return of_steps(Step(int(row["generation"]), Kind(row["step"])) for row in rows)
+    return of_steps(
+        Step(int(row["generation"]), Kind(row["step"]), Origin(row.get("origin", Origin.TOPICS))) for row in rows
+    )
 
 
 def statuses(ask: Ask, pipeline: Pipeline, names: Iterable[str]) -> list[GenerationStatus]:

@@ -14,14 +14,22 @@ from magnetar.projections.incremental_table import IncrementalTable
 from magnetar.projections.keyed_fold_table import fold_table_of
 from magnetar.projections.leased_table import LeasedTable, Table
 from magnetar.projections.mirror import Mirror
+from magnetar.projections.mirror_source import MirrorSource
 from magnetar.projections.projected_table import Source
 from magnetar.projections.quarantine import KEYS_MAX
 from magnetar.projections.rows_table import RowsTable
 from magnetar.projections.store import Store
+from magnetar.projections.tables import MirrorTables
 
 from .log import Log
 from .pipeline import Pipeline
 from .targets import projection_of
+
+
+def mirror_source(pipeline: Pipeline, store: Store, aggregate: str, generation: Callable[[], int]) -> MirrorSource:
+    """The mirror of an aggregate as a source of other tables; `generation` says which one is shown just now."""
+    schema, partitions = pipeline.schemas[aggregate], pipeline.partitions
+    return MirrorSource(store, lambda: MirrorTables(schema, partitions=partitions, generation=generation()))
 
 
 class TableKinds:
@@ -47,9 +55,13 @@ class TableKinds:
         table: Table,
         *,
         projection: type[Any] | None = None,
+        mirrored: Callable[[], int] | None = None,
         failpoint: Callable[[str], None] | None = None,
     ) -> LeasedTable:
-        """The table of a mirror, or of a projection: that of its name, or another class in its place."""
+        """The table of a mirror, or of a projection: that of its name, or another class in its place.
+
+        With `mirrored`, the projection's is filled from that generation of the mirror at first.
+        """
         if table.projection == MIRROR:
             return self.mirror(table, failpoint=failpoint)
         projection = projection or projection_of(self._pipeline, table.projection)
@@ -59,14 +71,14 @@ class TableKinds:
         made: LeasedTable = kind(
             self._store,
             projection,
-            self._source(table.aggregate, projection),
+            self._source(table.aggregate, projection, mirrored),
             generation=table.generation,
             folder=self._folder,
             failpoint=failpoint,
         )
         return made
 
-    def _source(self, aggregate: str, projection: type[Any]) -> Source:
+    def _source(self, aggregate: str, projection: type[Any], mirrored: Callable[[], int] | None) -> Source:
         schema, partitions = self._pipeline.events_of(aggregate)
         others = {*self._pipeline.aggregates_of(projection)} - {aggregate}
         return Source(
@@ -75,9 +87,13 @@ class TableKinds:
             self._schema_text(aggregate),
             self._quarantine_keys_max,
             self._decoder,
+            None if mirrored is None else self._mirror_source(aggregate, mirrored),
             reader=self._pipeline.name,
             partitions_together=partitions + sum(self._pipeline.events_of(each).partitions for each in others),
         )
+
+    def _mirror_source(self, aggregate: str, generation: Callable[[], int]) -> MirrorSource:
+        return mirror_source(self._pipeline, self._store, aggregate, generation)
 
     def mirror(self, table: Table, *, failpoint: Callable[[str], None] | None = None) -> Mirror:
         """The mirror of an aggregate."""

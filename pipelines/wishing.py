@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from magnetar.projections.columns import quoted
-from magnetar.projections.generations import Generations, GenerationTable, Step
+from magnetar.projections.generations import Generations, GenerationTable, Origin, Step
 from magnetar.projections.gone import drop, gone
 from magnetar.projections.leased_table import ADMIN_DEFINITIONS, Table
 from magnetar.projections.quarantine import wish_statement
@@ -16,11 +17,14 @@ from magnetar.projections.store import Store
 from magnetar.schemas import wire_name
 
 from .control import Settling
+from .log import Log
+from .mirror_check import check_mirrors, refuse_mirrored
 from .pipeline import Pipeline
 from .rebuild_room import check_room
 from .targets import Target, targets_of
 from .wishes import Wish
 
+UseLog = Callable[[], AbstractContextManager[Log]]
 ToShow = Callable[[Sequence[Table]], None]
 """Raises if it is known of tables that they cannot be shown again."""
 
@@ -38,13 +42,16 @@ class Wishing:
         data: Path,
         to_show: ToShow = lambda _: None,
         to_fill: ToFill = lambda _: None,
+        *,
+        log: UseLog,
     ) -> None:
-        """`data` is the folder with the file of a scratch table's rows."""
+        """`data` is the folder with the file of a scratch table's rows; `log` is what a mirror is compared with."""
         self._pipeline = pipeline
         self._store = store
         self._data = data
         self._to_show = to_show
         self._to_fill = to_fill
+        self._log = log
         self._steps = GenerationTable(store)
         self._targets = targets_of(pipeline)
 
@@ -65,23 +72,29 @@ class Wishing:
         """Write down steps of a target; returns what they come to."""
         return self._steps.write(*target.steps_key(self._pipeline.name), steps)
 
-    def wish(self, wish: Wish, names: Iterable[str]) -> None:
+    def wish(self, wish: Wish, names: Iterable[str], origin: Origin = Origin.TOPICS) -> None:
         """Write down what is to become of the generations.
 
         Raises SettingsError if it is possible for none of those that are named, DataFolderError for a rebuild that the
-        disk has no room for, and LogUnavailable for one that the log has not the start for.
+        disk has no room for, LogUnavailable for one that the log has not the start for, and StoreUnavailable for one
+        from a mirror that has not what the log has.
         """
         self.define()
         if wish is Wish.DROP_GONE:
             self._drop_gone()
             return
         known = {each: self.read(self._targets[each]) for each in names}
-        found = wish.steps(known)
+        if origin is Origin.MIRROR:
+            refuse_mirrored(self._pipeline, known)
+        found = wish.steps(known, origin)
         if begun := [
             name for name, steps in found.items() if any(step.generation > known[name].last for step in steps)
         ]:
             self._to_fill([each for name in begun for each in self._targets[name].tables(1)])
             check_room(self.ask, self._pipeline, begun)
+            if origin is Origin.MIRROR:
+                with self._log() as log:
+                    check_mirrors(self._pipeline, self._store, log, [self._targets[name] for name in begun], self.read)
         for name, steps in found.items():
             if wish is Wish.ROLLBACK:
                 self._to_show([each for step in steps for each in self._targets[name].tables(step.generation)])

@@ -24,7 +24,20 @@ DEFINITION: Final = (
 )
 
 
+WITH_ORIGIN: Final = (
+    "ALTER TABLE magnetar.generations ADD COLUMN IF NOT EXISTS origin LowCardinality(String) DEFAULT 'topics' "
+    "COMMENT 'what a wanted generation is filled from at first'"
+)
+
+
 K = TypeVar("K")
+
+
+class Origin(StrEnum):
+    """What a generation is filled from at first. What is written meanwhile always comes from the topics."""
+
+    TOPICS = "topics"
+    MIRROR = "mirror"
 
 
 class Kind(StrEnum):
@@ -43,6 +56,8 @@ class Step(NamedTuple):
 
     generation: int
     kind: Kind
+    origin: Origin = Origin.TOPICS
+    """Of one that is wanted."""
 
 
 class Generations(NamedTuple):
@@ -59,15 +74,17 @@ class Generations(NamedTuple):
     """The wanted one, if it was never shown: it is behind, perhaps by the whole log."""
     last: int = 1
     """The greatest number that was ever given to one."""
+    origin: Origin = Origin.TOPICS
+    """What `filling` is filled from."""
 
     def after(self, step: Step) -> Generations:
         """What a step makes of them. A step that means nothing here changes nothing."""
-        generation, kind = step
+        generation, kind, origin = step
         if kind is Kind.WANTED and generation in self.fed:
             return self if generation == self.shown else self._replace(wanted=generation)
         if kind is Kind.WANTED and generation > self.last:
             fed = (*self.fed, generation)
-            return self._replace(fed=fed, wanted=generation, filling=generation, last=generation)
+            return self._replace(fed=fed, wanted=generation, filling=generation, last=generation, origin=origin)
         if kind is Kind.SHOWN and generation in self.fed and generation != self.shown:
             return self._replace(shown=generation, before=self.shown, wanted=None, filling=None)
         if kind is Kind.DROPPED and generation in self.fed and generation != self.shown:
@@ -83,14 +100,20 @@ class Generations(NamedTuple):
 
     # --- wishes: what is to be written down for each ------------------------------------------------------------------
 
-    def rebuild(self) -> list[Step]:
+    def rebuild(self, origin: Origin = Origin.TOPICS) -> list[Step]:
         """Fill the next generation; those that are neither shown nor being filled are dropped first.
 
-        A rebuild that is under way goes on: nothing is to be written down.
+        A rebuild that is under way goes on: nothing is to be written down. Raises SettingsError if it is to be from the
+        mirror, and the one that is under way is not.
         """
         if self.filling is not None:
+            if origin is Origin.MIRROR and self.origin is not Origin.MIRROR:
+                raise SettingsError(
+                    f"Generation {self.filling} is being filled from the topics already.",
+                    cure="Let it go on, without `--from mirror`; or give it up with `--cancel`, and repeat this.",
+                )
             return [] if self.wanted == self.filling else [Step(self.filling, Kind.WANTED)]
-        return [*self._drop_idle(), Step(self.last + 1, Kind.WANTED)]
+        return [*self._drop_idle(), Step(self.last + 1, Kind.WANTED, origin)]
 
     def rollback(self) -> list[Step]:
         """Show again what was shown before. Raises SettingsError if that is gone."""
@@ -158,27 +181,29 @@ class GenerationTable:
             for step in steps:
                 known.append(step)
                 self._store.command(
-                    "INSERT INTO magnetar.generations (`projection`, aggregate, nth, generation, step) "
+                    "INSERT INTO magnetar.generations (`projection`, aggregate, nth, generation, step, origin) "
                     "VALUES ({projection:String}, {aggregate:String}, {nth:UInt32}, {generation:UInt32}, "
-                    "{step:String})",
+                    "{step:String}, {origin:String})",
                     {
                         "projection": projection,
                         "aggregate": aggregate,
                         "nth": len(known),
                         "generation": step.generation,
                         "step": step.kind.value,
+                        "origin": step.origin.value,
                     },
                 )
             return of_steps(known)
 
     def _steps(self, projection: str, aggregate: str) -> list[Step]:
         found = self._store.query(steps_query(projection, aggregate))
-        return [Step(generation, Kind(kind)) for generation, kind in found]
+        return [Step(generation, Kind(kind), *map(Origin, origin)) for generation, kind, *origin in found]
 
 
 def steps_query(projection: str, aggregate: str) -> str:
-    """The query whose rows are the steps, as GenerationTable names them."""
+    """The query whose rows are the steps, as GenerationTable names them. Tables that an older projector has made have
+    no origin yet, and whoever looks from outside does not make it."""
     return (
-        "SELECT generation, step FROM magnetar.generations "
+        "SELECT generation, step, COLUMNS('^origin$') FROM magnetar.generations "
         f"WHERE `projection` = {literal(projection)} AND aggregate = {literal(aggregate)} ORDER BY nth"
     )

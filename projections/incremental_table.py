@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from magnetar.schemas import DeclarationError, PartitionRefused, QueryRefused, StoreUnavailable, wire_name
 from magnetar.schemas.aggregate_schema import AggregateSchema
@@ -16,16 +16,22 @@ from .declarations import Sql, view_name
 from .decoding import Decoder
 from .incremental import EVENTS, LAST, plan_of, refuse_functions
 from .leased_table import ALL, LeasedTable, Scope, Table
+from .mirror_source import MirrorRanges
 from .progress import fingerprinted
 from .projected_table import Source, refuse_outgrown
-from .range_loop import Lease, Range
+from .range_loop import Lease, Mirrored, Range
 from .sql_views import check_fields, in_short, said_of
-from .store import Store
+from .store import Block, Store
 from .tables import ENVELOPE, event_records, event_value, table_settings
 from .values import absent, as_of_today, lacking
 from .views import EVENT_ENVELOPE
 
 _FUNCTIONS = "SELECT lower(name) FROM system.functions WHERE {}"
+
+
+MIRRORED_COMMITS_MAX: Final = 1_000_000
+"""Commits in one range that is summed up from the mirror. ClickHouse reads the partition's rows of the event once for
+each, and holds one row for each group."""
 
 
 class IncrementalTable(LeasedTable):
@@ -172,19 +178,38 @@ class IncrementalTable(LeasedTable):
             )
             if source is None:
                 return
-            columns = [
-                *(key.name for key in self.plan.keys),
-                *(state.column for state in self.plan.states),
-                LAST,
-                EVENTS,
-            ]
-            statement = (
-                f"INSERT INTO {self.name} ({', '.join(quoted(name) for name in columns)}, _partition) "
-                f"SELECT *, {partition} FROM ({self.plan.kept(source, guard=self._guard(partition, lease))}) "
-                f"WHERE {LAST} > 0"
-            )
-            self._insert_block(partition, inserted, statement, "states", block)
+            self._insert_states(partition, lease, inserted, source, block)
+
+    def _insert_states(
+        self, partition: int, lease: Lease, inserted: Range, source: str, block: Block | None = None
+    ) -> None:
+        """Sum up what a query gives that has the columns of the event's view."""
+        columns = [
+            *(key.name for key in self.plan.keys),
+            *(state.column for state in self.plan.states),
+            LAST,
+            EVENTS,
+        ]
+        statement = (
+            f"INSERT INTO {self.name} ({', '.join(quoted(name) for name in columns)}, _partition) "
+            f"SELECT *, {partition} FROM ({self.plan.kept(source, guard=self._guard(partition, lease))}) "
+            f"WHERE {LAST} > 0"
+        )
+        self._insert_block(partition, inserted, statement, "states", block)
         self._last[partition] = inserted.last
+
+    def open_mirror(self, partition: int, /) -> Mirrored | None:
+        """The mirror as the source of a partition's ranges, verified. Raises StoreUnavailable."""
+        if (mirror := self._source.mirror) is None:
+            return None
+
+        def insert(lease: Lease, inserted: Range) -> None:
+            self._adopted.pop(partition, None)
+            if self._last[partition] < inserted.first:
+                source = mirror.event_rows(self.plan.event, partition, inserted.first, inserted.last)
+                self._insert_states(partition, lease, inserted, source)
+
+        return MirrorRanges(mirror.verified(partition), MIRRORED_COMMITS_MAX, insert)
 
 
 def event_rows(schema: AggregateSchema, event: str, writer: Any, block: str, partition: int) -> str | None:

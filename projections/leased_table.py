@@ -15,8 +15,9 @@ from magnetar.schemas import LeaseLost, MessageId, StoreUnavailable
 from .columns import literal, quoted
 from .freshness import MIRROR
 from .generations import DEFINITION as GENERATIONS
+from .generations import WITH_ORIGIN
 from .quarantine import DEFINITION as QUARANTINE
-from .range_loop import Lease, Range
+from .range_loop import Lease, Mirrored, Range
 from .store import Block, Store
 
 _LEASE_LOST: Final = "magnetar: the lease is lost"
@@ -62,6 +63,7 @@ ADMIN_DEFINITIONS: Final = (
     _COUNTED_UNTIL,
     _PROGRESS,
     GENERATIONS,
+    WITH_ORIGIN,
     QUARANTINE,
 )
 INSERT_SETTINGS: Final = (
@@ -173,6 +175,10 @@ class LeasedTable(ABC):
     def scope(self, _partition: int, /) -> Scope:
         """Of which rows `counted` says how many there are."""
         return ALL
+
+    def open_mirror(self, _partition: int, /) -> Mirrored | None:
+        """The mirror as the source of a partition's ranges, verified; None if they come from the log alone."""
+        return None
 
     def last_numbers(self) -> dict[int, int]:
         """By partition, the number of the last commit that may be in the tables, whoever put it there."""

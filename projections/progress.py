@@ -11,6 +11,7 @@ from magnetar.schemas.ids import NIL
 from magnetar.schemas.read_rule import Mark
 
 from .columns import literal, quoted
+from .tables import shown_names
 
 Ask: TypeAlias = Callable[[str], list[dict[str, Any]]]
 """Answers a query with its rows. Raises MagnetarError."""
@@ -20,6 +21,13 @@ def mirrored(ask: Ask, context: str) -> dict[tuple[str, int], int]:
     """By aggregate and partition, the number of the last commit in the tables."""
     sql = "SELECT _aggregate AS a, _partition AS p, max(_number) AS n"
     return {(row["a"], row["p"]): int(row["n"]) for row in ask(f"{sql} FROM {quoted(context)}.commits GROUP BY a, p")}
+
+
+def events_of(ask: Ask, context: str, aggregate: str, types: Sequence[str] | None) -> int:
+    """How many events of these types the mirror of an aggregate has that is shown; None for all types."""
+    which = "" if types is None else f" WHERE type IN ({', '.join(map(literal, types))})"
+    view = f"{quoted(context)}.{quoted(shown_names(aggregate)[0])}"
+    return int(ask(f"SELECT toString(count()) AS n FROM {view}{which}")[0]["n"])
 
 
 def outcomes(ask: Ask, context: str) -> dict[tuple[str, str], int]:

@@ -22,10 +22,11 @@ from .declarations import view_name
 from .decoding import Decoder
 from .fingerprint import fingerprint_of
 from .leased_table import ALL, Scope, Table
+from .mirror_source import MirrorFacts, MirrorRanges, MirrorSource
 from .progress import FINGERPRINT, fingerprinted
 from .quarantine import KEYS_MAX, Held, Holding
-from .quarantining_table import QuarantiningTable
-from .range_loop import Lease, Range
+from .quarantining_table import Made, QuarantiningTable
+from .range_loop import Lease, Mirrored, Range
 from .sql_views import said_of
 from .store import Store
 from .tables import table_settings
@@ -58,6 +59,8 @@ class Source(NamedTuple):
     """So many keys with an event that the projection raises on are kept back; one more stops the partition."""
     decoder: Decoder | None = None
     """Who decodes the commits for a table that ClickHouse fills from them."""
+    mirror: MirrorSource | None = None
+    """What the table is filled from at first; None for the log."""
     reader: str = ""
     """The context whose table it is, if the aggregate is of another one."""
     partitions_together: int = 0
@@ -268,11 +271,40 @@ class ProjectedTable(QuarantiningTable):
                 self.hold_back(partition, lease, schema, holding, lambda fact: payloads[fact.number - inserted.first])
                 self._failpoint("between_tables")
             self._held[partition], self._settled[partition] = holding.known, frozenset()
-            if made.rows:
-                self.insert_rows(partition, lease, inserted, made.rows)
-                self._last[partition] = inserted.last
-            self._has[partition] += made.new
-            self.keep(partition)
+            self._insert_made(partition, lease, inserted, made)
+        self._counted[partition] = self._has[partition]
+
+    def _insert_made(self, partition: int, lease: Lease, inserted: Range, made: Made) -> None:
+        if made.rows:
+            self.insert_rows(partition, lease, inserted, made.rows)
+            self._last[partition] = inserted.last
+        self._has[partition] += made.new
+        self.keep(partition)
+
+    def open_mirror(self, partition: int, /) -> Mirrored | None:
+        """The mirror as the source of a partition's ranges, verified. Raises StoreUnavailable."""
+        if (mirror := self._source.mirror) is None:
+            return None
+        facts = MirrorFacts(self._store, mirror.tables, self._contract.events, partition)
+        return MirrorRanges(
+            mirror.verified(partition),
+            self.range_commits_max,
+            lambda lease, inserted: self._insert_mirrored(partition, lease, inserted, facts),
+        )
+
+    def _insert_mirrored(self, partition: int, lease: Lease, inserted: Range, facts: MirrorFacts) -> None:
+        """As `insert`, from the mirror's rows. Nothing is kept back: that is done with a commit's bytes."""
+        if self._last[partition] < inserted.first:
+            try:
+                made = self.rows(partition, facts.read(inserted.first, inserted.last), Holding({}, 0))
+            except PartitionRefused as error:
+                raise PartitionRefused(
+                    error.what,
+                    cure="While a table is filled from the mirror, no key is kept in quarantine. Correct the "
+                    "projection; or give the rebuild up with `--cancel`, and repeat it without `--from mirror`.",
+                    **error.fields,
+                ) from error
+            self._insert_made(partition, lease, inserted, made)
         self._counted[partition] = self._has[partition]
 
     def keep(self, partition: int) -> None:

@@ -144,6 +144,13 @@ class MirrorTables:
             made.append(f"ALTER TABLE {self.events} MODIFY COLUMN {quoted(name)} {column_type(field['type'])}")
         return made
 
+    def outgrown(self, columns: dict[str, str]) -> str | None:
+        """The first column that the events' table, which has these columns, lacks or has without its newest fields."""
+        for name, field in self._fields().items():
+            if record_names(column_type(field["type"])) != record_names(columns.get(name, "")) or name not in columns:
+                return name
+        return None
+
     def _table(self, name: str, columns: dict[str, str], order: str, comment: str) -> str:
         lines = ",\n  ".join(f"{quoted(column)} {definition}" for column, definition in columns.items())
         return (

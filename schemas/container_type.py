@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from .field_type import Convert, FieldType, Inexpressible, Json
@@ -23,6 +24,9 @@ class Maybe(FieldType):
     def unit(self) -> str:  # type: ignore[override]
         """That of what is there."""
         return self._inner.unit
+
+    def parts(self) -> Iterable[FieldType]:
+        return (self._inner,)
 
     def avro(self, namespace: str) -> Json:
         return ["null", self._inner.avro(namespace)]
@@ -56,6 +60,9 @@ class Array(FieldType):
 
     def __init__(self, item: FieldType) -> None:
         self._item = item
+
+    def parts(self) -> Iterable[FieldType]:
+        return (self._item,)
 
     def avro(self, namespace: str) -> Json:
         return {"type": "array", "items": self._item.avro(namespace)}
@@ -107,6 +114,9 @@ class Map(FieldType):
     def __init__(self, values: FieldType) -> None:
         self._values = values
 
+    def parts(self) -> Iterable[FieldType]:
+        return (self._values,)
+
     def avro(self, namespace: str) -> Json:
         return {"type": "map", "values": self._values.avro(namespace)}
 
@@ -134,6 +144,9 @@ class Row(FieldType):
 
     def __init__(self, items: list[FieldType]) -> None:
         self._items = {f"e{number}": item for number, item in enumerate(items, 1)}
+
+    def parts(self) -> Iterable[FieldType]:
+        return self._items.values()
 
     def avro(self, namespace: str) -> Json:
         return {

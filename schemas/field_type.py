@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, ClassVar, Final, TypeAlias
@@ -61,6 +61,10 @@ class FieldType:
     def default(self, value: Any) -> Json:
         """A default as Avro's JSON. Raises Inexpressible."""
         return value
+
+    def parts(self) -> Iterable[FieldType]:
+        """The types within it."""
+        return ()
 
     def sort_key(self) -> Convert:
         """The order of a set's elements, as they are written: the same in every process."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -32,6 +33,19 @@ class Record(FieldType):
         self._checking = checking
         self.name: str = cls.__wire_name__
         self.fields = fields
+
+    def parts(self) -> Iterable[FieldType]:
+        return (field.type for field in self.fields)
+
+    def only_in_python(self) -> str | None:
+        """The path of the first field, here or within a field, whose default Avro's JSON cannot say; or None."""
+        schema = self.avro("")
+        for field, avro in zip(self.fields, schema["fields"], strict=True):
+            if field.default is not msgspec.NODEFAULT and "default" not in avro:
+                return field.wire
+            if (inner := _only_in_python(field.type)) is not None:
+                return f"{field.wire}.{inner}"
+        return None
 
     def avro(self, namespace: str) -> Json:
         fields = [self._field(field, inside(namespace, self.name, field.wire)) for field in self.fields]
@@ -114,6 +128,12 @@ class Record(FieldType):
         return {field.wire: field.type.default(getattr(value, field.name)) for field in self.fields}
 
 
+def _only_in_python(kind: FieldType) -> str | None:
+    if isinstance(kind, Record):
+        return kind.only_in_python()
+    return next((path for part in kind.parts() if (path := _only_in_python(part)) is not None), None)
+
+
 class Union(FieldType):
     """A union of structs: a record with a `type` and one optional field per branch, ordered by wire name, as a commit
     has for its events. Branches of the same shape stay distinct, and a new one stays compatible."""
@@ -122,6 +142,9 @@ class Union(FieldType):
 
     def __init__(self, branches: list[Record]) -> None:
         self._branches = {branch.name: branch for branch in sorted(branches, key=lambda branch: branch.name)}
+
+    def parts(self) -> Iterable[FieldType]:
+        return self._branches.values()
 
     def avro(self, namespace: str) -> Json:
         names = list(self._branches)

@@ -12,6 +12,8 @@ from . import slicing
 from .shared import EXIT_INTERRUPTED, AsJson, Data, TableNames, Target, numbered, print_json, print_table, sized
 
 if TYPE_CHECKING:
+    from magnetar.projections.generations import Origin
+
     from ..pipeline import Pipeline
     from ..rebuild_status import GenerationStatus
     from ..settings import Settings
@@ -21,6 +23,12 @@ if TYPE_CHECKING:
 def rebuild(
     target: Target,
     names: TableNames = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="topics|mirror", help="What the tables are filled from at first.", show_default="topics"
+        ),
+    ] = None,
     changed: Annotated[
         bool, typer.Option("--changed", help="The projections with other fields, events or `revision`.")
     ] = False,
@@ -56,6 +64,9 @@ def rebuild(
     interrupted at any time, it goes on when the pipeline runs, or when you run it again. The tables that were shown
     before are kept up to date, for `--rollback`, until `--drop-old` or the next rebuild.
 
+    With `--from mirror`, projections are filled from the mirror's tables in ClickHouse up to where those are, and from
+    the log from there on. The mirror is compared with the log's numbers first.
+
     With `--since` or `--until`, a table `…__scratch` is filled with the rows of that slice of history, for you to query
     beside what is shown. It stays as it is, until `--drop-scratch` or the next slice. A time without a zone is UTC.
 
@@ -67,6 +78,8 @@ def rebuild(
 
     `magnetar rebuild shop.pipeline --changed`
 
+    `magnetar rebuild shop.pipeline Sales --from mirror`
+
     `magnetar rebuild shop.pipeline --rollback`
 
     `magnetar rebuild shop.pipeline Sales --since 2026-01-01 --until 2026-01-31T12:00`
@@ -77,7 +90,7 @@ def rebuild(
 
     wish = _wish(status=status, dry_run=dry_run, rollback=rollback, drop_old=drop_old, cancel=cancel)
     if since is not None or until is not None or drop_scratch:
-        if wish is not Wish.REBUILD or changed or (drop_scratch and (since or until)):
+        if wish is not Wish.REBUILD or changed or source or (drop_scratch and (since or until)):
             raise SettingsError(
                 "--since, --until and --drop-scratch go with none of the other options.",
                 cure="Give a slice, or --drop-scratch, and the names of projections.",
@@ -87,20 +100,23 @@ def rebuild(
         else:
             slicing.slices(target, names or (), since, until, data=data, json=json)
         return
+    origin = _origin(source, wish, dry_run=dry_run)
     pipeline, settings = load_pipeline(target), load_settings(data=data)
     if drop_gone:
         if names or changed or wish is not Wish.REBUILD:
             raise SettingsError("--drop-gone goes with no other option, and with no name.", cure="Give it alone.")
         _drop_gone(pipeline, settings)
         return
-    named = _named(pipeline, settings, names or [], changed=changed)
+    named = _named(pipeline, settings, names or [], changed=changed, origin=origin)
     if not named:
         typer.echo("Every table was filled under these fields, events and revisions: no rebuild is due.")
         typer.echo("Does a projection make something else of the same events? Raise its `revision`, or name it here.")
+    elif dry_run:
+        _say_estimates(pipeline, settings, _look(pipeline, settings, named), origin, json=json)
     elif wish is None:
-        _say_status(_look(pipeline, settings, named), settings, dry_run=dry_run, json=json)
+        _say_status(_look(pipeline, settings, named), json=json)
     else:
-        _carry_out(pipeline, settings, named, wish, json=json)
+        _carry_out(pipeline, settings, named, wish, origin, json=json)
 
 
 def _drop_gone(pipeline: Pipeline, settings: Settings) -> None:
@@ -120,9 +136,29 @@ def _drop_gone(pipeline: Pipeline, settings: Settings) -> None:
         typer.echo("Every table is of a projection that the pipeline declares.")
 
 
-def _named(pipeline: Pipeline, settings: Settings, names: list[str], *, changed: bool) -> list[str]:
-    """What is meant. Raises SettingsError for a name that means nothing here."""
+def _origin(source: str | None, wish: Wish | None, *, dry_run: bool) -> Origin:
+    """What tables are filled from. Raises SettingsError for what is none, or where nothing is to be filled."""
+    from magnetar.projections.generations import Origin
+
+    from ..wishes import Wish
+
+    if source is None:
+        return Origin.TOPICS
+    if wish is not Wish.REBUILD and not dry_run:
+        raise SettingsError(
+            "--from goes with a rebuild and with --dry-run alone.", cure="Leave it away: nothing is filled here."
+        )
+    if source not in list(Origin):
+        raise SettingsError(f"Tables are not filled from {source!r}.", cure="Say `--from topics` or `--from mirror`.")
+    return Origin(source)
+
+
+def _named(pipeline: Pipeline, settings: Settings, names: list[str], *, changed: bool, origin: Origin) -> list[str]:
+    """What is meant. Raises SettingsError for a name that means nothing here, or that cannot be filled from there."""
+    from magnetar.projections.generations import Origin
+
     from .. import rebuild_status
+    from ..mirror_check import from_mirror, refuse_mirrored
     from ..status import asking
     from ..targets import target_of, targets_of
 
@@ -132,6 +168,9 @@ def _named(pipeline: Pipeline, settings: Settings, names: list[str], *, changed:
         raise SettingsError("--changed says itself which tables are meant.", cure="Give either names or --changed.")
     if changed:
         return rebuild_status.changed(asking(settings), pipeline)
+    if origin is Origin.MIRROR:
+        refuse_mirrored(pipeline, names)
+        return names or from_mirror(pipeline)
     return names or list(targets_of(pipeline))
 
 
@@ -149,7 +188,9 @@ def _wish(*, status: bool, dry_run: bool, rollback: bool, drop_old: bool, cancel
     return Wish.ROLLBACK if rollback else Wish.DROP_OLD if drop_old else Wish.CANCEL if cancel else Wish.REBUILD
 
 
-def _carry_out(pipeline: Pipeline, settings: Settings, names: Sequence[str], wish: Wish, *, json: bool) -> None:
+def _carry_out(
+    pipeline: Pipeline, settings: Settings, names: Sequence[str], wish: Wish, origin: Origin, *, json: bool
+) -> None:
     from ..carrying_out import CarryingOut, Regenerating
     from ..clock import SystemClock
     from ..logging import configure_logging
@@ -165,7 +206,8 @@ def _carry_out(pipeline: Pipeline, settings: Settings, names: Sequence[str], wis
             bar.show(statuses)
 
         stopped = StopSignal()
-        is_done = CarryingOut(pipeline, settings, Regenerating(pipeline, names, wish, show), clock).run(stopped)
+        errand = Regenerating(pipeline, names, wish, show, origin=origin)
+        is_done = CarryingOut(pipeline, settings, errand, clock).run(stopped)
     if not is_done:
         typer.echo("magnetar: not done yet; it goes on while the pipeline runs, or when you run this again.", err=True)
         raise typer.Exit(EXIT_INTERRUPTED)
@@ -189,40 +231,40 @@ def _look(pipeline: Pipeline, settings: Settings, names: Sequence[str]) -> list[
     return statuses(asking(settings), pipeline, names)
 
 
-def _say_status(found: Sequence[GenerationStatus], settings: Settings, *, dry_run: bool, json: bool) -> None:
-    if not dry_run:
-        if json:
-            print_json([each._asdict() for each in found])
-        else:
-            columns = ("table", "generation", "state", "commits", "rows", "on disk")
-            rows = [
-                (each.table, each.generation, each.state, each.commits, each.rows, sized(each.disk_bytes))
-                for each in found
-            ]
-            print_table(columns, rows)
+def _say_status(found: Sequence[GenerationStatus], *, json: bool) -> None:
+    if json:
+        print_json([each._asdict() for each in found])
         return
+    columns = ("table", "generation", "state", "commits", "rows", "on disk")
+    rows = [
+        (each.table, each.generation, each.state, each.commits, each.rows, sized(each.disk_bytes)) for each in found
+    ]
+    print_table(columns, rows)
+
+
+def _say_estimates(
+    pipeline: Pipeline, settings: Settings, found: Sequence[GenerationStatus], origin: Origin, *, json: bool
+) -> None:
+    from ..rebuild_estimate import MEASURED_ON, estimates
     from ..rebuild_room import free_bytes
-    from ..rebuild_status import seconds_for
     from ..status import asking
 
-    shown = [each for each in found if each.state.startswith("shown")]
-    free = free_bytes(asking(settings))
+    ask = asking(settings)
+    known, free = estimates(ask, pipeline, found, origin), free_bytes(ask)
     if json:
-        fields = [
+        print_json(
             {
-                "table": each.table,
-                "commits": each.commits,
-                "rows": each.rows,
-                "seconds": seconds_for(each.commits),
-                "disk_bytes": each.disk_bytes,
+                "from": origin.value,
+                "tables": [each._asdict() for each in known],
+                "seconds_by": MEASURED_ON,
+                "disk_free_bytes": free,
             }
-            for each in shown
-        ]
-        print_json({"tables": fields, "disk_free_bytes": free})
-        return
-    for each in shown:
-        typer.echo(
-            f"{each.table}: {numbered(each.commits, 'commit')} with {numbered(each.rows, 'row')}, about "
-            f"{seconds_for(each.commits):,} s, about {sized(each.disk_bytes)} on disk."
         )
+        return
+    for each in known:
+        typer.echo(
+            f"{each.table} ({each.kind}): {numbered(each.events, 'event')} of {numbered(each.commits, 'commit')}, "
+            f"about {each.seconds:,} s, about {sized(each.disk_bytes)} on disk."
+        )
+    typer.echo(f"The times are by {MEASURED_ON}.")
     typer.echo(f"{sized(free)} are free. Nothing was changed.")

@@ -10,18 +10,21 @@ from magnetar.pipelines.clock import SystemClock
 from magnetar.pipelines.dev import prepare
 from magnetar.pipelines.rebuild_status import generations_of
 from magnetar.pipelines.settings import Settings, open_log
-from magnetar.projections.generations import Generations
+from magnetar.projections.generations import Generations, Origin
+from magnetar.projections.range_loop import HANDED_OVER
 
 from examples.flights import demo
 from examples.flights.data import commands, rows
-from examples.flights.pipeline import flights
-from tests.chaos.comparing import stored_in, wrong_in_history, wrong_in_mirror
+from examples.flights.pipeline import DelaysByRoute, flights
+from tests.chaos.comparing import Ask, stored_in, wrong_in_history, wrong_in_mirror
 from tests.chaos.comparing_projections import wrong_in_projections
 from tests.chaos.processes import Part, answers, parts
 from tests.chaos.rebuilding import Command, Rebuilding, Sender
 from tests.pulsar_rig import Existing, Standalone, data_folder, started
 
 pytestmark = pytest.mark.xdist_group("chaos")
+
+PROJECTIONS = ("DelaysByRoute", "LateDeparture", "Board", "HourlyDepartures")
 
 WHILE_FILLING = (
     "generation_created:1",
@@ -31,6 +34,16 @@ WHILE_FILLING = (
     "swap_recorded:1",
 )
 """The places where the projector is killed, one after the other, in one rebuild. The last one ends it."""
+
+WHILE_FILLING_FROM_MIRROR = (
+    "generation_created:2",
+    "filling_after_pending:3",
+    "filling_after_insert:2",
+    f"filling_{HANDED_OVER}:2",
+    "before_swap:1",
+    "swap_recorded:1",
+)
+"""The same for a rebuild of all projections from the mirror."""
 
 
 class Stage(Rebuilding):
@@ -65,9 +78,9 @@ class Stage(Rebuilding):
         """How many commits the shown tables have."""
         return self.rows_of("flights.commits")
 
-    def generations(self) -> Generations:
+    def generations(self, name: str = "Flight") -> Generations:
         """What is fed and shown."""
-        return generations_of(self.ask, flights, "Flight")
+        return generations_of(self.ask, flights, name)
 
     def has_died_or_done(self, command: Command) -> bool:
         """Whether the projector is dead, or the command has ended."""
@@ -85,9 +98,23 @@ class Stage(Rebuilding):
             logs = stored_in(log)
         assert wrong_in_history(logs) == []
         assert wrong_in_projections(self.ask, logs) == []
+        assert wrong_in_sums(self.ask) == []
         for generation in self.generations().fed:
             shown = None if generation == self.generations().shown else generation
             assert wrong_in_mirror(self.ask, logs, shown) == []
+
+
+def wrong_in_sums(ask: Ask) -> list[str]:
+    """What differs between an incremental Sql and its query over the mirror, but for rounding."""
+    plain = f"({DelaysByRoute.select.replace('FROM ', 'FROM flights.')})"
+    columns = "origin, dest, toString(month) AS month, departures, round(mean_delay, 6) AS mean_delay"
+    shown, computed = (
+        {tuple(row.values()) for row in ask(f"SELECT {columns} FROM {source}")}
+        for source in ("flights.delays_by_route", plain)
+    )
+    return [
+        f"{which} {row}" for which, rows in (("lacks", computed - shown), ("has", shown - computed)) for row in rows
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +163,26 @@ def test_a_rebuild_that_is_killed_in_each_phase_shows_all_that_was_written_meanw
     stage.carry_through(stage.command("--drop-old"))
     tables = "SELECT name FROM system.tables WHERE database = 'flights' AND name LIKE '%\\_\\_g1'"
     stage.eventually(lambda: not stage.ask(tables), "the old tables are gone")
+
+
+def test_a_rebuild_from_the_mirror_that_is_killed_in_each_phase_shows_all_that_was_written_meanwhile(
+    stage: Stage,
+) -> None:
+    stage.start(f"--at={WHILE_FILLING_FROM_MIRROR[0]}:KILL")
+    before, command = stage.mirrored(), stage.command("--from", "mirror")
+    for following in (*WHILE_FILLING_FROM_MIRROR[1:], None):
+        stage.eventually(stage.projector.is_dead, f"it is killed before it can come to {following}")
+        if following == "filling_after_insert:2":  # the command dies with it, and is given again, without the source
+            command.kill()
+        stage.start_projector(*([f"--at={following}:KILL"] if following else []))
+        if following == "filling_after_insert:2":
+            command = stage.command(*PROJECTIONS)
+    stage.carry_through(command)
+    assert stage.mirrored() > before + 100
+    for name in PROJECTIONS:
+        assert (stage.generations(name)[:3], stage.generations(name).origin) == (((1, 2), 2, 1), Origin.MIRROR)
+    assert stage.generations()[:2] == ((1,), 1)
+    stage.judge()
 
 
 def test_a_rebuild_without_a_projector_is_done_by_the_command_and_goes_on_after_a_kill(stage: Stage) -> None:

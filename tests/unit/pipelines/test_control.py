@@ -11,6 +11,7 @@ from magnetar.pipelines.control import KeyWish, Settling, take_wish
 from magnetar.pipelines.wishes import Wish
 from magnetar.projections import Fold
 from magnetar.projections.fingerprint import fingerprint_of
+from magnetar.projections.generations import Origin
 from magnetar.projections.scratch_rows import ScratchRows
 from magnetar.schemas import SettingsError
 
@@ -22,11 +23,13 @@ class Recording:
 
     def __init__(self) -> None:
         self.wished: list[tuple[Wish, list[str]]] = []
+        self.origins: list[Origin] = []
         self.settled: list[Settling] = []
         self.kept: list[ScratchRows] = []
 
-    def wish(self, wish: Wish, aggregates: Iterable[str]) -> None:
-        self.wished.append((wish, list(aggregates)))
+    def wish(self, wish: Wish, names: Iterable[str], origin: Origin = Origin.TOPICS) -> None:
+        self.wished.append((wish, list(names)))
+        self.origins.append(origin)
 
     def settle(self, settling: Settling) -> None:
         self.settled.append(settling)
@@ -45,6 +48,8 @@ def test_a_wish_reaches_the_projector() -> None:
     projector = Recording()
     assert json.loads(take_wish(projector, tallies, asked())) == {"other_code": []}
     assert projector.wished == [(Wish.REBUILD, ["Tally"])]
+    take_wish(projector, tallies, asked(origin="mirror"))
+    assert projector.origins == [Origin.TOPICS, Origin.MIRROR]
 
 
 class Last(Fold):

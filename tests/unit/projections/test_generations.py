@@ -1,7 +1,18 @@
 """The generations of a table: what their steps come to, and which steps a wish asks for."""
 
 import pytest
-from magnetar.projections.generations import Generations, Kind, Step, behind, of_steps
+from magnetar.projections.generations import (
+    DEFINITION,
+    WITH_ORIGIN,
+    Generations,
+    Kind,
+    Origin,
+    Step,
+    behind,
+    of_steps,
+    steps_query,
+)
+from magnetar.projections.store import Store
 from magnetar.schemas import SettingsError
 
 
@@ -87,3 +98,27 @@ def test_a_generation_is_behind_where_a_partition_lacks_commits() -> None:
     assert behind({0: 5, 1: 7}, {0: 5, 1: 6}) == {1: 1}
     assert behind({0: 5, 1: 7}, {1: 7}) == {0: 5}
     assert behind({0: 5}, {0: 8, 1: 3}) == {}
+
+
+def test_a_rebuild_keeps_what_it_is_filled_from() -> None:
+    begun = of_steps(Generations().rebuild(Origin.MIRROR))
+    assert (begun.filling, begun.origin) == (2, Origin.MIRROR)
+    assert begun.rebuild() == begun.rebuild(Origin.MIRROR) == []
+    from_topics = of_steps(Generations().rebuild())
+    with pytest.raises(SettingsError, match="is being filled from the topics already") as caught:
+        from_topics.rebuild(Origin.MIRROR)
+    assert "give it up with `--cancel`" in caught.value.cure
+
+
+def test_what_an_older_projector_has_written_down_is_filled_from_the_topics(store: Store) -> None:
+    store.command("CREATE DATABASE IF NOT EXISTS older")
+    statement = DEFINITION.replace("magnetar.generations", "older.generations")
+    store.command(statement)
+    store.command(
+        "INSERT INTO older.generations (`projection`, aggregate, nth, generation, step) "
+        "VALUES ('p', 'a', 1, 2, 'wanted')"
+    )
+    query = steps_query("p", "a").replace("magnetar.generations", "older.generations")
+    assert [tuple(row) for row in store.query(query)] == [(2, "wanted")]
+    store.command(WITH_ORIGIN.replace("magnetar.generations", "older.generations"))
+    assert [tuple(row) for row in store.query(query)] == [(2, "wanted", "topics")]
