@@ -309,8 +309,8 @@ class SharesOut(Protocol):
     That is liveness and balance; safety is the lease on the table. A frozen one goes on believing that it has them.
     """
 
-    def share(self, topic: Topic, *, name: str) -> Share:
-        """Take part, under a name that no other live projector has."""
+    def share(self, topic: Topic, *, name: str, group: str = "") -> Share:
+        """Take part, under a name that no other live projector has. Each group has all partitions among itself."""
         ...
 
 

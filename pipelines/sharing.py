@@ -1,4 +1,4 @@
-"""Which partitions a projector feeds, where several feed the tables of one server.
+"""Which partitions of which tables a projector feeds, where several feed the tables of one server.
 
 The log shares them out, as it does among workers. That is liveness and balance; safety is the lease of each partition
 of each table.
@@ -15,6 +15,7 @@ from magnetar.schemas import MagnetarError, TopicKind
 
 from .log import Share, SharesOut
 from .pipeline import Pipeline
+from .projector_group import Group
 
 LOOK_SECONDS: Final = 0.5
 """How often the log is asked. On the embedded log it is the sign of life too, which may be three seconds old."""
@@ -23,15 +24,18 @@ LOOK_SECONDS: Final = 0.5
 class Sharing:
     """Asks on a thread of its own, so that a long range is no sign of death."""
 
-    def __init__(self, pipeline: Pipeline, log: SharesOut, name: str) -> None:
-        """Takes part. Raises LogUnavailable."""
+    def __init__(self, pipeline: Pipeline, log: SharesOut, name: str, group: Group) -> None:
+        """Takes part, among those of the group. Raises LogUnavailable."""
+        self.tables = group.tables
+        """The names of the targets that this one feeds."""
         self._logger = structlog.get_logger("magnetar.projector").bind(context=pipeline.name)
         self._shares: dict[str, Share] = {}
         self._mine: dict[str, frozenset[int]] = {}
         self._stop = threading.Event()
         try:
-            for aggregate in pipeline.aggregates:
-                self._shares[aggregate] = log.share(pipeline.topic(aggregate, TopicKind.EVENTS), name=name)
+            for aggregate in group.aggregates:
+                topic = pipeline.topic(aggregate, TopicKind.EVENTS)
+                self._shares[aggregate] = log.share(topic, name=name, group=group.key)
             self._look()
         except BaseException:
             self._close_shares()

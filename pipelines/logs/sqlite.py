@@ -100,9 +100,10 @@ class SqliteLog:
         partitions = self.describe(topic).partitions
         return self._keep(SqliteConsumer(self._folder, topic, partitions, name, self._clock))
 
-    def share(self, topic: Topic, *, name: str) -> SqliteConsumer:
+    def share(self, topic: Topic, *, name: str, group: str = "") -> SqliteConsumer:
         """Take part in sharing out the partitions of an event topic: as workers do, and receive nothing."""
-        return self.consumer(topic, name=name)
+        partitions = self.describe(topic).partitions
+        return self._keep(SqliteConsumer(self._folder, topic, partitions, name, self._clock, group=group))
 
     def fence(self, topic: Topic, partition: int, *, schema: str, name: str) -> SqliteAppender:
         """Write down a new owner; from then on every append of an older one fails within its own transaction."""

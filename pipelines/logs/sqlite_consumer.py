@@ -27,25 +27,32 @@ RETRY_SECONDS: Final = 1.0
 """How long a locked registry is waited for, and when it is tried again: what could not be written is written later. A
 transaction on it takes less than a millisecond."""
 
+_BEHIND_GROUP: Final = "|"
+"""Stands between a group and a name in the registry."""
+
 
 class SqliteConsumer:
     """One worker's part in a command topic.
 
-    The active consumer of partition *i* is number *i mod N* of the N live ones that take part in it, by name. One is
-    alive while its process exists and calls `receive` or `is_granted`: a worker that is stuck gives no sign of life.
+    The active consumer of partition *i* is number *i mod N* of the N live ones of its group that take part in it, by
+    name; workers are one group. One is alive while its process exists and calls `receive` or `is_granted`: a worker that
+    is stuck gives no sign of life.
 
     The registry is written by all of them, and one that is frozen within its transaction keeps the others from giving
     signs of life. Then the shares stay as they were: everybody goes on with its own partitions, those of the frozen one
     wait, acknowledgements are kept in memory, and nobody new can take part until that process goes on or is ended.
     """
 
-    def __init__(self, folder: Folder, topic: Topic, partitions: int, name: str, clock: Clock) -> None:
+    def __init__(
+        self, folder: Folder, topic: Topic, partitions: int, name: str, clock: Clock, *, group: str = ""
+    ) -> None:
         self._paths = [folder.partition(topic, partition) for partition in range(partitions)]
         self._registry_path = folder.topic(topic) / "consumers.sqlite"
         self._registry = connect(self._registry_path)
         self._registry.execute("PRAGMA synchronous=NORMAL")  # a lost acknowledgement is a redelivery, and harmless
         self._connections = [connect(path) for path in self._paths]
-        self._name = name
+        self._name = f"{group}{_BEHIND_GROUP}{name}" if group else name
+        self._group = group
         self._clock = clock
         self._position: dict[int, int] = {}
         self._active: frozenset[int] = frozenset()
@@ -146,7 +153,7 @@ class SqliteConsumer:
         if not at_once and now - self._looked_at < LOOK_SECONDS:
             return
         self._looked_at = now
-        active = _active(self._registry, self._registry_path, len(self._paths), self._clock)
+        active = _active(self._registry, self._registry_path, len(self._paths), self._clock, group=self._group)
         self._active = frozenset(partition for partition, name in enumerate(active) if name == self._name)
         for partition in list(self._position):
             if partition not in self._active:
@@ -240,9 +247,11 @@ def _alive(registry: sqlite3.Connection, path: Path, clock: Clock) -> list[str]:
     return sorted(name for name, pid, started, beat_ms in rows if beat_ms >= oldest_ms and _runs(pid, started))
 
 
-def _active(registry: sqlite3.Connection, path: Path, partitions: int, clock: Clock) -> list[str | None]:
-    """By partition, the active consumer: of those that live and take part in it."""
-    alive = _alive(registry, path, clock)
+def _active(
+    registry: sqlite3.Connection, path: Path, partitions: int, clock: Clock, *, group: str = ""
+) -> list[str | None]:
+    """By partition, the active consumer: of those of the group that live and take part in it."""
+    alive = [name for name in _alive(registry, path, clock) if name.rpartition(_BEHIND_GROUP)[0] == group]
     absent = set(rows_of(registry, path, "SELECT name, partition FROM absent"))
     active: list[str | None] = []
     for partition in range(partitions):

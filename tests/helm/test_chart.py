@@ -12,7 +12,7 @@ from magnetar.pipelines import process_metrics, projector_metrics, worker_metric
 from magnetar.pipelines.worker import WorkerOptions
 from prometheus_client import Counter, Gauge, Histogram
 
-from tests.helm.conftest import Chart, Objects, Values, minimal, monitored
+from tests.helm.conftest import Chart, Objects, Values, minimal, written
 
 TOKEN = {"url": "pulsar+ssl://pulsar:6651", "adminUrl": "https://pulsar:8443", "auth": {"token": "secret"}}
 SECRET = TOKEN | {"auth": {"existingSecret": "jwt", "key": "jwt"}, "tls": {"caConfigMap": "authority"}}
@@ -43,6 +43,12 @@ MATRIX: dict[str, Values] = {
     "a ClickHouse server": {"clickhouse": {"url": "http://clickhouse:8123"}},
     "a ClickHouse server with a password": {"clickhouse": SERVER | {"auth": {"password": "secret"}, "tls": {}}},
     "projectors that share the work": {"clickhouse": SERVER, "projector": {"replicas": 3}},
+    "groups of tables": {"clickhouse": SERVER, "projectors": {"boards": {"tables": ["Board"]}}},
+    "groups of tables alone": {
+        "clickhouse": SERVER,
+        "projector": {"enabled": False},
+        "projectors": {"boards": {"tables": ["Board"], "replicas": 2}, "events": {"tables": ["Order", "StockItem"]}},
+    },
     "no projector": {"projector": {"enabled": False}},
     "nothing beside workers": {
         name: {"enabled": False} for name in ("projector", "provision", "podDisruptionBudget", "networkPolicy")
@@ -140,6 +146,64 @@ def test_projectors_that_share_the_work_are_spread_over_nodes_and_drained_one_at
     assert ("PodDisruptionBudget", "rel-projector") not in alone, "of one there is nothing to keep"
     unprotected = chart.render(minimal(**PROJECTORS, podDisruptionBudget={"enabled": False}))
     assert not [name for kind, name in unprotected if kind == "PodDisruptionBudget"]
+
+
+GROUPS = {
+    "clickhouse": SERVER,
+    "projector": {"terminationGracePeriodSeconds": 90, "nodeSelector": {"disk": "ssd"}},
+    "projectors": {
+        "boards": {"tables": ["Board", "Late"], "replicas": 3, "resources": {"limits": {"memory": "9Gi"}}},
+        "stock": {"tables": ["StockItem"]},
+    },
+}
+
+
+def test_each_group_of_tables_has_a_deployment_that_fills_them_alone(chart: Chart) -> None:
+    objects = chart.render(minimal(**GROUPS))
+    names = {"rel-projector-boards", "rel-projector-stock", "rel-projector"}
+    assert {name for kind, name in objects if kind == "Deployment"} >= names
+    assert {name for kind, name in objects if kind == "PodDisruptionBudget"} >= names
+    first = ("run", "shop.pipeline", "--role", "projector")
+    others = [each for table in ("Board", "Late", "StockItem") for each in ("--without-table", table)]
+    for name, tables, replicas, memory in (
+        ("boards", ["--table", "Board", "--table", "Late"], 3, "9Gi"),
+        ("stock", ["--table", "StockItem"], 1, "6Gi"),
+        ("", others, 1, "6Gi"),
+    ):
+        spec = objects["Deployment", f"rel-projector-{name}".rstrip("-")]["spec"]
+        pod = spec["template"]["spec"]
+        assert pod["containers"][0]["args"] == [*first, *tables, "--log-level", "info"]
+        assert (spec["replicas"], spec["strategy"]) == (replicas, {"type": "Recreate"})
+        assert pod["containers"][0]["resources"] == {
+            "requests": {"cpu": "1", "memory": "2Gi"},
+            "limits": {"memory": memory},
+        }
+        assert (pod["terminationGracePeriodSeconds"], pod["nodeSelector"]) == (90, {"disk": "ssd"})
+    (provision,) = objects["Job", "rel-provision"]["spec"]["template"]["spec"]["initContainers"]
+    told = {each["name"]: each["value"] for each in provision["env"]}
+    assert json.loads(told["MAGNETAR_CHART_VALUES"])["projectors"] == {
+        "boards": {"tables": ["Board", "Late"]},
+        "stock": {"tables": ["StockItem"]},
+    }
+
+
+def test_the_groups_that_the_docs_show_are_taken(chart: Chart) -> None:
+    objects = chart.render(minimal(clickhouse=SERVER, **written("operations.md")))
+    boards, rest = (objects["Deployment", f"rel-projector{name}"]["spec"] for name in ("-boards", ""))
+    assert (boards["replicas"], rest["replicas"]) == (2, 1)
+    limits = [o["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"] for o in (boards, rest)]
+    assert limits == ["8Gi", "4Gi"]
+
+
+def test_without_a_projector_of_the_rest_the_notes_and_the_alert_speak_of_a_groups(chart: Chart) -> None:
+    alone = minimal(**GROUPS | {"projector": {"enabled": False}, "prometheusRule": {"enabled": True}})
+    objects = chart.render(alone)
+    assert ("Deployment", "rel-projector") not in objects
+    assert "MagnetarNobodyFeeds" in json.dumps(objects["PrometheusRule", "rel"])
+    said = chart.notes(alone, is_upgrade=True)
+    assert "exec deployment/rel-projector-boards -- magnetar status" in said
+    assert "exec deployment/rel-projector-boards -- magnetar rebuild" in said
+    assert ", and 2 Deployment(s) of projectors with tables of their own." in said
 
 
 def test_pods_of_a_deployment_are_spread_among_themselves_alone(chart: Chart) -> None:
@@ -261,7 +325,12 @@ def test_the_topics_are_provisioned_and_examined_before_anything_is_installed_or
     (provision,), (doctor,) = ([{e["name"]: e["value"] for e in c["env"]} for c in pod[k]] for k in CONTAINERS)
     derived = json.loads(provision.pop("MAGNETAR_CHART_VALUES"))
     assert provision == doctor == settings
-    assert derived == {"pipeline": {"context": "shop", "partitions": 4}, "workers": minimal()["workers"]}
+    assert derived == {
+        "pipeline": {"context": "shop", "partitions": 4},
+        "workers": minimal()["workers"],
+        "projector": {"enabled": True},
+        "projectors": {},
+    }
 
 
 def test_the_tables_on_a_server_are_provisioned_and_examined_too(chart: Chart) -> None:
@@ -358,7 +427,7 @@ def test_the_network_is_closed_but_for_the_figures_and_pulsar(chart: Chart) -> N
 
 
 def test_a_prometheus_elsewhere_is_let_in_as_the_docs_say(chart: Chart) -> None:
-    (elsewhere,) = chart.render(minimal(**monitored()))["NetworkPolicy", "rel"]["spec"]["ingress"]
+    (elsewhere,) = chart.render(minimal(**written("kubernetes.md")))["NetworkPolicy", "rel"]["spec"]["ingress"]
     assert elsewhere["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
     (without,) = chart.render(minimal())["NetworkPolicy", "rel"]["spec"]["ingress"]
     assert without["from"] == [{"podSelector": {}}], "every pod of the release's namespace"
@@ -408,6 +477,29 @@ REFUSED: dict[str, tuple[Values, str]] = {
     "more projectors than partitions": (
         {"clickhouse": SERVER, "projector": {"replicas": 5}},
         "projector.replicas is 5, and there are 4 partitions",
+    ),
+    "groups without a server": (
+        {"projectors": {"boards": {"tables": ["Board"]}}},
+        "projectors needs clickhouse.url",
+    ),
+    "a table in two groups": (
+        {"clickhouse": SERVER, "projectors": {"a": {"tables": ["Board"]}, "b": {"tables": ["Late", "Board"]}}},
+        "projectors.b.tables has Board, and projectors.a.tables has it too",
+    ),
+    "a table twice in a group": ({"clickhouse": SERVER, "projectors": {"a": {"tables": ["B", "B"]}}}, "tables"),
+    "a group with no table": ({"clickhouse": SERVER, "projectors": {"a": {"tables": []}}}, "tables"),
+    "a group that names no tables": ({"clickhouse": SERVER, "projectors": {"a": {"replicas": 2}}}, "tables"),
+    "a group with a volume": (
+        {"clickhouse": SERVER, "projectors": {"a": {"tables": ["B"], "storage": {"size": "1Gi"}}}},
+        "storage",
+    ),
+    "more projectors of a group than partitions": (
+        {"clickhouse": SERVER, "projectors": {"a": {"tables": ["Board"], "replicas": 5}}},
+        "projectors.a.replicas is 5, and there are 4 partitions",
+    ),
+    "too long a name of a group": (
+        {"clickhouse": SERVER, "fullnameOverride": "a" * 40, "projectors": {"b" * 13: {"tables": ["Board"]}}},
+        "projectors.bbbbbbbbbbbbb is too long a name",
     ),
     "scaling without a topic": (
         {"workers": {"order": {"aggregate": "Order", "autoscaling": {"enabled": True}}}},

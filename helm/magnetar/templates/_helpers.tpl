@@ -39,6 +39,25 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if gt (int $values.projector.replicas) (int $values.pipeline.partitions) -}}
 {{- fail (printf "projector.replicas is %d, and there are %d partitions: the rest would never have work" (int $values.projector.replicas) (int $values.pipeline.partitions)) -}}
 {{- end -}}
+{{- if and $values.projectors (not $values.clickhouse.url) -}}
+{{- fail "projectors needs clickhouse.url: the embedded engine is open in one process alone" -}}
+{{- end -}}
+{{- $groups := dict -}}
+{{- range $name, $given := $values.projectors -}}
+{{- $group := mergeOverwrite (deepCopy $values.projector) $given -}}
+{{- if gt (int $group.replicas) (int $values.pipeline.partitions) -}}
+{{- fail (printf "projectors.%s.replicas is %d, and there are %d partitions: the rest would never have work" $name (int $group.replicas) (int $values.pipeline.partitions)) -}}
+{{- end -}}
+{{- range $given.tables -}}
+{{- if hasKey $groups . -}}
+{{- fail (printf "projectors.%s.tables has %s, and projectors.%s.tables has it too: one group fills it" $name . (get $groups .)) -}}
+{{- end -}}
+{{- $_ := set $groups . $name -}}
+{{- end -}}
+{{- if gt (len (printf "%s-projector-%s" (include "magnetar.fullname" $) $name)) 63 -}}
+{{- fail (printf "projectors.%s is too long a name behind the release's name %q" $name $.Release.Name) -}}
+{{- end -}}
+{{- end -}}
 {{- if and $values.rebuild.enabled (not $values.clickhouse.url) -}}
 {{- fail "rebuild.enabled needs clickhouse.url: without a server, the engine is open in the projector alone" -}}
 {{- end -}}
@@ -288,7 +307,22 @@ imagePullSecrets:
 {{- range $name, $worker := .Values.workers -}}
 {{- $_ := set $workers $name (pick $worker "aggregate" "topic") -}}
 {{- end -}}
-{{- dict "pipeline" (pick .Values.pipeline "context" "partitions") "workers" $workers | toJson -}}
+{{- $projectors := dict -}}
+{{- range $name, $group := .Values.projectors -}}
+{{- $_ := set $projectors $name (pick $group "tables") -}}
+{{- end -}}
+{{- $projector := pick .Values.projector "enabled" -}}
+{{- dict "pipeline" (pick .Values.pipeline "context" "partitions") "workers" $workers "projector" $projector "projectors" $projectors | toJson -}}
+{{- end -}}
+
+{{- /* What can be asked about the tables, as kubectl names it; empty if nobody fills them. */ -}}
+{{- define "magnetar.aProjector" -}}
+{{- $name := include "magnetar.fullname" . -}}
+{{- if .Values.projector.enabled -}}
+{{ ternary "deployment" "statefulset" (not (empty .Values.clickhouse.url)) }}/{{ $name }}-projector
+{{- else if .Values.projectors -}}
+deployment/{{ $name }}-projector-{{ keys .Values.projectors | sortAlpha | first }}
+{{- end -}}
 {{- end -}}
 
 {{- define "magnetar.hookResources" -}}
