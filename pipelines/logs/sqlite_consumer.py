@@ -35,8 +35,8 @@ class SqliteConsumer:
     """One worker's part in a command topic.
 
     The active consumer of partition *i* is number *i mod N* of the N live ones of its group that take part in it, by
-    name; workers are one group. One is alive while its process exists and calls `receive` or `is_granted`: a worker that
-    is stuck gives no sign of life.
+    name; workers are one group. One is alive while its process exists and calls `receive` or `is_granted`: a worker
+    that is stuck gives no sign of life.
 
     The registry is written by all of them, and one that is frozen within its transaction keeps the others from giving
     signs of life. Then the shares stay as they were: everybody goes on with its own partitions, those of the frozen one

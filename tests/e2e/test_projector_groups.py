@@ -114,7 +114,9 @@ def test_each_table_is_fed_by_its_group_alone_which_rebuilds_it_too(shop: Shell,
     buy(shop, ("1", "tea"), ("2", "cup"), ("3", "pan"))
     wait_for(shop, BASKETS, [{"_id": "1", "names": ["tea"]}, {"_id": "2", "names": ["cup"]}])
     wait_for(shop, EVENTS, [{"n": 3}])
-    shop.eventually(lambda: groups.fed("baskets") == {"Basket": PARTITIONS, "mirror": 0}, "what the baskets' group feeds")
+    shop.eventually(
+        lambda: groups.fed("baskets") == {"Basket": PARTITIONS, "mirror": 0}, "what the baskets' group feeds"
+    )
     shop.eventually(lambda: groups.fed("rest") == {"Basket": 0, "mirror": PARTITIONS}, "what the others feed")
     assert rows(shop, LEASES) == [{"epoch": 1, "tables": 2}], "nobody has taken a lease from the other group"
 

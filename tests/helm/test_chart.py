@@ -22,6 +22,10 @@ SERVER = {
     "auth": {"existingSecret": "writer"},
     "tls": {"caConfigMap": "authority"},
 }
+TLS_SECRETS = {
+    "pulsar": TOKEN | {"tls": {"caSecret": "brokers-tls", "key": "root.pem"}},
+    "clickhouse": SERVER | {"tls": {"caSecret": "server-tls"}},
+}
 EVERYTHING = {
     "clickhouse": SERVER,
     "rebuild": {"enabled": True},
@@ -53,6 +57,7 @@ MATRIX: dict[str, Values] = {
     "nothing beside workers": {
         name: {"enabled": False} for name in ("projector", "provision", "podDisruptionBudget", "networkPolicy")
     },
+    "authorities in Secrets": TLS_SECRETS,
     "digest": {"image": {"repository": "r/shop", "digest": "sha256:" + "0" * 64}},
 }
 matrix = pytest.mark.parametrize("changes", MATRIX.values(), ids=MATRIX)
@@ -106,7 +111,7 @@ def test_every_pod_is_as_restricted_as_the_strictest_standard_asks(chart: Chart,
 @matrix
 def test_what_a_pod_mounts_is_there(chart: Chart, changes: Values) -> None:
     objects = chart.render(minimal(**changes))
-    theirs = {"jwt", "authority", "writer"}
+    theirs = {"jwt", "authority", "writer", "brokers-tls", "server-tls"}
     made = {name for kind, name in objects if kind in {"Secret", "ConfigMap"}}
     for name, pod in pods(objects).items():
         volumes = {volume["name"]: volume for volume in pod["volumes"]}
@@ -376,7 +381,9 @@ def test_with_a_server_the_projector_has_no_volume_and_a_job_rebuilds_what_has_c
     }
     for each in (projector, job):
         (container,) = each["spec"]["template"]["spec"]["containers"]
-        assert {entry["name"]: entry["value"] for entry in container["env"]} == asked
+        given = {entry["name"]: entry["value"] for entry in container["env"]}
+        assert json.loads(given.pop("MAGNETAR_CHART_SETTINGS_CLICKHOUSE")).keys() == asked.keys()
+        assert given == asked
         mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
         assert {"/etc/magnetar/clickhouse", "/etc/magnetar/clickhouse-ca", "/var/lib/magnetar"} <= mounts
     assert job["spec"]["template"]["spec"]["containers"][0]["args"] == ["rebuild", "shop.pipeline", "--changed"]
@@ -387,6 +394,27 @@ def test_with_a_server_the_projector_has_no_volume_and_a_job_rebuilds_what_has_c
     assert "CLICKHOUSE" not in json.dumps(worker), "who decides has no use for it"
     *_, egress = objects["NetworkPolicy", "rel"]["spec"]["egress"]
     assert egress == {"ports": [{"port": port, "protocol": "TCP"} for port in (8123, 8443)]}
+
+
+def test_of_a_secret_with_an_authority_its_certificate_alone_is_mounted(chart: Chart) -> None:
+    asked = TLS_SECRETS | {"workerDefaults": {"autoscaling": {"enabled": True}}, "rebuild": {"enabled": True}}
+    objects = chart.render(minimal(**asked))
+    assert objects["ConfigMap", "rel-settings"]["data"]["MAGNETAR_TLS_CA"] == "/etc/magnetar/ca/root.pem"
+    for name, pod in pods(objects).items():
+        volumes = {volume["name"]: volume for volume in pod["volumes"]}
+        found = volumes["ca"]["secret"]
+        assert (found["secretName"], found["items"]) == ("brokers-tls", [{"key": "root.pem", "path": "root.pem"}]), name
+        mounted = {mount["mountPath"]: mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
+        assert mounted["/etc/magnetar/ca"] == "ca", name
+        if "worker" not in name:
+            found = volumes["clickhouse-ca"]["secret"]
+            assert (found["secretName"], found["items"]) == ("server-tls", [{"key": "ca.crt", "path": "ca.crt"}]), name
+            env = {each["name"]: each["value"] for each in pod["containers"][0]["env"]}
+            assert env["MAGNETAR_CLICKHOUSE_CA"] == "/etc/magnetar/clickhouse-ca/ca.crt", name
+            assert mounted["/etc/magnetar/clickhouse-ca"] == "clickhouse-ca", name
+    authentication = objects["TriggerAuthentication", "rel"]["spec"]
+    assert authentication["secretTargetRef"][1] == {"parameter": "ca", "name": "brokers-tls", "key": "root.pem"}
+    assert "configMapTargetRef" not in authentication
 
 
 def test_clickhouses_password_stands_in_a_secret_alone(chart: Chart) -> None:
@@ -472,6 +500,15 @@ REFUSED: dict[str, tuple[Values, str]] = {
         {"clickhouse": SERVER | {"auth": {"password": "a", "existingSecret": "b"}}},
         "clickhouse.auth.password and clickhouse.auth.existingSecret are both set",
     ),
+    "two authorities for Pulsar": (
+        {"pulsar": TOKEN | {"tls": {"caConfigMap": "a", "caSecret": "b"}}},
+        "pulsar.tls.caConfigMap and pulsar.tls.caSecret are both set",
+    ),
+    "two authorities for ClickHouse": (
+        {"clickhouse": SERVER | {"tls": {"caConfigMap": "a", "caSecret": "b"}}},
+        "clickhouse.tls.caConfigMap and clickhouse.tls.caSecret are both set",
+    ),
+    "a misspelled authority": ({"pulsar": TOKEN | {"tls": {"caSecrets": "a"}}}, "caSecrets"),
     "a rebuild without a server": ({"rebuild": {"enabled": True}}, "rebuild.enabled needs clickhouse.url"),
     "projectors without a server": ({"projector": {"replicas": 2}}, "projector.replicas needs clickhouse.url"),
     "more projectors than partitions": (

@@ -158,6 +158,8 @@ MISSING: dict[str, tuple[Values, str, dict[str, str]]] = {
         {"password": "eA=="},
     ),
     "clickhouse.tls.caConfigMap": ({"clickhouse": {"tls": {"caConfigMap": "it"}}}, "ConfigMap", {"ca.crt": "x"}),
+    "pulsar.tls.caSecret": ({"pulsar": {"tls": {"caSecret": "it"}}}, "Secret", {"ca.crt": "eA=="}),
+    "clickhouse.tls.caSecret": ({"clickhouse": {"tls": {"caSecret": "it"}}}, "Secret", {"ca.crt": "eA=="}),
     "image.pullSecrets": ({"image": {"pullSecrets": ["it"]}}, "Secret", {}),
 }
 
