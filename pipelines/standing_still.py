@@ -25,10 +25,7 @@ class StandingStill:
     def __init__(self, tables: Sequence[LeasedTable], partitions: int) -> None:
         self._tables = tables
         nonce = secrets.token_hex(16)
-        self._leases = [{p: table.take_lease(p, nonce) for p in range(partitions)} for table in tables]
-        for table in tables:
-            for partition in range(partitions):
-                table.stop_older_inserts(partition)
+        self._leases = [table.take_all(partitions, nonce) for table in tables]
 
     def holds(self) -> bool:
         """Whether nobody has taken one since."""
