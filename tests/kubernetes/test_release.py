@@ -201,6 +201,11 @@ CLICKHOUSE: dict[str, Any] = {
 STRICT = {
     "the engine within": {"pulsar": TOKEN, "dashboards": {"enabled": True}},
     "a server": {"pulsar": TOKEN, "clickhouse": CLICKHOUSE, "rebuild": {"enabled": True, "names": ["Board"]}},
+    "groups of tables, and authorities from Secrets": {
+        "pulsar": TOKEN | {"tls": {"caSecret": "brokers-tls"}},
+        "clickhouse": CLICKHOUSE | {"tls": {"caSecret": "server-tls"}},
+        "projectors": {"boards": {"tables": ["Board", "Late"], "replicas": 2}},
+    },
 }
 
 
