@@ -27,12 +27,13 @@ from magnetar.schemas import (
 from magnetar.schemas.command_message import CommandEnvelope
 
 from .clock import Clock, SystemClock
-from .log import Backlog, Entry, KnowsBacklog, Log
+from .log import Backlog, Entry, KnowsBacklog, Log, LosesReplies
 from .outbox import Outbox, Parcel
 from .outgoing import NO_DETAILS, Details, Outgoing, Route, envelope_of
 from .pipeline import Pipeline
 from .provisioning import check_partitions
 from .receipt import Receipt
+from .repeating import Repeats
 from .replies import Ask, Replies
 from .settings import EMBEDDED, Settings, load_settings, open_log
 from .tracing import F, tracing
@@ -56,6 +57,9 @@ does."""
 _LOOK_SECONDS: Final = 0.05
 _BACKLOG_SECONDS: Final = 1.0
 """How old an answer to who decides may be: thousands of asks can run out of time at once."""
+
+_REPEAT_SECONDS: Final = 15.0
+"""How long the log may take to store a command that is sent once more."""
 
 _CHUNK_MAX: Final = 5000
 
@@ -124,6 +128,7 @@ class Connection:
         self._preparing: dict[tuple[type[Any], bool], Future[None]] = {}
         self._outbox = Outbox(clock)
         self._replies = Replies(log)
+        self._repeats: Repeats | None = None
         self._tracing = tracing()
         self._turns: deque[tuple[Ask, int, Parcel]] = deque()
         self._under_way = 0
@@ -193,9 +198,11 @@ class Connection:
         route = self._route(aggregate, timeout_seconds)
         envelope = self._envelope(id, details, reply_to=self._replies.address())
         deadline = self._clock.monotonic() + WRITING_SHARE * timeout_seconds
-        parcel = Parcel(route.entry(envelope, command), envelope.command_id, deadline, Future())
-        ask = Ask(route, id, envelope.command_id)
+        entry = route.entry(envelope, command)
+        parcel = Parcel(entry, envelope.command_id, deadline, Future())
+        ask = Ask(route, id, envelope.command_id, entry)
         self._replies.expect(ask)
+        self._watch()
         parcel.stored.add_done_callback(partial(self._was_written, ask))
         ask.receipt.add_done_callback(partial(self._is_over, ask, parcel))
         self._take_turn(ask, route.partition_of(id), parcel)
@@ -252,6 +259,8 @@ class Connection:
                 return
             self._closed = True
             self._turns.clear()
+        if self._repeats is not None:
+            self._repeats.close()
         self._replies.close()
         self._outbox.close()
         for route in self._routes.values():
@@ -354,8 +363,30 @@ class Connection:
 
     def _was_written(self, ask: Ask, stored: Future[None]) -> None:
         """Called when the command is durable, or will not be: then nobody need wait for a reply."""
-        if not stored.cancelled() and (error := stored.exception()) is not None:
+        if stored.cancelled():
+            return
+        if (error := stored.exception()) is not None:
             self._replies.fail(ask, error)
+        else:
+            ask.stored_at = self._clock.monotonic()
+
+    def _watch(self) -> None:
+        """Begin to look for replies that are lost, on a log that loses some."""
+        if not isinstance(self._log, LosesReplies):
+            return
+        with self._lock:
+            if self._repeats is None and not self._closed:
+                self._repeats = Repeats(self._log, self._replies.late, self._repeat, self._clock)
+
+    def _repeat(self, ask: Ask) -> None:
+        """Send a command once more, and watch it again when that has ended, well or not."""
+        ask.was_repeated, ask.stored_at, ask.end = True, None, None
+        parcel = Parcel(ask.entry, ask.command_id, self._clock.monotonic() + _REPEAT_SECONDS, Future())
+        parcel.stored.add_done_callback(partial(self._was_written_again, ask))
+        self._outbox.put(ask.route.publisher, ask.route.partition_of(ask.aggregate_id), parcel)
+
+    def _was_written_again(self, ask: Ask, _: Future[None]) -> None:
+        ask.stored_at = self._clock.monotonic()
 
     def _is_over(self, ask: Ask, parcel: Parcel, _: Future[Receipt[Any]]) -> None:
         """Called when an ask has its receipt, or an error, or was given up: the next one has its turn."""

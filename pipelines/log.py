@@ -68,6 +68,15 @@ class Backlog(NamedTuple):
     """How many messages stand behind that one. A log that counts batches estimates what is beyond a thousand."""
 
 
+class Reached(NamedTuple):
+    """How far a partition of a command topic is written, and how far it is decided."""
+
+    end: MessageId | None
+    """The last message that is stored."""
+    acknowledged: MessageId | None
+    """The last message that was acknowledged, with all before it."""
+
+
 class Ownership(NamedTuple):
     """Who may append to a partition of an event topic."""
 
@@ -324,4 +333,13 @@ class KnowsBacklog(Protocol):
 
     def owners(self, topic: Topic) -> Sequence[Ownership | None]:
         """Each partition's last owner, in their order; None where there is none. Raises LogUnavailable likewise."""
+        ...
+
+
+@runtime_checkable
+class LosesReplies(Protocol):
+    """A log whose inboxes are not stored: what comes while a client is cut off from it is gone."""
+
+    def reached(self, topic: Topic) -> Sequence[Reached]:
+        """By partition of a command topic, each as of one moment. Raises LogUnavailable and AccessDenied."""
         ...

@@ -117,9 +117,8 @@ class Route:
         self._partitions = pipeline.partitions
         self._bytes_max = log.message_bytes_max
         self._commands = CommandCodec(schema)
-        self.publisher: Publisher = log.publisher(
-            pipeline.topic(aggregate, TopicKind.COMMANDS), schema=schema.command_json
-        )
+        self.commands = pipeline.topic(aggregate, TopicKind.COMMANDS)
+        self.publisher: Publisher = log.publisher(self.commands, schema=schema.command_json)
         self.codecs = Codecs(log, pipeline.topic(aggregate, TopicKind.EVENTS), CommitCodec(schema))
 
     def partition_of(self, id: str) -> int:

@@ -6,12 +6,12 @@ import threading
 from concurrent.futures import Future
 from typing import Any, Final
 
-from magnetar.schemas import MagnetarError, MessageRefused, PartitionRefused, Undecodable
+from magnetar.schemas import MagnetarError, MessageId, MessageRefused, PartitionRefused, Undecodable
 from magnetar.schemas.commit import read_command_id
 
-from .log import Inbox, Log
+from .log import Entry, Inbox, Log
 from .outgoing import Route
-from .receipt import Receipt, receipt_of, unknown, unreadable
+from .receipt import CommandParked, Receipt, receipt_of, unknown, unreadable
 from .reply import Reply
 
 LOOK_SECONDS: Final = 0.005
@@ -22,12 +22,19 @@ millisecond or two. That is 3 % of a core, and only while somebody waits."""
 class Ask:
     """One command that somebody waits for. Whoever gives up cancels `receipt`."""
 
-    def __init__(self, route: Route, aggregate_id: str, command_id: str) -> None:
+    def __init__(self, route: Route, aggregate_id: str, command_id: str, entry: Entry) -> None:
         self.route = route
         self.aggregate_id = aggregate_id
         self.command_id = command_id
+        self.entry = entry
+        """The message, as it was sent."""
         self.receipt: Future[Receipt[Any]] = Future()
         self.has_turn = False
+        self.stored_at: float | None = None
+        """When the log confirmed the command (monotonic seconds), or its last repeat."""
+        self.end: MessageId | None = None
+        """Where the command's partition ended at a moment when the command was stored already."""
+        self.was_repeated = False
 
     def is_like(self, other: Ask) -> bool:
         """Whether both are of the same aggregate, so that one reply can answer them."""
@@ -88,6 +95,12 @@ class Replies:
                 del self._asks[ask.command_id]
             self._rest_if_nobody_waits()
             return True
+
+    def late(self, stored_before: float) -> list[Ask]:
+        """The asks that still wait, and whose commands were stored before this time (monotonic seconds)."""
+        with self._lock:
+            waiting = [ask for asks in self._asks.values() for ask in asks]
+        return [ask for ask in waiting if ask.stored_at is not None and ask.stored_at < stored_before]
 
     def fail(self, ask: Ask, error: BaseException) -> None:
         """End an ask with an error, if it still waits."""
@@ -151,6 +164,9 @@ def _answer(ask: Ask, reply: Reply) -> None:
     try:
         commit = route.codecs.of(reply.schema).decode(reply.commit)
         ask.receipt.set_result(receipt_of(route.context, route.aggregate, reply.partition, commit))
+    except CommandParked as error:
+        lost = ask.was_repeated and error.reason == "expired"  # decided before, and forgotten since
+        ask.receipt.set_exception(unknown(ask.command_id, "its answer was lost") if lost else error)
     except (PartitionRefused, Undecodable) as error:
         ask.receipt.set_exception(unreadable(ask.command_id, error))
     except Exception as error:  # noqa: BLE001 - the asker's to see, and not this thread's to end of

@@ -14,17 +14,17 @@ import pulsar
 from magnetar.schemas import LogUnavailable, MessageId, Topic, TopicKind
 
 from ..clock import Clock
-from ..log import Backlog, Ownership, TopicDescription
+from ..log import Backlog, Ownership, Reached, TopicDescription
 from ..preflight import Finding
 from ..provisioning import Roles, Step, WantedTopic, apply
 from .pulsar_access import Access, is_encrypted
 from .pulsar_admin import INCARNATION, WORKERS, PulsarAdmin
-from .pulsar_backlog import backlog_of, by_partition, owner_of, producer_name
+from .pulsar_backlog import backlog_of, by_partition, owner_of, producer_name, reached
 from .pulsar_consumer import BACKLOG, PulsarConsumer
 from .pulsar_messages import PulsarReader, translated
 from .pulsar_plan import REPLIES_NAMESPACE, PulsarPlan
 from .pulsar_preflight import PulsarPreflight
-from .pulsar_reach import check_answers
+from .pulsar_reach import check_answers, check_listens
 from .pulsar_replies import INBOX_QUEUE, PulsarInbox, Replier
 from .pulsar_send import PENDING_MESSAGES_MAX, PassThrough, PulsarAppender, PulsarPublisher, Sender
 from .pulsar_share import PROJECTORS, PulsarShare
@@ -63,8 +63,8 @@ class PulsarLog:
     ) -> None:
         """Connect to a cluster; `client_log` is a file for what Pulsar's client has to warn of.
 
-        Asks the admin API first: raises LogUnavailable if it does not answer, and AccessDenied for a token that is
-        missing, wrong or expired, at once.
+        Asks the admin API first: raises LogUnavailable if it does not answer, or nobody listens at the service URL, and
+        AccessDenied for a token that is missing, wrong or expired, at once.
         """
         access = access or Access()
         self.message_bytes_max = message_bytes_max
@@ -74,6 +74,7 @@ class PulsarLog:
         self._admin = PulsarAdmin(admin_url, access)
         try:
             self._admin.check()
+            check_listens(service_url)
             self._writers = _client(service_url, client_log, access)
             self._others = _client(service_url, client_log, access)
         except BaseException:
@@ -120,7 +121,10 @@ class PulsarLog:
         name = self._name(topic)
         partitions = self._admin.partitions(name)
         if partitions is None:
-            raise LogUnavailable(f"The topic {name} does not exist on this Pulsar.", cure="Run the pipeline once.")
+            raise LogUnavailable(
+                f"The topic {name} does not exist on this Pulsar.",
+                cure="Run the pipeline once, or `magnetar provision MODULE`. If that was done, check MAGNETAR_TENANT.",
+            )
         incarnation = self._admin.properties(name).get(INCARNATION)
         if not partitions or incarnation is None:
             raise LogUnavailable(
@@ -238,6 +242,11 @@ class PulsarLog:
             backlog_of(stats.get(each, {}), internal.get(each, {}), SUBSCRIPTION, read_behind(each))
             for each in range(partitions)
         ]
+
+    def reached(self, topic: Topic) -> list[Reached]:
+        """How far each partition is stored and acknowledged: one call of the admin API, which any client may make."""
+        internal = by_partition(self._admin.internal_stats(self._name(topic)))
+        return [reached(internal.get(each, {}), SUBSCRIPTION) for each in range(self.describe(topic).partitions)]
 
     def owners(self, topic: Topic) -> list[Ownership | None]:
         """Who has the exclusive producer of each partition."""

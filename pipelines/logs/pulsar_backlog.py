@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from magnetar.schemas import MessageId
 
-from ..log import Backlog, Ownership, Reader
+from ..log import Backlog, Ownership, Reached, Reader
 from .pulsar_admin import LAST_OF_BATCH
 
 _COUNTED_MAX: Final = 1000
@@ -42,6 +42,14 @@ def backlog_of(
     acknowledged = _place(internal["cursors"][subscription]["markDeletePosition"])
     waiting = _count(int(found["msgBacklog"]), acknowledged, reader)
     return Backlog(found.get("activeConsumerName") or None, acknowledged, waiting)
+
+
+def reached(internal: dict[str, Any], subscription: str) -> Reached:
+    """How far one partition is stored and acknowledged, both to whole batches."""
+    cursor = internal.get("cursors", {}).get(subscription, {})
+    return Reached(
+        _place(internal.get("lastConfirmedEntry", "-1:-1")), _place(cursor.get("markDeletePosition", "-1:-1"))
+    )
 
 
 def owner_of(stats: dict[str, Any]) -> Ownership | None:

@@ -231,7 +231,7 @@ def policy_findings(namespace: str, own: Mapping[str, Any] | None, runtime: Runt
             continue
         yield Finding(
             _severity(policy, own or {}, now), policy.name, subject, policy.show(now), policy.must, policy.lost,
-            policy.mending(namespace, now),
+            _PROVISION if own is None else policy.mending(namespace, now),
         )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ def check_answers(service_url: str, topic: str | None, client_options: dict[str,
 
     Without a topic, it is enough that somebody listens.
     """
-    _check_listens(service_url)
+    check_listens(service_url)
     if topic is None:
         return
     client = pulsar.Client(
@@ -42,8 +42,8 @@ def check_answers(service_url: str, topic: str | None, client_options: dict[str,
         client.close()
 
 
-def _check_listens(service_url: str) -> None:
-    """One of several addresses is enough, as it is for Pulsar's client."""
+def check_listens(service_url: str) -> None:
+    """Raise LogUnavailable if nobody listens there. One of several addresses is enough, as for Pulsar's client."""
     refusals = []
     for host, port in _addresses(service_url):
         try:

@@ -11,10 +11,12 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import pytest
@@ -30,14 +32,22 @@ from magnetar.pipelines.wishes import Wish
 from magnetar.projections.query import QueryFormat, read_endpoint
 from magnetar.schemas import MagnetarError
 
-from examples.flights.flight import Depart, Flight
-from examples.flights.pipeline import RejectionsByReason, flights
+from examples.flights.flight import Depart, Flight, Schedule
+from examples.flights.pipeline import (
+    Board,
+    DelaysByRoute,
+    HourlyDepartures,
+    LateDeparture,
+    RejectionsByReason,
+    flights,
+)
 from tests.chaos.processes import DEADLINE_SECONDS, Part, answers, eventually, parts
 
 SEED = int(os.environ.get("MAGNETAR_CHAOS_SEED", secrets.randbelow(1 << 32)))
 ASKS = int(os.environ.get("MAGNETAR_CHAOS_ASKS", "45"))
 ASKS_PER_TEST = 50
 ASKS_PER_KILL = 15
+TABLES = ("Flight", "LateDeparture", "Board", "DelaysByRoute", "HourlyDepartures")
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SQL = "SELECT count() AS commands FROM flights.rejections"
 
@@ -87,7 +97,7 @@ class Trouble:
         endpoint = read_endpoint(projector.data)
         if endpoint is not None:
             with contextlib.suppress(MagnetarError, httpx.HTTPError):
-                send_wish(endpoint, flights, Wish.REBUILD, ["Flight"])
+                send_wish(endpoint, flights, Wish.REBUILD, [self._dice.choice(TABLES)])
 
 
 def typed(client: SyncClient, data: Path, receipt: Receipt[object]) -> int:
@@ -120,19 +130,76 @@ def over_http(client: SyncClient, data: Path, receipt: Receipt[object]) -> int:
         time.sleep(0.05)
 
 
-WAYS: tuple[Callable[[SyncClient, Path, Receipt[object]], int], ...] = (typed, raw, over_http)
+def on_board(client: SyncClient, data: Path, receipt: Receipt[object]) -> int:
+    """In a fold."""
+    found = client.query(Board, "status = 'Scheduled'", after=receipt, wait_seconds=DEADLINE_SECONDS)
+    return len(found)
 
 
-def ask_and_look(client: SyncClient, data: Path, asks: int, trouble: Trouble | None = None) -> list[tuple[int, int]]:
-    """Each ask is rejected; returns how many rejections there were, and how many a query saw, where they differ."""
-    missed = []
-    for n in range(1, asks + 1):
-        receipt = client.ask(Flight, f"never-planned-{n}", Depart(NOON), timeout_seconds=DEADLINE_SECONDS)
+def among_the_late(client: SyncClient, data: Path, receipt: Receipt[object]) -> int:
+    """In rows."""
+    return len(client.query(LateDeparture, after=receipt, wait_seconds=DEADLINE_SECONDS))
+
+
+def by_route(client: SyncClient, data: Path, receipt: Receipt[object]) -> int:
+    """In an incremental table."""
+    return sum(row.departures for row in client.query(DelaysByRoute, after=receipt, wait_seconds=DEADLINE_SECONDS))
+
+
+def by_hour(client: SyncClient, data: Path, receipt: Receipt[object]) -> int:
+    """In a fold by window."""
+    return sum(row.departures for row in client.query(HourlyDepartures, after=receipt, wait_seconds=DEADLINE_SECONDS))
+
+
+def reject(client: SyncClient, n: int) -> Receipt[object]:
+    """What was never planned cannot leave."""
+    return client.ask(Flight, f"never-planned-{n}", Depart(NOON), timeout_seconds=DEADLINE_SECONDS)
+
+
+def plan(client: SyncClient, n: int) -> Receipt[object]:
+    """One flight more on the board."""
+    return client.ask(Flight, f"planned-{n}", Schedule("AA", "JFK", "LAX", NOON), timeout_seconds=DEADLINE_SECONDS)
+
+
+def depart(client: SyncClient, n: int) -> Receipt[object]:
+    """One departure more, an hour and a half late."""
+    client.ask(Flight, f"late-{n}", Schedule("AA", "JFK", "LAX", NOON), timeout_seconds=DEADLINE_SECONDS)
+    left = Depart(NOON + timedelta(minutes=90))
+    return client.ask(Flight, f"late-{n}", left, timeout_seconds=DEADLINE_SECONDS)
+
+
+class Way(NamedTuple):
+    """What is asked, and where it must be seen: as many as were asked in this way."""
+
+    ask: Callable[[SyncClient, int], Receipt[object]]
+    see: Callable[[SyncClient, Path, Receipt[object]], int]
+
+
+WAYS = (
+    Way(reject, typed),
+    Way(plan, on_board),
+    Way(reject, raw),
+    Way(depart, among_the_late),
+    Way(reject, over_http),
+    Way(depart, by_route),
+    Way(depart, by_hour),
+)
+
+
+def ask_and_look(
+    client: SyncClient, data: Path, asks: int, trouble: Trouble | None = None, ways: Sequence[Way] = WAYS
+) -> list[tuple[str, int, int]]:
+    """Ask in all ways; returns where it was not seen, how many it should have been, and how many were."""
+    missed, done = list[tuple[str, int, int]](), Counter[Callable[..., object]]()
+    for n in range(asks):
+        ask, see = ways[n % len(ways)]
+        receipt = ask(client, n)
+        done[ask] += 1
         if trouble is not None:
             trouble.asked()
-        seen = WAYS[n % len(WAYS)](client, data, receipt)
-        if seen != n:
-            missed.append((n, seen))
+        seen = see(client, data, receipt)
+        if seen != done[ask]:
+            missed.append((see.__name__, done[ask], seen))
     return missed
 
 
@@ -162,13 +229,15 @@ def test_what_was_asked_is_seen_whatever_is_killed_and_swapped(tmp_path: Path, n
     assert trouble.kills >= asks // ASKS_PER_KILL - 1
 
 
-def test_without_the_wait_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "way", [way for way in WAYS if way.see not in (raw, over_http)], ids=lambda way: way.see.__name__
+)
+def test_without_the_wait_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: Way) -> None:
     monkeypatch.setattr(reading_module, "behind", lambda *_: None)
-    monkeypatch.setattr(f"{__name__}.WAYS", (typed,))
     settings = Settings(data=tmp_path / "data")
     prepare(flights, settings, SystemClock())
     worker, projector = Part(tmp_path, "worker"), Part(tmp_path, "projector")
     with parts(worker, projector), SyncClient(flights, settings=settings) as client:
         for part in (worker, projector):
             part.start()
-        assert ask_and_look(client, settings.data, 10)
+        assert ask_and_look(client, settings.data, 10, ways=(way,))

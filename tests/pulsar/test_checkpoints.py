@@ -3,17 +3,21 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from magnetar.pipelines.clock import SystemClock
 from magnetar.pipelines.logs.pulsar import PulsarLog
 from magnetar.pipelines.runtime import provision
 from magnetar.pipelines.worker import Worker
+from magnetar.schemas import Topic
 
 from tests.contract.log_contract import DEADLINE_SECONDS
-from tests.pulsar_rig import Existing
+from tests.pulsar_rig import Existing, Standalone, data_folder, started
 from tests.unit.pipelines.test_checkpoints import (
+    CHECKPOINTS,
     COMMANDS,
+    EVENTS,
     SCHEMA,
     System,
     folded,
@@ -66,3 +70,47 @@ def test_recovery_reads_the_tail_of_the_log_and_comes_to_the_same_states(
     assert system.run() == folded(system)
     assert 0 < len(replayed) < 400
     assert replayed == list(range(replayed[0], 1002))
+
+
+SMALL_LEDGERS = {
+    "managedLedgerMaxEntriesPerLedger": "20",
+    "managedLedgerMinLedgerRolloverTimeMinutes": "0",
+    "retentionCheckIntervalInSeconds": "1",
+}
+"""As if gigabytes had been written: a broker drops whole ledgers, and looks every two minutes."""
+
+
+def test_the_broker_drops_the_checkpoints_that_the_keeper_is_past_and_nothing_of_the_log(tmp_path: Path) -> None:
+    with data_folder() as folder, started(Standalone(folder, SMALL_LEDGERS)) as broker:
+        system = PulsarSystem(tmp_path, broker)
+        system.send(1000)
+        states, deadline = system.run(), time.monotonic() + DEADLINE_SECONDS
+        first = ledgers(system, CHECKPOINTS)[0]
+        while ledgers(system, CHECKPOINTS)[0] == first:  # rounds go on, and the broker looks now and then
+            system.send(100)
+            states = system.run()
+            assert time.monotonic() < deadline
+        assert states == folded(system)
+        kept, written = entries_of(system, CHECKPOINTS)
+        assert kept < written
+        kept, written = entries_of(system, EVENTS)
+        assert kept == written
+        system.close()
+
+
+def stored(system: PulsarSystem, topic: Topic) -> dict[str, Any]:
+    """How the topic's one partition is stored."""
+    found: dict[str, Any] = system.log._admin.internal_stats(f"{system.tenant}/{topic}")  # type: ignore[attr-defined]
+    (partition,) = found["partitions"].values()
+    return dict(partition)
+
+
+def ledgers(system: PulsarSystem, topic: Topic) -> list[int]:
+    """Its ledgers, the oldest first."""
+    return [ledger["ledgerId"] for ledger in stored(system, topic)["ledgers"]]
+
+
+def entries_of(system: PulsarSystem, topic: Topic) -> tuple[int, int]:
+    """How many entries are there, and how many were ever written."""
+    found = stored(system, topic)
+    return found["numberOfEntries"], found["entriesAddedCounter"]

@@ -118,8 +118,9 @@ def test_a_worker_that_may_makes_what_is_missing_and_answers(shop: Shell, broker
 def test_a_service_url_at_which_there_is_no_broker_is_named_by_all_that_look(shop: Shell, broker: Existing) -> None:
     (free,) = free_ports(1)
     shop.environment["MAGNETAR_BROKER"] = f"pulsar://127.0.0.1:{free}"
-    for command in ("plan", "provision", "doctor"):
-        refused = shop.run(command, "shop")
+    buy = ("Order", "1", "Buy", '{"sku": "tea", "pieces": 2}')
+    for command, *more in (("plan",), ("provision",), ("doctor",), ("status",), ("ask", *buy)):
+        refused = shop.run(command, "shop", *more)
         assert refused.returncode == 3, command
         assert f"No broker answers at pulsar://127.0.0.1:{free}" in refused.stderr, command
         assert "MAGNETAR_BROKER, which is pulsar.url in the chart's values" in refused.stderr, command

@@ -241,6 +241,7 @@ def test_each_role_can_do_its_part(secured: Secured) -> None:
         for kind in TopicKind:
             worker.provision(Topic("safe", "Thing", kind), partitions=1, schema=SCHEMA)
         client.publisher(COMMANDS, schema=SCHEMA).publish(0, entries(1), timeout_seconds=DEADLINE_SECONDS)
+        assert [each.end is not None for each in client.reached(COMMANDS)] == [True]
         consumer = worker.consumer(COMMANDS, name="w")
         batch = consumer.receive(messages_max=10, timeout_seconds=DEADLINE_SECONDS)
         assert batch is not None
