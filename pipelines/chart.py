@@ -14,6 +14,7 @@ from magnetar.schemas import DataFolderError, SettingsError, TopicKind
 from magnetar.schemas.names import kebab
 
 from .pipeline import Pipeline
+from .targets import targets_of
 
 CHART: Final = "magnetar"
 """The chart's name, and its folder's in the package."""
@@ -52,9 +53,19 @@ class _Worker(msgspec.Struct):
     topic: str = ""
 
 
+class _Projector(msgspec.Struct):
+    enabled: bool = True
+
+
+class _Group(msgspec.Struct):
+    tables: list[str]
+
+
 class _Given(msgspec.Struct):
     pipeline: _Named
     workers: dict[str, _Worker]
+    projector: _Projector = msgspec.field(default_factory=_Projector)
+    projectors: dict[str, _Group] = msgspec.field(default_factory=dict)
 
 
 def check_values(pipeline: Pipeline, module: str, tenant: str, given: str) -> None:
@@ -88,6 +99,21 @@ def _wrong(pipeline: Pipeline, tenant: str, values: _Given) -> Iterator[str]:
             yield f"workers.{name}.topic is {worker.topic}, and its commands come by {topic}"
     for aggregate in sorted(set(pipeline.aggregates) - {worker.aggregate for worker in values.workers.values()}):
         yield f"workers has none for {aggregate}: nobody would decide its commands. With replicas: 0, that is meant"
+    yield from _wrong_groups(pipeline, values)
+
+
+def _wrong_groups(pipeline: Pipeline, values: _Given) -> Iterator[str]:
+    tables = list(targets_of(pipeline))
+    for name, group in values.projectors.items():
+        for table in group.tables:
+            if table not in tables:
+                yield f"projectors.{name}.tables has {table}, and the tables are {', '.join(tables)}"
+    named = {table for group in values.projectors.values() for table in group.tables}
+    left = [table for table in tables if table not in named]
+    if named and left and not values.projector.enabled:
+        yield f"projector.enabled is false, and projectors has no group with {', '.join(left)}: nobody would fill it"
+    if not left and values.projector.enabled:
+        yield "projectors has all tables, and nothing is left to fill. With projector.enabled: false, that is meant"
 
 
 def values_of(pipeline: Pipeline, module: str, *, url: str, admin_url: str, tenant: str, image: str) -> str:

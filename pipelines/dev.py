@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -140,22 +140,25 @@ def _reload(supervisor: Supervisor, why_not: str) -> str:
 
 
 def run_several(
-    target: str, role: str, count: int, aggregates: Sequence[str], *, data: Path | None, log_level: str
+    target: str, role: str, count: int, named: Mapping[str, Sequence[str]], *, data: Path | None, log_level: str
 ) -> None:
-    """Run so many processes of a role, for these aggregates or all, until Ctrl-C; one that dies is started again.
+    """Run so many processes of a role until Ctrl-C; one that dies is started again. `named` are the aggregates or
+    tables that they are for, by option.
 
     Raises what one of them would.
     """
     from .loading import load_pipeline
+    from .projector_group import group_of
     from .runtime import StopSignal
     from .settings import load_settings
 
     pipeline, settings, clock = load_pipeline(target), load_settings(data=data), SystemClock()
     stopped = StopSignal()
     arguments = [*part_arguments(role, target), "--data", str(settings.data), "--log-level", log_level]
-    for aggregate in aggregates:
+    for aggregate in named.get("--aggregate", ()):
         pipeline.schema_of(aggregate)
-        arguments += ["--aggregate", aggregate]
+    group_of(pipeline, named.get("--table", ()), named.get("--without-table", ()))
+    arguments += [each for option, names in named.items() for name in names for each in (option, name)]
     prepare(pipeline, settings, clock, stopped)
     supervisor = Supervisor([Part(f"{role} {n + 1}", arguments, clock) for n in range(count)])
     typer.echo(f"magnetar run: {count} {role}s for the pipeline {pipeline.name}. Ctrl-C stops them.")

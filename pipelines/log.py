@@ -318,9 +318,11 @@ class SharesOut(Protocol):
     That is liveness and balance; safety is the lease on the table. A frozen one goes on believing that it has them.
     """
 
-    def share(self, topic: Topic, *, name: str, reader: str = "") -> Share:
-        """Take part, under a name that no other live projector has. With `reader`, another context that reads the
-        events, its projectors share them out among themselves. Raises LogUnavailable if the topic does not exist."""
+    def share(self, topic: Topic, *, name: str, group: str = "") -> Share:
+        """Take part, under a name that no other live projector has. Each group has all partitions among itself.
+
+        Raises LogUnavailable if the topic does not exist.
+        """
         ...
 
 

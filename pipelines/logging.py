@@ -10,6 +10,8 @@ from typing import Final
 import structlog
 from magnetar.schemas import SettingsError
 
+from .chart_settings import in_chart
+
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 LOG_STYLE: Final = "MAGNETAR_LOG_STYLE"
@@ -30,6 +32,7 @@ def configure_logging(level: str = "info", *, role: str | None = None) -> None:
         processors=[
             structlog.contextvars.merge_contextvars,
             _with_trace,
+            _with_chart_values,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             renderer,
@@ -51,4 +54,11 @@ def _with_trace(_: object, __: str, event: structlog.typing.EventDict) -> struct
         and (found := trace.get_current_span().get_span_context()).is_valid
     ):
         event["trace_id"], event["span_id"] = f"{found.trace_id:032x}", f"{found.span_id:016x}"
+    return event
+
+
+def _with_chart_values(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """In a pod of the chart, say which of its values the settings come from that a line names."""
+    if in_values := in_chart(f"{event.get('what', '')} {event.get('cure', '')}"):
+        event["chart_values"] = in_values
     return event

@@ -31,7 +31,7 @@ from .kept import kept
 from .log import Log
 from .log_start import check_begins
 from .pipeline import Pipeline
-from .projector_metrics import hide_rebuild, show_rebuild, watch_quarantine
+from .projector_metrics import hide_rebuild, show_rebuild, watch_fed, watch_quarantine
 from .rebuild import SWAP_COMMITS_MAX, Filler, Furthest, catch_up, commits_behind
 from .settings import Settings
 from .sharing import Sharing
@@ -72,7 +72,8 @@ class Projector:
         sharing: Sharing | None = None,
         beat: Callable[[], None] = lambda: None,
     ) -> None:
-        """With `sharing`, others may feed the same tables, each its own partitions. `beat` is called for each range."""
+        """With `sharing`, others may feed the same tables, each its own partitions, or other tables. `beat` is called
+        for each range."""
         self._pipeline = pipeline
         self._sharing = sharing
         self._still_at = 0.0
@@ -129,8 +130,13 @@ class Projector:
                     self._prepare_tables(target, generation, is_newest=generation == known.fed[-1])
                 else:  # whoever dropped it may have been killed before it was gone
                     self._drop_tables(target, generation)
-            self._begin_again(target)
+            if self._feeds(target.name):
+                self._begin_again(target)
         self._create_views()
+
+    def _feeds(self, target: str) -> bool:
+        """Whether it is for this projector to fill it and to swap it: another group's tables are only shown here."""
+        return self._sharing is None or target in self._sharing.tables
 
     def _prepare_tables(self, target: Target, generation: int, *, is_newest: bool) -> None:
         """Create or widen them. What is older and cannot be widened stays as it is, and is fed no more."""
@@ -142,7 +148,10 @@ class Projector:
                 self._leave(table, error, is_newest=is_newest)
                 continue
             self._tables[table] = made
-            self._feeding(table).add(made)
+            if self._feeds(table.target):
+                self._feeding(table).add(made)
+            elif table == self._shown(table):
+                watch_fed(self._pipeline.name, table, lambda: 0)
 
     def _leave(self, table: Table, error: StoreUnavailable, *, is_newest: bool) -> None:
         """Leave a table as it is that cannot be made or widened; raise if there is no newer one, nor will be."""
@@ -367,7 +376,7 @@ class Projector:
         if self._clock.monotonic() >= self._look_at:
             self._look_at = self._clock.monotonic() + SWAP_LOOK_SECONDS
             for name, known in self._known.items():
-                if known.wanted is not None:
+                if known.wanted is not None and self._feeds(name):
                     self._swap_if_caught_up(self._targets[name], known.wanted)
 
     def _apply(self, target: Target) -> None:
@@ -383,7 +392,8 @@ class Projector:
                     for feeding in (filling, self._live):
                         feeding.drop(table)
                 self._failpoint("drop_recorded")
-                self._drop_tables(target, generation)
+                if self._feeds(target.name):
+                    self._drop_tables(target, generation)
                 hide_rebuild(self._pipeline.name, target.name)
                 self._logger.info("generation dropped", target=target.name, generation=generation)
             for generation in set(known.fed) - set(before.fed):

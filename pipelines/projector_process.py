@@ -14,7 +14,7 @@ from magnetar.projections.engine_reader import QueryLimits
 from magnetar.projections.http_front import HttpFront
 from magnetar.projections.statement import is_answer
 from magnetar.projections.store import Store, embedded_dsn
-from magnetar.schemas import DataFolderError, StoreUnavailable, TopicKind
+from magnetar.schemas import DataFolderError, SettingsError, StoreUnavailable, TopicKind
 
 from .clock import Clock, SystemClock
 from .control import take_wish_of
@@ -23,6 +23,7 @@ from .log import Log, SharesOut
 from .pipeline import Pipeline
 from .process_metrics import watch_disk
 from .projector import IDLE_SECONDS, Projector
+from .projector_group import Group, group_of
 from .runtime import closed_if_it_fails, collect_rarely, provision_all, take_heed, together, wait_for_log
 from .server_preflight import examine_store
 from .settings import Settings, open_log
@@ -77,15 +78,21 @@ def run_projector(
     first: Callable[[Projector], None] | None = None,
     failpoint: Callable[[str], None] | None = None,
     outwait_seconds: float = OUTWAIT_SECONDS,
+    group: Group | None = None,
 ) -> None:
     """Mirror the pipeline in one process, and answer queries and take wishes on loopback, until `stopped`.
 
     On the embedded log, with what it reads: an engine is open in one process alone.
 
     `first` is called before any table is made. Another process that has the engine open is waited for so long: it may
-    be a query, or a rebuild that is nearly done. Raises DataFolderError if it takes longer. Tests crash or freeze the
-    process with `failpoint`.
+    be a query, or a rebuild that is nearly done. Raises DataFolderError if it takes longer, and SettingsError for a
+    group where there is no server. Tests crash or freeze the process with `failpoint`.
     """
+    if group is not None and settings.server() is None:
+        raise SettingsError(
+            "The embedded ClickHouse is open in one projector alone, which feeds all tables.",
+            cure="Leave --table and --without-table out, or name a server in MAGNETAR_CLICKHOUSE.",
+        )
     collect_rarely()
     clock = SystemClock()
     health = Health(clock)
@@ -104,11 +111,14 @@ def run_projector(
         left.callback(log.close)
         store = _open_store(pipeline, settings, clock, stopped, outwait_seconds)
         left.callback(store.close)
+        fed = group or group_of(pipeline)
 
         def projector_of(each: Pipeline) -> Projector:
             sharing = None
             if not store.is_embedded and isinstance(log, SharesOut):
-                sharing = Sharing(each, log, f"projector-{secrets.token_hex(8)}")
+                sharing = Sharing(
+                    each, log, f"projector-{secrets.token_hex(8)}", fed if each is pipeline else group_of(each)
+                )
                 left.callback(sharing.close)
             projector = Projector(
                 each, log, store, settings, clock=clock, failpoint=failpoint, sharing=sharing, beat=health.beat

@@ -1,4 +1,4 @@
-"""Which partitions a projector feeds, where several feed the tables of one server.
+"""Which partitions of which tables a projector feeds, where several feed the tables of one server.
 
 The log shares them out, as it does among workers. That is liveness and balance; safety is the lease of each partition
 of each table.
@@ -15,7 +15,7 @@ from magnetar.schemas import LogUnavailable, MagnetarError
 
 from .log import Share, SharesOut
 from .pipeline import Pipeline
-from .targets import targets_of
+from .projector_group import Group
 
 LOOK_SECONDS: Final = 0.5
 """How often the log is asked. On the embedded log it is the sign of life too, which may be three seconds old."""
@@ -24,18 +24,24 @@ LOOK_SECONDS: Final = 0.5
 class Sharing:
     """Asks on a thread of its own, so that a long range is no sign of death."""
 
-    def __init__(self, pipeline: Pipeline, log: SharesOut, name: str) -> None:
-        """Takes part. Raises LogUnavailable, but for what another context has not made yet: that is waited for."""
+    def __init__(self, pipeline: Pipeline, log: SharesOut, name: str, group: Group) -> None:
+        """Takes part, among those of the group. Raises LogUnavailable, but for what another context has not made yet:
+        that is waited for."""
+        self.tables = group.tables
+        """The names of the targets that this one feeds."""
         self._pipeline, self._log, self._name = pipeline, log, name
-        read = {aggregate for target in targets_of(pipeline).values() for aggregate in target.aggregates}
-        self._awaited = sorted(read - {*pipeline.aggregates})
+        self._abroad = "-".join(filter(None, (pipeline.name, group.key)))
+        """What the group is called on topics of other contexts, which have groups of their own."""
+        self._awaited = [each for each in group.aggregates if each not in pipeline.aggregates]
         self._logger = structlog.get_logger("magnetar.projector").bind(context=pipeline.name)
         self._shares: dict[str, Share] = {}
         self._mine: dict[str, frozenset[int]] = {}
         self._stop = threading.Event()
         try:
-            for aggregate in pipeline.aggregates:
-                self._shares[aggregate] = log.share(pipeline.events_of(aggregate).topic, name=name)
+            for aggregate in group.aggregates:
+                if aggregate not in self._awaited:
+                    topic = pipeline.events_of(aggregate).topic
+                    self._shares[aggregate] = log.share(topic, name=name, group=group.key)
             self._look()
         except BaseException:
             self._close_shares()
@@ -66,7 +72,7 @@ class Sharing:
         for aggregate in list(self._awaited):
             topic = self._pipeline.events_of(aggregate).topic
             with contextlib.suppress(LogUnavailable):
-                self._shares[aggregate] = self._log.share(topic, name=self._name, reader=self._pipeline.name)
+                self._shares[aggregate] = self._log.share(topic, name=self._name, group=self._abroad)
                 self._awaited.remove(aggregate)
         for aggregate, share in self._shares.items():
             found = share.mine()

@@ -26,10 +26,7 @@ class StandingStill:
         """Each with the number of its partitions."""
         self._tables = tables
         nonce = secrets.token_hex(16)
-        self._leases = [{p: table.take_lease(p, nonce) for p in range(partitions)} for table, partitions in tables]
-        for table, partitions in tables:
-            for partition in range(partitions):
-                table.stop_older_inserts(partition)
+        self._leases = [table.take_all(partitions, nonce) for table, partitions in tables]
 
     def holds(self) -> bool:
         """Whether nobody has taken one since."""

@@ -260,9 +260,13 @@ def _refused(error: BaseException) -> StoreUnavailable:
 
 def _not_opened(at: str | Endpoint, error: Exception) -> StoreUnavailable | DataFolderError:
     if isinstance(at, Endpoint):
+        why = first_line(error)
         return StoreUnavailable(
-            f"ClickHouse at {at.url} does not let {at.user} ask it: {first_line(error)}",
-            cure="See MAGNETAR_CLICKHOUSE, and MAGNETAR_CLICKHOUSE_USER and _PASSWORD_FILE; then whether it runs.",
+            f"ClickHouse at {at.url} does not let {at.user} ask it: {why}",
+            cure="Check MAGNETAR_CLICKHOUSE_CA, and the host name in MAGNETAR_CLICKHOUSE."
+            if "CERTIFICATE" in why
+            else "See MAGNETAR_CLICKHOUSE, MAGNETAR_CLICKHOUSE_USER and MAGNETAR_CLICKHOUSE_PASSWORD_FILE; then "
+            "whether it runs.",
         )
     if "already initialized with path" in str(error):
         return StoreUnavailable(

@@ -18,9 +18,9 @@ CHART: Final = Path(__file__).parent.parent / "helm" / "magnetar"
 HEAD: Final = """\
 # The chart `magnetar`
 
-Runs one pipeline on a cluster: a Deployment of workers for each aggregate, and a projector with the tables. It
-needs an Apache Pulsar, an image with your package, and Helm. docs/kubernetes.md in Magnetar's repository says how it is
-used, and what was tested.
+Runs one pipeline on a cluster: a Deployment of workers for each aggregate, and a projector with the tables, or
+several with tables of their own. It needs an Apache Pulsar, an image with your package, and Helm. docs/kubernetes.md
+in Magnetar's repository says how it is used, and what was tested.
 
 ```console
 magnetar helm chart deploy                          # this chart, from the installed package
@@ -52,6 +52,8 @@ helm rollback shop                                   # if it does not please
   events they do not know (`MagnetarPartitionsRefused`).
 - **The volume** of a projector without `clickhouse.url` is a StatefulSet's: another `projector.storage` is refused by
   Kubernetes. Enlarge the claim itself.
+- **A table** that moves into a group of `projectors`, or out of it, is taken from the old pods by the new ones: both
+  may log `partition lost` until the old ones have ended, and no row is lost or there twice.
 - **`clickhouse.url`**, set or unset, puts a Deployment in the place of the StatefulSet, or the other way round; the
   tables are filled from the log, and the claim stays until you delete it.
 - **No definitions** of other kinds come with the chart: those of KEDA and of the Prometheus operator are upgraded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated
 
@@ -41,6 +42,12 @@ def run(
     aggregate: Annotated[
         list[str] | None, typer.Option(help="Decide for this aggregate only; may be given several times.")
     ] = None,
+    table: Annotated[
+        list[str] | None, typer.Option(help="Feed this aggregate's or projection's table only; several times as well.")
+    ] = None,
+    without_table: Annotated[
+        list[str] | None, typer.Option(help="Feed all tables but this one; may be given several times.")
+    ] = None,
     data: Data = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
@@ -56,11 +63,14 @@ def run(
     from ..supervisor import REFUSED
 
     configure_logging(log_level, role=role.value)
-    only = aggregate or []
+    only, tables, without = aggregate or [], table or [], without_table or []
     if only and role is not Role.WORKER:
         raise SettingsError("Only workers decide for some aggregates.", cure="Leave --aggregate out.")
+    if (tables or without) and role is not Role.PROJECTOR:
+        raise SettingsError("Only projectors feed tables.", cure="Leave --table and --without-table out.")
     if workers != 1:
-        _run_several(target, role, workers, only, data=data, log_level=log_level)
+        named = {"--aggregate": only, "--table": tables, "--without-table": without}
+        _run_several(target, role, workers, named, data=data, log_level=log_level)
         return
     stopped = StopSignal(supervised=supervised)
     try:
@@ -70,9 +80,11 @@ def run(
         if role is Role.WORKER:
             run_worker(pipeline, settings, stopped=stopped, aggregates=only)
         else:
+            from ..projector_group import group_of
             from ..projector_process import run_projector
 
-            run_projector(pipeline, settings, stopped=stopped)
+            group = group_of(pipeline, tables, without) if tables or without else None
+            run_projector(pipeline, settings, stopped=stopped, group=group)
     except DeclarationError as error:
         if not supervised:
             raise
@@ -80,7 +92,9 @@ def run(
         raise typer.Exit(REFUSED) from error
 
 
-def _run_several(target: str, role: Role, workers: int, only: list[str], *, data: Data, log_level: str) -> None:
+def _run_several(
+    target: str, role: Role, workers: int, named: Mapping[str, Sequence[str]], *, data: Data, log_level: str
+) -> None:
     from ..dev import run_several
     from ..settings import load_settings
 
@@ -91,7 +105,7 @@ def _run_several(target: str, role: Role, workers: int, only: list[str], *, data
         )
     if workers < 1:
         raise SettingsError(f"{workers} processes cannot run.", cure="Use 1 or more.")
-    run_several(target, role.value, workers, only, data=data, log_level=log_level)
+    run_several(target, role.value, workers, named, data=data, log_level=log_level)
 
 
 def check_again(target: Target, data: Data = None) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from magnetar.schemas import Fault, MagnetarError
 
+from ..chart_settings import in_chart
 from . import completing
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def exit_code(error: MagnetarError) -> int:
 
 def said(error: MagnetarError) -> str:
     """What is printed of an error."""
-    return f"magnetar: {error} (magnetar explain {type(error).__name__})"
+    in_values = in_chart(str(error))
+    return f"magnetar: {error}{' ' * bool(in_values)}{in_values} (magnetar explain {type(error).__name__})"
 
 
 def opened(target: str, data: Path | None) -> tuple[Pipeline, Settings, Log]:

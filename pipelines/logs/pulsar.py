@@ -169,21 +169,20 @@ class PulsarLog:
 
         return self._keep(PulsarConsumer(self.describe(topic).partitions, subscribe, is_active))
 
-    def share(self, topic: Topic, *, name: str, reader: str = "") -> PulsarShare:
+    def share(self, topic: Topic, *, name: str, group: str = "") -> PulsarShare:
         """One Failover consumer per partition of the event topic, all under one name, of which none reads."""
-        subscription = f"{PROJECTORS}-{reader}" if reader else PROJECTORS
+        subscription = f"{PROJECTORS}-{group}" if group else PROJECTORS
         subscribe = self._subscribing(
             topic, subscription, name, initial_position=pulsar.InitialPosition.Latest, receiver_queue_size=1
         )
 
         def active() -> dict[int, str]:
             stats = by_partition(self._admin.stats(self._name(topic)))
-            found = {
-                partition: each.get("subscriptions", {}).get(subscription, {}) for partition, each in stats.items()
-            }
+            found = {nth: each.get("subscriptions", {}).get(subscription, {}) for nth, each in stats.items()}
             return {partition: str(each.get("activeConsumerName")) for partition, each in found.items()}
 
-        return self._keep(PulsarShare(self.describe(topic).partitions, subscribe, active, name))
+        partitions = self.describe(topic).partitions
+        return self._keep(PulsarShare(partitions, subscribe, active, name, is_passing=bool(group)))
 
     def _subscribing(self, topic: Topic, subscription: str, name: str, **options: Any) -> Callable[[int], Any]:
         """How to take part in a partition of a topic: by a Failover consumer of this name."""

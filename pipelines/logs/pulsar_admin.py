@@ -90,7 +90,8 @@ class PulsarAdmin:
         if response.status_code in (UNAUTHORIZED, FORBIDDEN):
             raise AccessDenied(
                 f"Pulsar does not allow this role {method} {path} ({_reason(response).strip()}).",
-                cure="Use the token of a role that may, or have `magnetar provision` run by somebody who does.",
+                cure="Use the token of a role that may (MAGNETAR_TOKEN_FILE), or have `magnetar provision` run by "
+                "somebody who does.",
             )
         raise LogUnavailable(
             f"Pulsar answered {response.status_code} to {method} {path}: {_reason(response)}",

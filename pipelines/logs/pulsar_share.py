@@ -10,8 +10,7 @@ from typing import Any, Final
 import pulsar
 
 PROJECTORS: Final = "projectors"
-"""What the subscription is called; of another context that reads the events, its name follows. Nobody reads through
-it: it says who is active."""
+"""What the subscription is called, or begins with. Nobody reads through it: it says who is active."""
 
 ACKNOWLEDGE_SECONDS: Final = 60.0
 """How often it is moved to the end, so that nothing counts as waiting there."""
@@ -21,8 +20,16 @@ class PulsarShare:
     """One projector's part."""
 
     def __init__(
-        self, partitions: int, subscribe: Callable[[int], Any], active: Callable[[], Mapping[int, str]], name: str
+        self,
+        partitions: int,
+        subscribe: Callable[[int], Any],
+        active: Callable[[], Mapping[int, str]],
+        name: str,
+        *,
+        is_passing: bool = False,
     ) -> None:
+        """With `is_passing`, the last one that leaves a partition takes the subscription with it."""
+        self._is_passing = is_passing
         self._active = active
         self._name = name
         self._consumers: list[Any] = []
@@ -50,6 +57,9 @@ class PulsarShare:
         """Close the consumers: the broker gives their partitions to others."""
         self.closed = True
         for consumer in self._consumers:
+            if self._is_passing:
+                with contextlib.suppress(pulsar.PulsarException):  # the broker refuses it while others are there
+                    consumer.unsubscribe()
             with contextlib.suppress(pulsar.PulsarException):
                 consumer.close()
         self._consumers.clear()

@@ -100,10 +100,10 @@ class SqliteLog:
         partitions = self.describe(topic).partitions
         return self._keep(SqliteConsumer(self._folder, topic, partitions, name, self._clock))
 
-    def share(self, topic: Topic, *, name: str, reader: str = "") -> SqliteConsumer:
+    def share(self, topic: Topic, *, name: str, group: str = "") -> SqliteConsumer:
         """Take part in sharing out the partitions of an event topic: as workers do, and receive nothing."""
         partitions = self.describe(topic).partitions
-        registry = self._folder.registry(topic, reader)
+        registry = self._folder.registry(topic, group)
         return self._keep(SqliteConsumer(self._folder, topic, partitions, name, self._clock, registry=registry))
 
     def fence(self, topic: Topic, partition: int, *, schema: str, name: str) -> SqliteAppender:

@@ -188,11 +188,11 @@ class Folder:
         files += [folder / f"{partition}.sqlite" for partition in range(partitions)]
         return [file for file in files if not file.exists()]
 
-    def registry(self, topic: Topic, reader: str = "") -> Path:
-        """Where those who share out the topic's partitions are written down: its own, or those of another context."""
-        if not reader:
+    def registry(self, topic: Topic, group: str = "") -> Path:
+        """Where those of a group who share out the topic's partitions among themselves are written down."""
+        if not group:
             return self.topic(topic) / "consumers.sqlite"
-        path = self.topic(topic) / f"consumers-{reader}.sqlite"
+        path = self.topic(topic) / f"consumers-{group}.sqlite"
         with _os_errors(self.path), self._locked():
             if not path.exists():
                 making = path.with_suffix(".making")

@@ -68,17 +68,20 @@ class BacklogContract(LogContract):
         self.eventually(log, lambda: a.mine() == frozenset(range(PARTITIONS)))
         a.close()
 
-    def test_projectors_of_a_context_that_reads_them_share_the_same_partitions_out_among_themselves(
+    def test_projectors_of_another_group_have_all_partitions_among_themselves(
         self, log: Log, open_log: Callable[[], Log], events: Topic
     ) -> None:
         other = open_log()
         assert isinstance(log, SharesOut)
         assert isinstance(other, SharesOut)
-        own = log.share(events, name="own")
-        a, b = log.share(events, name="a", reader="billing"), other.share(events, name="b", reader="billing")
+        a, b = log.share(events, name="a", group="boards"), other.share(events, name="b", group="boards")
+        alone, rest = log.share(events, name="a"), log.share(events, name="c", group="others")
         self.eventually(log, lambda: self._is_shared_out(a, b))
-        self.eventually(log, lambda: own.mine() == frozenset(range(PARTITIONS)))
-        for share in (own, a, b):
+        for share in (alone, rest):
+            self.eventually(log, lambda share=share: share.mine() == frozenset(range(PARTITIONS)))  # type: ignore[misc]
+        a.close()
+        self.eventually(log, lambda: b.mine() == frozenset(range(PARTITIONS)))
+        for share in (b, alone, rest):
             share.close()
 
     def _is_shared_out(self, a: Share, b: Share) -> bool:

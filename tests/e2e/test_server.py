@@ -14,6 +14,9 @@ from magnetar.projections.store import Store
 from tests.clickhouse_server import READER, Running, clickhouse
 from tests.e2e.conftest import Shell, start_dev
 from tests.e2e.test_quarantined import FOLD
+from tests.helm.conftest import Chart, minimal
+from tests.helm.conftest import chart as chart  # noqa: PLC0414 - a fixture of theirs
+from tests.helm.in_pod import settings_in_pod
 from tests.pulsar_secured import Authority
 
 
@@ -191,11 +194,38 @@ def test_a_wrong_password_is_said_at_once_and_not_shown(shop: Shell, server: Run
     ran = shop.run("run", "shop", "--role", "projector")
     assert ran.returncode == 3, ran
     assert "Authentication failed" in ran.stderr
-    assert "MAGNETAR_CLICKHOUSE_USER and _PASSWORD_FILE" in ran.stderr
+    assert "MAGNETAR_CLICKHOUSE_USER and MAGNETAR_CLICKHOUSE_PASSWORD_FILE" in ran.stderr
     assert "not-the-password" not in ran.stdout + ran.stderr
     assert server.endpoint.token not in ran.stdout + ran.stderr
     secret.write_text(server.endpoint.token + "\n")
     assert told(shop, "query", "SELECT 1 AS x", "--format", "jsonl") == [{"x": 1}]
+
+
+def test_a_releases_settings_lead_there_and_an_error_names_the_value_that_is_wrong(
+    shop: Shell, chart: Chart, tmp_path: Path
+) -> None:
+    """By what a projector of the chart finds in its container, with password and authority out of Secrets."""
+    authority, other = Authority(tmp_path / "tls"), Authority(tmp_path / "other")
+    (tmp_path / "server").mkdir()
+    with clickhouse(tmp_path / "server", authority) as server:
+        values = {"auth": {"existingSecret": "writer"}, "tls": {"caSecret": "server-tls"}}
+        objects = chart.render(minimal(clickhouse=values | {"url": server.endpoint.url, "user": server.endpoint.user}))
+
+        def asked_with(password: str, ca: Authority) -> tuple[int, str]:
+            secrets = {"writer": {"password": password}, "server-tls": {"ca.crt": ca.certificate.read_text()}}
+            found = settings_in_pod(objects, ("Deployment", "rel-projector"), tmp_path / "mounted", secrets)
+            shop.environment |= {name: value for name, value in found.items() if "CLICKHOUSE" in name}
+            ran = shop.run("plan", "shop")
+            return ran.returncode, ran.stderr or ran.stdout
+
+        assert asked_with(server.endpoint.token, authority)[0] == 0
+        code, said = asked_with("not-the-password", authority)
+        assert (code, "Authentication failed" in said) == (3, True), said
+        value = "clickhouse.auth.existingSecret (the key password of the Secret writer)"
+        assert f"MAGNETAR_CLICKHOUSE_PASSWORD_FILE is {value}" in said
+        code, said = asked_with(server.endpoint.token, other)
+        assert (code, "CERTIFICATE_VERIFY_FAILED" in said) == (3, True), said
+        assert "MAGNETAR_CLICKHOUSE_CA is clickhouse.tls.caSecret (the key ca.crt of the Secret server-tls)" in said
 
 
 def test_the_servers_certificate_is_verified(shop: Shell, tmp_path: Path) -> None:

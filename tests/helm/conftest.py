@@ -30,10 +30,9 @@ def minimal(**changes: Any) -> Values:
     }
 
 
-def monitored() -> Values:
-    """The values that the docs give to those whose Prometheus runs in another namespace."""
-    page = parts(ROOT / "docs" / "kubernetes.md")
-    (block,) = (part for part in page if isinstance(part, Block) and part.language == "yaml")
+def written(page: str) -> Values:
+    """The values that stand on a page of the docs."""
+    (block,) = (part for part in parts(ROOT / "docs" / page) if isinstance(part, Block) and part.language == "yaml")
     return dict(yaml.safe_load(block.text))
 
 

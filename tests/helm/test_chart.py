@@ -12,7 +12,7 @@ from magnetar.pipelines import process_metrics, projector_metrics, worker_metric
 from magnetar.pipelines.worker import WorkerOptions
 from prometheus_client import Counter, Gauge, Histogram
 
-from tests.helm.conftest import Chart, Objects, Values, minimal, monitored
+from tests.helm.conftest import Chart, Objects, Values, minimal, written
 
 TOKEN = {"url": "pulsar+ssl://pulsar:6651", "adminUrl": "https://pulsar:8443", "auth": {"token": "secret"}}
 SECRET = TOKEN | {"auth": {"existingSecret": "jwt", "key": "jwt"}, "tls": {"caConfigMap": "authority"}}
@@ -21,6 +21,10 @@ SERVER = {
     "user": "projector",
     "auth": {"existingSecret": "writer"},
     "tls": {"caConfigMap": "authority"},
+}
+TLS_SECRETS = {
+    "pulsar": TOKEN | {"tls": {"caSecret": "brokers-tls", "key": "root.pem"}},
+    "clickhouse": SERVER | {"tls": {"caSecret": "server-tls"}},
 }
 EVERYTHING = {
     "clickhouse": SERVER,
@@ -43,10 +47,17 @@ MATRIX: dict[str, Values] = {
     "a ClickHouse server": {"clickhouse": {"url": "http://clickhouse:8123"}},
     "a ClickHouse server with a password": {"clickhouse": SERVER | {"auth": {"password": "secret"}, "tls": {}}},
     "projectors that share the work": {"clickhouse": SERVER, "projector": {"replicas": 3}},
+    "groups of tables": {"clickhouse": SERVER, "projectors": {"boards": {"tables": ["Board"]}}},
+    "groups of tables alone": {
+        "clickhouse": SERVER,
+        "projector": {"enabled": False},
+        "projectors": {"boards": {"tables": ["Board"], "replicas": 2}, "events": {"tables": ["Order", "StockItem"]}},
+    },
     "no projector": {"projector": {"enabled": False}},
     "nothing beside workers": {
         name: {"enabled": False} for name in ("projector", "provision", "podDisruptionBudget", "networkPolicy")
     },
+    "authorities in Secrets": TLS_SECRETS,
     "digest": {"image": {"repository": "r/shop", "digest": "sha256:" + "0" * 64}},
 }
 matrix = pytest.mark.parametrize("changes", MATRIX.values(), ids=MATRIX)
@@ -100,7 +111,7 @@ def test_every_pod_is_as_restricted_as_the_strictest_standard_asks(chart: Chart,
 @matrix
 def test_what_a_pod_mounts_is_there(chart: Chart, changes: Values) -> None:
     objects = chart.render(minimal(**changes))
-    theirs = {"jwt", "authority", "writer"}
+    theirs = {"jwt", "authority", "writer", "brokers-tls", "server-tls"}
     made = {name for kind, name in objects if kind in {"Secret", "ConfigMap"}}
     for name, pod in pods(objects).items():
         volumes = {volume["name"]: volume for volume in pod["volumes"]}
@@ -140,6 +151,64 @@ def test_projectors_that_share_the_work_are_spread_over_nodes_and_drained_one_at
     assert ("PodDisruptionBudget", "rel-projector") not in alone, "of one there is nothing to keep"
     unprotected = chart.render(minimal(**PROJECTORS, podDisruptionBudget={"enabled": False}))
     assert not [name for kind, name in unprotected if kind == "PodDisruptionBudget"]
+
+
+GROUPS = {
+    "clickhouse": SERVER,
+    "projector": {"terminationGracePeriodSeconds": 90, "nodeSelector": {"disk": "ssd"}},
+    "projectors": {
+        "boards": {"tables": ["Board", "Late"], "replicas": 3, "resources": {"limits": {"memory": "9Gi"}}},
+        "stock": {"tables": ["StockItem"]},
+    },
+}
+
+
+def test_each_group_of_tables_has_a_deployment_that_fills_them_alone(chart: Chart) -> None:
+    objects = chart.render(minimal(**GROUPS))
+    names = {"rel-projector-boards", "rel-projector-stock", "rel-projector"}
+    assert {name for kind, name in objects if kind == "Deployment"} >= names
+    assert {name for kind, name in objects if kind == "PodDisruptionBudget"} >= names
+    first = ("run", "shop.pipeline", "--role", "projector")
+    others = [each for table in ("Board", "Late", "StockItem") for each in ("--without-table", table)]
+    for name, tables, replicas, memory in (
+        ("boards", ["--table", "Board", "--table", "Late"], 3, "9Gi"),
+        ("stock", ["--table", "StockItem"], 1, "6Gi"),
+        ("", others, 1, "6Gi"),
+    ):
+        spec = objects["Deployment", f"rel-projector-{name}".rstrip("-")]["spec"]
+        pod = spec["template"]["spec"]
+        assert pod["containers"][0]["args"] == [*first, *tables, "--log-level", "info"]
+        assert (spec["replicas"], spec["strategy"]) == (replicas, {"type": "Recreate"})
+        assert pod["containers"][0]["resources"] == {
+            "requests": {"cpu": "1", "memory": "2Gi"},
+            "limits": {"memory": memory},
+        }
+        assert (pod["terminationGracePeriodSeconds"], pod["nodeSelector"]) == (90, {"disk": "ssd"})
+    (provision,) = objects["Job", "rel-provision"]["spec"]["template"]["spec"]["initContainers"]
+    told = {each["name"]: each["value"] for each in provision["env"]}
+    assert json.loads(told["MAGNETAR_CHART_VALUES"])["projectors"] == {
+        "boards": {"tables": ["Board", "Late"]},
+        "stock": {"tables": ["StockItem"]},
+    }
+
+
+def test_the_groups_that_the_docs_show_are_taken(chart: Chart) -> None:
+    objects = chart.render(minimal(clickhouse=SERVER, **written("operations.md")))
+    boards, rest = (objects["Deployment", f"rel-projector{name}"]["spec"] for name in ("-boards", ""))
+    assert (boards["replicas"], rest["replicas"]) == (2, 1)
+    limits = [o["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"] for o in (boards, rest)]
+    assert limits == ["8Gi", "4Gi"]
+
+
+def test_without_a_projector_of_the_rest_the_notes_and_the_alert_speak_of_a_groups(chart: Chart) -> None:
+    alone = minimal(**GROUPS | {"projector": {"enabled": False}, "prometheusRule": {"enabled": True}})
+    objects = chart.render(alone)
+    assert ("Deployment", "rel-projector") not in objects
+    assert "MagnetarNobodyFeeds" in json.dumps(objects["PrometheusRule", "rel"])
+    said = chart.notes(alone, is_upgrade=True)
+    assert "exec deployment/rel-projector-boards -- magnetar status" in said
+    assert "exec deployment/rel-projector-boards -- magnetar rebuild" in said
+    assert ", and 2 Deployment(s) of projectors with tables of their own." in said
 
 
 def test_pods_of_a_deployment_are_spread_among_themselves_alone(chart: Chart) -> None:
@@ -261,7 +330,12 @@ def test_the_topics_are_provisioned_and_examined_before_anything_is_installed_or
     (provision,), (doctor,) = ([{e["name"]: e["value"] for e in c["env"]} for c in pod[k]] for k in CONTAINERS)
     derived = json.loads(provision.pop("MAGNETAR_CHART_VALUES"))
     assert provision == doctor == settings
-    assert derived == {"pipeline": {"context": "shop", "partitions": 4}, "workers": minimal()["workers"]}
+    assert derived == {
+        "pipeline": {"context": "shop", "partitions": 4},
+        "workers": minimal()["workers"],
+        "projector": {"enabled": True},
+        "projectors": {},
+    }
 
 
 def test_the_tables_on_a_server_are_provisioned_and_examined_too(chart: Chart) -> None:
@@ -307,7 +381,9 @@ def test_with_a_server_the_projector_has_no_volume_and_a_job_rebuilds_what_has_c
     }
     for each in (projector, job):
         (container,) = each["spec"]["template"]["spec"]["containers"]
-        assert {entry["name"]: entry["value"] for entry in container["env"]} == asked
+        given = {entry["name"]: entry["value"] for entry in container["env"]}
+        assert json.loads(given.pop("MAGNETAR_CHART_SETTINGS_CLICKHOUSE")).keys() == asked.keys()
+        assert given == asked
         mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
         assert {"/etc/magnetar/clickhouse", "/etc/magnetar/clickhouse-ca", "/var/lib/magnetar"} <= mounts
     assert job["spec"]["template"]["spec"]["containers"][0]["args"] == ["rebuild", "shop.pipeline", "--changed"]
@@ -318,6 +394,27 @@ def test_with_a_server_the_projector_has_no_volume_and_a_job_rebuilds_what_has_c
     assert "CLICKHOUSE" not in json.dumps(worker), "who decides has no use for it"
     *_, egress = objects["NetworkPolicy", "rel"]["spec"]["egress"]
     assert egress == {"ports": [{"port": port, "protocol": "TCP"} for port in (8123, 8443)]}
+
+
+def test_of_a_secret_with_an_authority_its_certificate_alone_is_mounted(chart: Chart) -> None:
+    asked = TLS_SECRETS | {"workerDefaults": {"autoscaling": {"enabled": True}}, "rebuild": {"enabled": True}}
+    objects = chart.render(minimal(**asked))
+    assert objects["ConfigMap", "rel-settings"]["data"]["MAGNETAR_TLS_CA"] == "/etc/magnetar/ca/root.pem"
+    for name, pod in pods(objects).items():
+        volumes = {volume["name"]: volume for volume in pod["volumes"]}
+        found = volumes["ca"]["secret"]
+        assert (found["secretName"], found["items"]) == ("brokers-tls", [{"key": "root.pem", "path": "root.pem"}]), name
+        mounted = {mount["mountPath"]: mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
+        assert mounted["/etc/magnetar/ca"] == "ca", name
+        if "worker" not in name:
+            found = volumes["clickhouse-ca"]["secret"]
+            assert (found["secretName"], found["items"]) == ("server-tls", [{"key": "ca.crt", "path": "ca.crt"}]), name
+            env = {each["name"]: each["value"] for each in pod["containers"][0]["env"]}
+            assert env["MAGNETAR_CLICKHOUSE_CA"] == "/etc/magnetar/clickhouse-ca/ca.crt", name
+            assert mounted["/etc/magnetar/clickhouse-ca"] == "clickhouse-ca", name
+    authentication = objects["TriggerAuthentication", "rel"]["spec"]
+    assert authentication["secretTargetRef"][1] == {"parameter": "ca", "name": "brokers-tls", "key": "root.pem"}
+    assert "configMapTargetRef" not in authentication
 
 
 def test_clickhouses_password_stands_in_a_secret_alone(chart: Chart) -> None:
@@ -358,7 +455,7 @@ def test_the_network_is_closed_but_for_the_figures_and_pulsar(chart: Chart) -> N
 
 
 def test_a_prometheus_elsewhere_is_let_in_as_the_docs_say(chart: Chart) -> None:
-    (elsewhere,) = chart.render(minimal(**monitored()))["NetworkPolicy", "rel"]["spec"]["ingress"]
+    (elsewhere,) = chart.render(minimal(**written("kubernetes.md")))["NetworkPolicy", "rel"]["spec"]["ingress"]
     assert elsewhere["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
     (without,) = chart.render(minimal())["NetworkPolicy", "rel"]["spec"]["ingress"]
     assert without["from"] == [{"podSelector": {}}], "every pod of the release's namespace"
@@ -403,11 +500,43 @@ REFUSED: dict[str, tuple[Values, str]] = {
         {"clickhouse": SERVER | {"auth": {"password": "a", "existingSecret": "b"}}},
         "clickhouse.auth.password and clickhouse.auth.existingSecret are both set",
     ),
+    "two authorities for Pulsar": (
+        {"pulsar": TOKEN | {"tls": {"caConfigMap": "a", "caSecret": "b"}}},
+        "pulsar.tls.caConfigMap and pulsar.tls.caSecret are both set",
+    ),
+    "two authorities for ClickHouse": (
+        {"clickhouse": SERVER | {"tls": {"caConfigMap": "a", "caSecret": "b"}}},
+        "clickhouse.tls.caConfigMap and clickhouse.tls.caSecret are both set",
+    ),
+    "a misspelled authority": ({"pulsar": TOKEN | {"tls": {"caSecrets": "a"}}}, "caSecrets"),
     "a rebuild without a server": ({"rebuild": {"enabled": True}}, "rebuild.enabled needs clickhouse.url"),
     "projectors without a server": ({"projector": {"replicas": 2}}, "projector.replicas needs clickhouse.url"),
     "more projectors than partitions": (
         {"clickhouse": SERVER, "projector": {"replicas": 5}},
         "projector.replicas is 5, and there are 4 partitions",
+    ),
+    "groups without a server": (
+        {"projectors": {"boards": {"tables": ["Board"]}}},
+        "projectors needs clickhouse.url",
+    ),
+    "a table in two groups": (
+        {"clickhouse": SERVER, "projectors": {"a": {"tables": ["Board"]}, "b": {"tables": ["Late", "Board"]}}},
+        "projectors.b.tables has Board, and projectors.a.tables has it too",
+    ),
+    "a table twice in a group": ({"clickhouse": SERVER, "projectors": {"a": {"tables": ["B", "B"]}}}, "tables"),
+    "a group with no table": ({"clickhouse": SERVER, "projectors": {"a": {"tables": []}}}, "tables"),
+    "a group that names no tables": ({"clickhouse": SERVER, "projectors": {"a": {"replicas": 2}}}, "tables"),
+    "a group with a volume": (
+        {"clickhouse": SERVER, "projectors": {"a": {"tables": ["B"], "storage": {"size": "1Gi"}}}},
+        "storage",
+    ),
+    "more projectors of a group than partitions": (
+        {"clickhouse": SERVER, "projectors": {"a": {"tables": ["Board"], "replicas": 5}}},
+        "projectors.a.replicas is 5, and there are 4 partitions",
+    ),
+    "too long a name of a group": (
+        {"clickhouse": SERVER, "fullnameOverride": "a" * 40, "projectors": {"b" * 13: {"tables": ["Board"]}}},
+        "projectors.bbbbbbbbbbbbb is too long a name",
     ),
     "scaling without a topic": (
         {"workers": {"order": {"aggregate": "Order", "autoscaling": {"enabled": True}}}},

@@ -348,6 +348,14 @@ CASES: dict[str, tuple[dict[str, str], str]] = {
         },
         "15m",
     ),
+    "MagnetarNobodyFeeds, with the projectors of a group not there": (
+        {
+            f'magnetar_table_partitions_fed{{{BOARD},pod="g"}}': "2x9 stale _x20",
+            f'magnetar_table_partitions_fed{{{BOARD},pod="p"}}': "0x30",
+            f'magnetar_table_partitions_fed{{{PURSE},projection="mirror",pod="p"}}': "2x30",
+        },
+        "15m",
+    ),
     "MagnetarTablesStuck": (
         {f'magnetar_table_partitions_lost_total{{{BOARD},error="StoreUnavailable"}}': "1x9 1+8x20"},
         "12m",

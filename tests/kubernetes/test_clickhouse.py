@@ -81,3 +81,25 @@ def test_each_upgrade_has_a_rebuild_of_its_own_and_waits_for_none(
         assert not job["status"].get("succeeded"), "it goes on behind the upgrade"
     node.starts_pods = True
     eventually(lambda: jobs(api, namespace)["shop-rebuild-3"]["status"].get("succeeded"), "once it can, it is done")
+
+
+def test_a_group_of_tables_gets_projectors_of_its_own_and_a_rollback_takes_them_back(
+    api: Api, helm: Any, chart: Chart, namespace: str, pods: Pods
+) -> None:
+    deployment = f"/apis/apps/v1/namespaces/{namespace}/deployments/shop-projector-boards"
+    budget = f"/apis/policy/v1/namespaces/{namespace}/poddisruptionbudgets/shop-projector-boards"
+    helm.install(chart.folder, "shop", values(), wait="watcher", timeout=SECONDS_MAX)
+    (first,), workers = names(pods("projector")), names(pods("worker-order"))
+
+    groups = {"projectors": {"boards": {"tables": ["Board"], "replicas": 2}}}
+    helm.upgrade(chart.folder, "shop", values() | groups, wait="watcher", timeout=SECONDS_MAX)
+    assert len(pods("projector-boards")) == 2
+    eventually(lambda: len(pods("projector")) == 1, "the one of the other tables, which it is told")
+    assert names(pods("projector")) != {first}
+    assert names(pods("worker-order")) == workers, "no partition of theirs moves"
+    eventually(lambda: api.get(budget)["status"]["currentHealthy"] == 2, "the budget looks after them")
+
+    helm.rollback("shop", version=1, wait="watcher", timeout=SECONDS_MAX)
+    eventually(lambda: not pods("projector-boards"), "they are gone")
+    assert api.get(deployment) is None
+    eventually(lambda: len(pods("projector")) == 1, "one feeds all tables again")

@@ -3,7 +3,7 @@
 import copy
 from typing import Any
 
-from tests.helm.conftest import Chart, Values, minimal, monitored
+from tests.helm.conftest import Chart, Values, minimal, written
 from tests.kubernetes.conftest import SECONDS_MAX, Define
 from tests.kubernetes.control_plane import Api
 from tests.kubernetes.published import PROMETHEUS_OPERATOR
@@ -14,7 +14,7 @@ API = "/apis/monitoring.coreos.com/v1/namespaces"
 
 
 def values(interval: str = "30s") -> Values:
-    asked = monitored()
+    asked = written("kubernetes.md")
     asked["serviceMonitor"]["interval"] = interval
     rules = {"enabled": True, "labels": asked["serviceMonitor"]["labels"]}
     return minimal(**asked, prometheusRule=rules, provision={"enabled": False})

@@ -158,6 +158,8 @@ MISSING: dict[str, tuple[Values, str, dict[str, str]]] = {
         {"password": "eA=="},
     ),
     "clickhouse.tls.caConfigMap": ({"clickhouse": {"tls": {"caConfigMap": "it"}}}, "ConfigMap", {"ca.crt": "x"}),
+    "pulsar.tls.caSecret": ({"pulsar": {"tls": {"caSecret": "it"}}}, "Secret", {"ca.crt": "eA=="}),
+    "clickhouse.tls.caSecret": ({"clickhouse": {"tls": {"caSecret": "it"}}}, "Secret", {"ca.crt": "eA=="}),
     "image.pullSecrets": ({"image": {"pullSecrets": ["it"]}}, "Secret", {}),
 }
 
@@ -199,6 +201,11 @@ CLICKHOUSE: dict[str, Any] = {
 STRICT = {
     "the engine within": {"pulsar": TOKEN, "dashboards": {"enabled": True}},
     "a server": {"pulsar": TOKEN, "clickhouse": CLICKHOUSE, "rebuild": {"enabled": True, "names": ["Board"]}},
+    "groups of tables, and authorities from Secrets": {
+        "pulsar": TOKEN | {"tls": {"caSecret": "brokers-tls"}},
+        "clickhouse": CLICKHOUSE | {"tls": {"caSecret": "server-tls"}},
+        "projectors": {"boards": {"tables": ["Board", "Late"], "replicas": 2}},
+    },
 }
 
 

@@ -26,6 +26,9 @@ from magnetar.schemas import AccessDenied, LogUnavailable, SettingsError, Topic,
 from tests.chaos.processes import eventually
 from tests.contract.log_contract import DEADLINE_SECONDS, SCHEMA, WIDER, entries, numbers
 from tests.e2e.conftest import Shell
+from tests.helm.conftest import Chart, minimal
+from tests.helm.conftest import chart as chart  # noqa: PLC0414 - a fixture of theirs
+from tests.helm.in_pod import settings_in_pod
 from tests.pulsar.crew import MODULE, ROOT
 from tests.pulsar.test_scaling import backlog
 from tests.pulsar.yard import LONG, commits, working
@@ -168,6 +171,45 @@ def test_no_secret_is_in_what_processes_say_nor_in_their_command_lines(secured: 
     said += refused.stdout + refused.stderr
     for secret in (worker, mirror, damaged, password):
         assert secret.rpartition(".")[2] not in said + shown
+
+
+def test_a_releases_settings_lead_there_and_an_error_names_the_value_that_is_wrong(
+    secured: Secured, shell: Shell, chart: Chart, tmp_path: Path
+) -> None:
+    """By what the chart's Job finds in its container, with the token and the authority out of Secrets."""
+    context = f"c{uuid.uuid4().hex[:12]}"
+    (shell.folder / "crew.py").write_text(MODULE.format(root=str(ROOT), context=context, partitions=1))
+    pulsar = {
+        "url": secured.service_url,
+        "adminUrl": secured.admin_url,
+        "auth": {"existingSecret": "jwt", "key": "jwt.txt"},
+        "tls": {"caSecret": "brokers-tls"},
+    }
+    objects = chart.render(minimal(pulsar=pulsar, workers={"purse": {"aggregate": "Purse"}}))
+    ours, other = secured.authority.certificate.read_text(), Authority(tmp_path / "other").certificate.read_text()
+
+    def provisioned_with(token: str, authority: str) -> str:
+        secrets = {"jwt": {"jwt.txt": token}, "brokers-tls": {"ca.crt": authority, "tls.key": "a private key"}}
+        settings = settings_in_pod(objects, ("Job", "rel-provision"), tmp_path / "mounted", secrets)
+        assert not list(tmp_path.glob("mounted/**/tls.key"))
+        shell.environment = {k: v for k, v in shell.environment.items() if not k.startswith("MAGNETAR_")} | settings
+        del shell.environment["MAGNETAR_CHART_VALUES"]  # of a pipeline with this context
+        ran = shell.run("provision", "crew")
+        return f"{ran.returncode}: {ran.stderr or ran.stdout}"
+
+    assert "Nothing is left to do." in provisioned_with(secured.token(ADMIN), ours)
+    refused = provisioned_with(secured.token(ADMIN)[:-4] + "AAAA", ours)
+    assert refused.startswith("3: magnetar: Pulsar does not take the token from MAGNETAR_TOKEN_FILE")
+    named = (
+        "In the chart's values, MAGNETAR_TOKEN_FILE is pulsar.auth.existingSecret (the key jwt.txt of the Secret jwt)."
+    )
+    assert named in refused
+    refused = provisioned_with(secured.token(ADMIN), other)
+    assert "CERTIFICATE_VERIFY_FAILED" in refused
+    assert "MAGNETAR_TLS_CA is pulsar.tls.caSecret (the key ca.crt of the Secret brokers-tls)" in refused
+    refused = provisioned_with(secured.token(f"{context}-client"), ours)
+    assert "does not allow this role" in refused
+    assert named in refused
 
 
 def test_a_certificate_of_another_authority_is_refused(secured: Secured, tmp_path: Path) -> None:

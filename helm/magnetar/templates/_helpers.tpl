@@ -33,11 +33,35 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if and $values.clickhouse.auth.password $values.clickhouse.auth.existingSecret -}}
 {{- fail "clickhouse.auth.password and clickhouse.auth.existingSecret are both set: leave one of them empty" -}}
 {{- end -}}
+{{- range $name, $tls := dict "pulsar" $values.pulsar.tls "clickhouse" $values.clickhouse.tls -}}
+{{- if and $tls.caConfigMap $tls.caSecret -}}
+{{- fail (printf "%s.tls.caConfigMap and %s.tls.caSecret are both set: leave one of them empty" $name $name) -}}
+{{- end -}}
+{{- end -}}
 {{- if and (gt (int $values.projector.replicas) 1) (not $values.clickhouse.url) -}}
 {{- fail "projector.replicas needs clickhouse.url: the embedded engine is open in one process alone" -}}
 {{- end -}}
 {{- if gt (int $values.projector.replicas) (int $values.pipeline.partitions) -}}
 {{- fail (printf "projector.replicas is %d, and there are %d partitions: the rest would never have work" (int $values.projector.replicas) (int $values.pipeline.partitions)) -}}
+{{- end -}}
+{{- if and $values.projectors (not $values.clickhouse.url) -}}
+{{- fail "projectors needs clickhouse.url: the embedded engine is open in one process alone" -}}
+{{- end -}}
+{{- $groups := dict -}}
+{{- range $name, $given := $values.projectors -}}
+{{- $group := mergeOverwrite (deepCopy $values.projector) $given -}}
+{{- if gt (int $group.replicas) (int $values.pipeline.partitions) -}}
+{{- fail (printf "projectors.%s.replicas is %d, and there are %d partitions: the rest would never have work" $name (int $group.replicas) (int $values.pipeline.partitions)) -}}
+{{- end -}}
+{{- range $given.tables -}}
+{{- if hasKey $groups . -}}
+{{- fail (printf "projectors.%s.tables has %s, and projectors.%s.tables has it too: one group fills it" $name . (get $groups .)) -}}
+{{- end -}}
+{{- $_ := set $groups . $name -}}
+{{- end -}}
+{{- if gt (len (printf "%s-projector-%s" (include "magnetar.fullname" $) $name)) 63 -}}
+{{- fail (printf "projectors.%s is too long a name behind the release's name %q" $name $.Release.Name) -}}
+{{- end -}}
 {{- end -}}
 {{- if and $values.rebuild.enabled (not $values.clickhouse.url) -}}
 {{- fail "rebuild.enabled needs clickhouse.url: without a server, the engine is open in the projector alone" -}}
@@ -67,9 +91,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- $values := .Values -}}
 {{- include "magnetar.checkOther" (list . "Secret" "pulsar.auth.existingSecret" $values.pulsar.auth.existingSecret "pulsar.auth.key" $values.pulsar.auth.key) -}}
 {{- include "magnetar.checkOther" (list . "ConfigMap" "pulsar.tls.caConfigMap" $values.pulsar.tls.caConfigMap "pulsar.tls.key" $values.pulsar.tls.key) -}}
+{{- include "magnetar.checkOther" (list . "Secret" "pulsar.tls.caSecret" $values.pulsar.tls.caSecret "pulsar.tls.key" $values.pulsar.tls.key) -}}
 {{- if $values.clickhouse.url -}}
 {{- include "magnetar.checkOther" (list . "Secret" "clickhouse.auth.existingSecret" $values.clickhouse.auth.existingSecret "clickhouse.auth.key" $values.clickhouse.auth.key) -}}
 {{- include "magnetar.checkOther" (list . "ConfigMap" "clickhouse.tls.caConfigMap" $values.clickhouse.tls.caConfigMap "clickhouse.tls.key" $values.clickhouse.tls.key) -}}
+{{- include "magnetar.checkOther" (list . "Secret" "clickhouse.tls.caSecret" $values.clickhouse.tls.caSecret "clickhouse.tls.key" $values.clickhouse.tls.key) -}}
 {{- end -}}
 {{- range $values.image.pullSecrets -}}
 {{- include "magnetar.checkOther" (list $ "Secret" "image.pullSecrets" . "" "") -}}
@@ -116,7 +142,7 @@ MAGNETAR_BROKER: {{ $pulsar.url | quote }}
 MAGNETAR_BROKER_ADMIN: {{ $pulsar.adminUrl | quote }}
 MAGNETAR_TENANT: {{ $pulsar.tenant | quote }}
 MAGNETAR_TLS_VALIDATE_HOSTNAME: {{ $pulsar.tls.validateHostname | quote }}
-{{- if $pulsar.tls.caConfigMap }}
+{{- if or $pulsar.tls.caConfigMap $pulsar.tls.caSecret }}
 MAGNETAR_TLS_CA: /etc/magnetar/ca/{{ $pulsar.tls.key }}
 {{- end }}
 {{- if or $pulsar.auth.token $pulsar.auth.existingSecret }}
@@ -131,6 +157,7 @@ MAGNETAR_PROJECTOR_ROLE: {{ . | quote }}
 {{- with $pulsar.roles.client }}
 MAGNETAR_CLIENT_ROLE: {{ . | quote }}
 {{- end }}
+MAGNETAR_CHART_SETTINGS: {{ include "magnetar.named" . | quote }}
 MAGNETAR_DATA: /var/lib/magnetar
 MAGNETAR_HEALTH_HOST: "0.0.0.0"
 MAGNETAR_HEALTH_PORT: {{ .Values.health.port | quote }}
@@ -138,16 +165,67 @@ HOME: /tmp
 PYTHONDONTWRITEBYTECODE: "1"
 {{- end -}}
 
+{{- /* Of which value each setting is: what an error says of a setting leads to it (pipelines/chart_settings.py). */ -}}
+{{- define "magnetar.named" -}}
+{{- $pulsar := .Values.pulsar -}}
+{{- dict
+  "MAGNETAR_BROKER" "pulsar.url"
+  "MAGNETAR_BROKER_ADMIN" "pulsar.adminUrl"
+  "MAGNETAR_TENANT" "pulsar.tenant"
+  "MAGNETAR_TOKEN_FILE" (include "magnetar.secretNamed" (list "pulsar.auth" "token" $pulsar.auth.token $pulsar.auth))
+  "MAGNETAR_TLS_CA" (include "magnetar.authorityNamed" (list "pulsar.tls" $pulsar.tls))
+  "MAGNETAR_TLS_VALIDATE_HOSTNAME" "pulsar.tls.validateHostname"
+  "MAGNETAR_WORKER_ROLE" "pulsar.roles.worker"
+  "MAGNETAR_PROJECTOR_ROLE" "pulsar.roles.projector"
+  "MAGNETAR_CLIENT_ROLE" "pulsar.roles.client"
+  | toJson -}}
+{{- end -}}
+
+{{- define "magnetar.clickhouseNamed" -}}
+{{- with .Values.clickhouse -}}
+{{- dict
+  "MAGNETAR_CLICKHOUSE" "clickhouse.url"
+  "MAGNETAR_CLICKHOUSE_USER" "clickhouse.user"
+  "MAGNETAR_CLICKHOUSE_PASSWORD_FILE" (include "magnetar.secretNamed" (list "clickhouse.auth" "password" .auth.password .auth))
+  "MAGNETAR_CLICKHOUSE_CA" (include "magnetar.authorityNamed" (list "clickhouse.tls" .tls))
+  | toJson -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Takes where the values stand, the one that has the secret itself, whether it is set, and the values. */ -}}
+{{- define "magnetar.secretNamed" -}}
+{{- $auth := index . 3 -}}
+{{- if $auth.existingSecret -}}
+{{ index . 0 }}.existingSecret (the key {{ $auth.key }} of the Secret {{ $auth.existingSecret }})
+{{- else if index . 2 -}}
+{{ index . 0 }}.{{ index . 1 }}
+{{- else -}}
+{{ index . 0 }}.existingSecret (not set)
+{{- end -}}
+{{- end -}}
+
+{{- define "magnetar.authorityNamed" -}}
+{{- $tls := index . 1 -}}
+{{- if $tls.caSecret -}}
+{{ index . 0 }}.caSecret (the key {{ $tls.key }} of the Secret {{ $tls.caSecret }})
+{{- else if $tls.caConfigMap -}}
+{{ index . 0 }}.caConfigMap (the key {{ $tls.key }} of the ConfigMap {{ $tls.caConfigMap }})
+{{- else -}}
+{{ index . 0 }}.caSecret (not set)
+{{- end -}}
+{{- end -}}
+
 {{- /* What leads to the ClickHouse server, for those that write there; `volumes` takes the root and the Secret's name. */ -}}
 {{- define "magnetar.clickhouse" -}}
 {{- with .Values.clickhouse -}}
 {{- if .url -}}
+- {name: MAGNETAR_CHART_SETTINGS_CLICKHOUSE, value: {{ include "magnetar.clickhouseNamed" $ | quote }}}
 - {name: MAGNETAR_CLICKHOUSE, value: {{ .url | quote }}}
 - {name: MAGNETAR_CLICKHOUSE_USER, value: {{ .user | quote }}}
 {{- if or .auth.password .auth.existingSecret }}
 - {name: MAGNETAR_CLICKHOUSE_PASSWORD_FILE, value: /etc/magnetar/clickhouse/{{ .auth.key }}}
 {{- end }}
-{{- if .tls.caConfigMap }}
+{{- if or .tls.caConfigMap .tls.caSecret }}
 - {name: MAGNETAR_CLICKHOUSE_CA, value: /etc/magnetar/clickhouse-ca/{{ .tls.key }}}
 {{- end }}
 {{- end -}}
@@ -159,7 +237,7 @@ PYTHONDONTWRITEBYTECODE: "1"
 {{- if and .url (or .auth.password .auth.existingSecret) }}
 - {name: clickhouse, mountPath: /etc/magnetar/clickhouse, readOnly: true}
 {{- end }}
-{{- if and .url .tls.caConfigMap }}
+{{- if and .url (or .tls.caConfigMap .tls.caSecret) }}
 - {name: clickhouse-ca, mountPath: /etc/magnetar/clickhouse-ca, readOnly: true}
 {{- end }}
 {{- end -}}
@@ -171,9 +249,8 @@ PYTHONDONTWRITEBYTECODE: "1"
 - name: clickhouse
   secret: {secretName: {{ default (index . 1) $clickhouse.auth.existingSecret }}, defaultMode: 0440}
 {{- end }}
-{{- if and $clickhouse.url $clickhouse.tls.caConfigMap }}
-- name: clickhouse-ca
-  configMap: {name: {{ $clickhouse.tls.caConfigMap }}}
+{{- if $clickhouse.url }}
+{{- include "magnetar.authority" (list "clickhouse-ca" $clickhouse.tls) }}
 {{- end }}
 {{- end -}}
 
@@ -182,7 +259,7 @@ PYTHONDONTWRITEBYTECODE: "1"
 {{- if or .Values.pulsar.auth.token .Values.pulsar.auth.existingSecret }}
 - {name: token, mountPath: /etc/magnetar/token, readOnly: true}
 {{- end }}
-{{- if .Values.pulsar.tls.caConfigMap }}
+{{- if or .Values.pulsar.tls.caConfigMap .Values.pulsar.tls.caSecret }}
 - {name: ca, mountPath: /etc/magnetar/ca, readOnly: true}
 {{- end }}
 {{- end -}}
@@ -196,9 +273,19 @@ PYTHONDONTWRITEBYTECODE: "1"
 - name: token
   secret: {secretName: {{ default (index . 1) $pulsar.auth.existingSecret }}, defaultMode: 0440}
 {{- end }}
-{{- with $pulsar.tls.caConfigMap }}
-- name: ca
+{{- include "magnetar.authority" (list "ca" $pulsar.tls) }}
+{{- end -}}
+
+{{- /* Takes a volume's name and the values that say where the authority is: a Secret may hold a private key as well. */ -}}
+{{- define "magnetar.authority" -}}
+{{- $tls := index . 1 }}
+{{- with $tls.caConfigMap }}
+- name: {{ index $ 0 }}
   configMap: {name: {{ . }}}
+{{- end }}
+{{- with $tls.caSecret }}
+- name: {{ index $ 0 }}
+  secret: {secretName: {{ . }}, defaultMode: 0440, items: [{key: {{ $tls.key }}, path: {{ $tls.key }}}]}
 {{- end }}
 {{- end -}}
 
@@ -288,7 +375,22 @@ imagePullSecrets:
 {{- range $name, $worker := .Values.workers -}}
 {{- $_ := set $workers $name (pick $worker "aggregate" "topic") -}}
 {{- end -}}
-{{- dict "pipeline" (pick .Values.pipeline "context" "partitions") "workers" $workers | toJson -}}
+{{- $projectors := dict -}}
+{{- range $name, $group := .Values.projectors -}}
+{{- $_ := set $projectors $name (pick $group "tables") -}}
+{{- end -}}
+{{- $projector := pick .Values.projector "enabled" -}}
+{{- dict "pipeline" (pick .Values.pipeline "context" "partitions") "workers" $workers "projector" $projector "projectors" $projectors | toJson -}}
+{{- end -}}
+
+{{- /* What can be asked about the tables, as kubectl names it; empty if nobody fills them. */ -}}
+{{- define "magnetar.aProjector" -}}
+{{- $name := include "magnetar.fullname" . -}}
+{{- if .Values.projector.enabled -}}
+{{ ternary "deployment" "statefulset" (not (empty .Values.clickhouse.url)) }}/{{ $name }}-projector
+{{- else if .Values.projectors -}}
+deployment/{{ $name }}-projector-{{ keys .Values.projectors | sortAlpha | first }}
+{{- end -}}
 {{- end -}}
 
 {{- define "magnetar.hookResources" -}}

@@ -45,11 +45,17 @@ def given(**changes: Any) -> str:
     """What the chart tells its Job, with these changed."""
     workers = {"purse": {"aggregate": "Purse", "topic": "persistent://acme/purses/purse-commands"}}
     pipeline = {"context": "purses", "partitions": 2} | changes.pop("pipeline", {})
-    return json.dumps({"pipeline": pipeline, "workers": workers | {"door": {"aggregate": "Door"}} | changes})
+    groups = {key: changes.pop(key) for key in ("projector", "projectors") if key in changes}
+    return json.dumps({"pipeline": pipeline, "workers": workers | {"door": {"aggregate": "Door"}} | changes, **groups})
 
 
 def test_values_that_are_the_declarations_are_taken() -> None:
     check_values(purses, "purses.pipeline", "acme", given())
+    doors = {"doors": {"tables": ["Door"]}}
+    check_values(purses, "purses.pipeline", "acme", given(projectors=doors, projector={"enabled": True}))
+    both = doors | {"purses": {"tables": ["Purse"]}}
+    check_values(purses, "purses.pipeline", "acme", given(projectors=both, projector={"enabled": False}))
+    check_values(purses, "purses.pipeline", "acme", given(projector={"enabled": False}))
 
 
 REFUSED = {
@@ -59,6 +65,15 @@ REFUSED = {
     "workers.door.topic is persistent://public/purses/door-commands, and its commands come by persistent://acme/purses/"
     "door-commands": given(door={"aggregate": "Door", "topic": "persistent://public/purses/door-commands"}),
     "workers has none for Door: nobody would decide": given(door={"aggregate": "Purse"}),
+    "projectors.doors.tables has Gate, and the tables are Purse, Door": given(
+        projectors={"doors": {"tables": ["Gate"]}}
+    ),
+    "projector.enabled is false, and projectors has no group with Purse: nobody would fill it": given(
+        projectors={"doors": {"tables": ["Door"]}}, projector={"enabled": False}
+    ),
+    "projectors has all tables, and nothing is left to fill. With projector.enabled: false, that is meant": given(
+        projectors={"all": {"tables": ["Door", "Purse"]}}
+    ),
     "MAGNETAR_CHART_VALUES is not what the chart writes": '{"pipeline": 7}',
 }
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from magnetar.pipelines.clock import SystemClock
 from magnetar.pipelines.logs.sqlite import SqliteLog
+from magnetar.pipelines.projector_group import group_of
 from magnetar.pipelines.provisioning import Sign, apply, plan
 from magnetar.pipelines.runtime import provision
 from magnetar.pipelines.sharing import Sharing
@@ -34,12 +35,12 @@ def test_a_plan_makes_nothing_of_another_context_and_says_what_is_waited_for(tmp
 
 def test_partitions_of_another_context_are_shared_out_as_soon_as_they_are_there(tmp_path: Path) -> None:
     live, log = Live(tmp_path, billing), SqliteLog(tmp_path, SystemClock())
-    one = Sharing(billing, log, "one")
+    one = Sharing(billing, log, "one", group_of(billing))
     live.eventually(lambda: one.mine("Purse") == frozenset(range(3)))
     assert one.mine("purses/Purse") == frozenset()
     provision(purses, live.log)
-    own = Sharing(purses, log, "own")  # it takes nothing away from them
-    two = Sharing(billing, log, "two")
+    own = Sharing(purses, log, "own", group_of(purses))  # it takes nothing away from them
+    two = Sharing(billing, log, "two", group_of(billing))
     live.eventually(
         lambda: (
             {one.mine("purses/Purse"), two.mine("purses/Purse")} == {frozenset({0}), frozenset({1})}

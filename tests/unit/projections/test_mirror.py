@@ -258,6 +258,21 @@ def test_of_two_leases_of_one_epoch_one_is_the_newest_for_everybody(context: Con
     assert context.rows("SELECT count() FROM DB.commits") == [(1,)]
 
 
+def test_the_leases_of_all_partitions_are_taken_at_once_above_all_before(context: Context) -> None:
+    context.accepted(1, Closed())
+    context.loop().step()
+    earlier = context.mirror.take_lease(0, "one"), context.mirror.take_lease(2, "one")
+    taken = context.mirror.take_all(4, "all")
+    assert taken == context.mirror.newest_leases()
+    assert [taken[0].epoch, taken[1], taken[2].epoch] == [earlier[0].epoch + 1, Lease(1, "all"), earlier[1].epoch + 1]
+    payloads = [context.messages[-1].payload]
+    with pytest.raises(LeaseLost):
+        context.mirror.insert(0, earlier[0], Range(2, 2, None, None), 1, payloads)
+    context.store.command(f"DELETE FROM magnetar.leases WHERE aggregate = '{context.name}/Account'")
+    again = context.mirror.take_all(4, "again")
+    assert (again[0].epoch > 1, again[1]) == (True, Lease(1, "again")), "above what was written down under a lease"
+
+
 def test_when_the_leases_are_lost_the_next_one_is_above_what_was_written_down_under_them(context: Context) -> None:
     for number in range(1, 4):  # each under a lease of its own
         context.accepted(number, Closed())
