@@ -80,7 +80,7 @@ def freshness_view(context: str, kept: Sequence[Kept]) -> str:
         toInt64(min(done.number)) AS number, nullIf(min(done.at), toDateTime64(0, 3, 'UTC')) AS as_of,
         dateDiff('millisecond', as_of, now64(3)) / 1000 AS age_seconds, any(kept.kept_by) AS kept_by
     FROM (
-        SELECT *, arrayJoin(range(partitions)) AS partition FROM values(
+        SELECT `projection`, aggregate, kept_by, view, arrayJoin(range(partitions)) AS partition FROM values(
             '`projection` String, aggregate String, kept_by String, view String, partitions UInt32', {", ".join(rows)}
         )
     ) AS kept
