@@ -90,7 +90,8 @@ class Wishing:
         if begun := [
             name for name, steps in found.items() if any(step.generation > known[name].last for step in steps)
         ]:
-            self._to_fill([each for name in begun for each in self._targets[name].tables(1)])
+            if origin is Origin.TOPICS:
+                self._to_fill([each for name in begun for each in self._targets[name].tables(1)])
             check_room(self.ask, self._pipeline, begun)
             if origin is Origin.MIRROR:
                 with self._log() as log:

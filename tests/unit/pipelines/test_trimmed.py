@@ -27,6 +27,7 @@ TRIMMED = """
 from pathlib import Path
 from structlog.testing import capture_logs
 from magnetar.pipelines.wishes import Wish
+from magnetar.projections.generations import Origin
 from magnetar.pipelines.projector import Projector
 from magnetar.pipelines.diffing import Wanted, diff
 from magnetar.pipelines.clock import SystemClock
@@ -57,6 +58,14 @@ except MagnetarError as error:
     print(type(error).__name__, error)
 else:
     raise AssertionError("a rebuild was begun")
+assert running.rows("_id") == [(id,) for id in ids]
+
+# The mirror has what is gone.
+projector.wish(Wish.REBUILD, ["Board"], Origin.MIRROR)
+while projector.step() or running.store.query("SELECT count() FROM system.tables WHERE name = 'board__g2'") == [(0,)]:
+    pass
+(shown,) = running.store.query("SELECT as_select FROM system.tables WHERE name = 'board'")
+assert "board__g2" in shown[0], shown
 assert running.rows("_id") == [(id,) for id in ids]
 projector.close()
 
