@@ -17,8 +17,8 @@ def check_begins(log: Log, topic: Topic, partitions: int) -> None:
             raise LogUnavailable(
                 f"{topic} partition {partition} begins with commit {number:,}: those before it are gone, so that no "
                 "table can be filled from it. Nothing was begun.",
-                cure="The tables that are shown go on as they are, and `--from mirror` fills projections from those. Was "
-                "the log trimmed? `magnetar doctor` looks at its retention; a backup of the log has what is gone.",
+                cure="The tables that are shown go on as they are, and `--from mirror` fills projections from them. "
+                "Was the log trimmed? `magnetar doctor` looks at its retention; a backup of the log has what is gone.",
             )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from magnetar.projections.columns import quoted
+from magnetar.projections.declarations import has_table, view_name
 from magnetar.projections.decoding_trial import misreading
 from magnetar.projections.endpoint import Endpoint
 from magnetar.projections.engine_trial import try_engine
@@ -136,7 +137,11 @@ def _is_granted(store: Store, right: str, on: str) -> bool:
 
 def _tables(pipeline: Pipeline, store: Store) -> Iterator[Finding]:
     """A window that somebody has narrowed would let a repeated insert in twice."""
-    wanted = DEDUPLICATION_WINDOW_PER_PARTITION * pipeline.partitions
+    together = {
+        view_name(each): sum(pipeline.events_of(aggregate).partitions for aggregate in pipeline.aggregates_of(each))
+        for each in pipeline.projections
+        if has_table(each)
+    }
     rows = store.query(
         "SELECT name, engine_full FROM system.tables WHERE database = {context:String} "
         "AND match(name, '__g[0-9]+$') ORDER BY name",
@@ -146,7 +151,8 @@ def _tables(pipeline: Pipeline, store: Store) -> Iterator[Finding]:
     for name, engine in rows:
         found = re.search(rf"\b{setting} = (\d+)", engine)
         window = 0 if found is None else int(found[1])
-        if window < wanted:
+        partitions = together.get(name.rpartition("__g")[0], pipeline.partitions)
+        if window < (wanted := DEDUPLICATION_WINDOW_PER_PARTITION * partitions):
             yield Finding(
                 Severity.DANGEROUS,
                 "deduplication window",
