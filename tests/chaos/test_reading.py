@@ -233,7 +233,7 @@ def test_what_was_asked_is_seen_whatever_is_killed_and_swapped(tmp_path: Path, n
     "way", [way for way in WAYS if way.see not in (raw, over_http)], ids=lambda way: way.see.__name__
 )
 def test_without_the_wait_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: Way) -> None:
-    monkeypatch.setattr(reading_module, "behind", lambda *_: None)
+    monkeypatch.setattr(reading_module, "behind_in", lambda *_: None)
     settings = Settings(data=tmp_path / "data")
     prepare(flights, settings, SystemClock())
     worker, projector = Part(tmp_path, "worker"), Part(tmp_path, "projector")
