@@ -348,6 +348,25 @@ def test_the_tables_on_a_server_are_provisioned_and_examined_too(chart: Chart) -
         assert {"/etc/magnetar/clickhouse", "/etc/magnetar/clickhouse-ca"} <= mounts, container["name"]
 
 
+def test_every_pod_that_is_led_to_clickhouse_is_told_its_cluster(chart: Chart) -> None:
+    clustered = SERVER | {"cluster": "main"}
+    values = minimal(**GROUPS | {"clickhouse": clustered, "rebuild": {"enabled": True}})
+    led = [
+        (name, {entry["name"]: entry["value"] for entry in container.get("env", [])})
+        for name, pod in pods(chart.render(values)).items()
+        for container in containers(pod)
+        if "MAGNETAR_CLICKHOUSE" in json.dumps(container)
+    ]
+    assert {name for name, _ in led} == {
+        *("rel-provision", "rel-rebuild-2", "rel-test-doctor"),
+        *("rel-projector", "rel-projector-boards", "rel-projector-stock"),
+    }
+    for name, given in led:
+        assert given["MAGNETAR_CLICKHOUSE_CLUSTER"] == "main", name
+        named = json.loads(given["MAGNETAR_CHART_SETTINGS_CLICKHOUSE"])
+        assert named["MAGNETAR_CLICKHOUSE_CLUSTER"] == "clickhouse.cluster", name
+
+
 @matrix
 def test_what_dies_is_started_again_and_the_projector_with_its_tables(chart: Chart, changes: Values) -> None:
     objects = chart.render(minimal(**changes))
@@ -382,7 +401,8 @@ def test_with_a_server_the_projector_has_no_volume_and_a_job_rebuilds_what_has_c
     for each in (projector, job):
         (container,) = each["spec"]["template"]["spec"]["containers"]
         given = {entry["name"]: entry["value"] for entry in container["env"]}
-        assert json.loads(given.pop("MAGNETAR_CHART_SETTINGS_CLICKHOUSE")).keys() == asked.keys()
+        named = json.loads(given.pop("MAGNETAR_CHART_SETTINGS_CLICKHOUSE"))
+        assert named.keys() == asked.keys() | {"MAGNETAR_CLICKHOUSE_CLUSTER"}
         assert given == asked
         mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
         assert {"/etc/magnetar/clickhouse", "/etc/magnetar/clickhouse-ca", "/var/lib/magnetar"} <= mounts
@@ -471,6 +491,7 @@ def test_probes_ask_what_they_mean_and_outlast_no_grace_period(chart: Chart) -> 
         assert container["ports"] == [{"name": "health", "containerPort": 9000}]
 
 
+CLUSTER = [{"name": "MAGNETAR_CLICKHOUSE_CLUSTER", "value": "main"}]
 REFUSED: dict[str, tuple[Values, str]] = {
     "a misspelled value": ({"pipelines": {}}, "pipelines"),
     "a misspelled value within": ({"image": {"repositry": "x", "repository": "x"}}, "repositry"),
@@ -496,6 +517,16 @@ REFUSED: dict[str, tuple[Values, str]] = {
     ),
     "a ClickHouse that is none": ({"clickhouse": {"url": "clickhouse:8443"}}, "url"),
     "a password in ClickHouse's address": ({"clickhouse": {"url": "https://me:secret@clickhouse:8443"}}, "url"),
+    "a cluster without a server": ({"clickhouse": {"cluster": "main"}}, "clickhouse.cluster needs clickhouse.url"),
+    "a cluster's name that is none": ({"clickhouse": SERVER | {"cluster": "a b"}}, "cluster"),
+    "a cluster that the Jobs are not told": (
+        {"clickhouse": SERVER, "projector": {"env": CLUSTER}},
+        "projector.env has MAGNETAR_CLICKHOUSE_CLUSTER: set clickhouse.cluster",
+    ),
+    "a group's cluster that the Jobs are not told": (
+        {"clickhouse": SERVER, "projectors": {"boards": {"tables": ["Board"], "env": CLUSTER}}},
+        "projectors.boards.env has MAGNETAR_CLICKHOUSE_CLUSTER: set clickhouse.cluster",
+    ),
     "two passwords": (
         {"clickhouse": SERVER | {"auth": {"password": "a", "existingSecret": "b"}}},
         "clickhouse.auth.password and clickhouse.auth.existingSecret are both set",

@@ -33,6 +33,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if and $values.clickhouse.auth.password $values.clickhouse.auth.existingSecret -}}
 {{- fail "clickhouse.auth.password and clickhouse.auth.existingSecret are both set: leave one of them empty" -}}
 {{- end -}}
+{{- if and $values.clickhouse.cluster (not $values.clickhouse.url) -}}
+{{- fail "clickhouse.cluster needs clickhouse.url: the embedded engine is of no cluster" -}}
+{{- end -}}
+{{- include "magnetar.checkCluster" (list "projector" $values.projector) -}}
+{{- range $name, $group := $values.projectors -}}
+{{- include "magnetar.checkCluster" (list (printf "projectors.%s" $name) $group) -}}
+{{- end -}}
 {{- range $name, $tls := dict "pulsar" $values.pulsar.tls "clickhouse" $values.clickhouse.tls -}}
 {{- if and $tls.caConfigMap $tls.caSecret -}}
 {{- fail (printf "%s.tls.caConfigMap and %s.tls.caSecret are both set: leave one of them empty" $name $name) -}}
@@ -79,6 +86,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 {{- if and $worker.autoscaling.enabled (not $worker.topic) -}}
 {{- fail (printf "workers.%s.topic must be there for its backlog to be followed: `magnetar helm values` derives it" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Takes a projector's name in the values, and what stands there: its tables would be of the cluster, and those that
+       the Job makes before it would not. */ -}}
+{{- define "magnetar.checkCluster" -}}
+{{- range (index . 1).env -}}
+{{- if eq .name "MAGNETAR_CLICKHOUSE_CLUSTER" -}}
+{{- fail (printf "%s.env has MAGNETAR_CLICKHOUSE_CLUSTER: set clickhouse.cluster, which the Jobs are told too" (index $ 0)) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -186,6 +203,7 @@ PYTHONDONTWRITEBYTECODE: "1"
 {{- dict
   "MAGNETAR_CLICKHOUSE" "clickhouse.url"
   "MAGNETAR_CLICKHOUSE_USER" "clickhouse.user"
+  "MAGNETAR_CLICKHOUSE_CLUSTER" "clickhouse.cluster"
   "MAGNETAR_CLICKHOUSE_PASSWORD_FILE" (include "magnetar.secretNamed" (list "clickhouse.auth" "password" .auth.password .auth))
   "MAGNETAR_CLICKHOUSE_CA" (include "magnetar.authorityNamed" (list "clickhouse.tls" .tls))
   | toJson -}}
@@ -222,6 +240,9 @@ PYTHONDONTWRITEBYTECODE: "1"
 - {name: MAGNETAR_CHART_SETTINGS_CLICKHOUSE, value: {{ include "magnetar.clickhouseNamed" $ | quote }}}
 - {name: MAGNETAR_CLICKHOUSE, value: {{ .url | quote }}}
 - {name: MAGNETAR_CLICKHOUSE_USER, value: {{ .user | quote }}}
+{{- with .cluster }}
+- {name: MAGNETAR_CLICKHOUSE_CLUSTER, value: {{ . | quote }}}
+{{- end }}
 {{- if or .auth.password .auth.existingSecret }}
 - {name: MAGNETAR_CLICKHOUSE_PASSWORD_FILE, value: /etc/magnetar/clickhouse/{{ .auth.key }}}
 {{- end }}
