@@ -413,7 +413,7 @@ def test_with_a_server_the_projector_has_no_volume_and_a_job_rebuilds_what_has_c
     (worker,) = pods({("Deployment", "w"): objects["Deployment", "rel-worker-order"]})["w"]["containers"]
     assert "CLICKHOUSE" not in json.dumps(worker), "who decides has no use for it"
     *_, egress = objects["NetworkPolicy", "rel"]["spec"]["egress"]
-    assert egress == {"ports": [{"port": port, "protocol": "TCP"} for port in (8123, 8443)]}
+    assert egress == {"ports": [{"port": 8443, "protocol": "TCP"}]}
 
 
 def test_of_a_secret_with_an_authority_its_certificate_alone_is_mounted(chart: Chart) -> None:
@@ -471,7 +471,42 @@ def test_the_network_is_closed_but_for_the_figures_and_pulsar(chart: Chart) -> N
     assert [port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]] == [8790]
     dns, pulsar = policy["spec"]["egress"]
     assert {port["port"] for port in dns["ports"]} == {53}
-    assert pulsar == {"ports": [{"port": 6651, "protocol": "TCP"}], "to": peers}
+    assert pulsar == {"ports": [{"port": port, "protocol": "TCP"} for port in (6651, 6650, 8080)], "to": peers}
+
+
+@pytest.mark.parametrize(
+    ("url", "port"),
+    {
+        "https://clickhouse:9440": 9440,
+        "https://clickhouse.example/": 8443,
+        "http://clickhouse": 8123,
+        "http://clickhouse:80/": 80,
+    }.items(),
+)
+def test_the_network_is_open_to_the_port_of_clickhouses_address(chart: Chart, url: str, port: int) -> None:
+    def egress(**policy: Any) -> list[int]:
+        asked = minimal(clickhouse={"url": url}, networkPolicy=policy)
+        *_, found = chart.render(asked)["NetworkPolicy", "rel"]["spec"]["egress"]
+        return [each["port"] for each in found["ports"]]
+
+    assert egress() == [port]
+    assert egress(clickhousePorts=[9000]) == [9000, port], "the Service's pods may have another"
+
+
+@pytest.mark.parametrize(
+    ("url", "admin", "ports"),
+    [
+        ("pulsar://pulsar:7650", "http://pulsar:9080/", [7650, 9080]),
+        ("pulsar+ssl://pulsar", "https://pulsar/pulsar", [6651, 443]),
+        ("pulsar://a:7650,b", "http://pulsar", [7650, 6650, 80]),
+    ],
+)
+def test_the_network_is_open_to_the_ports_of_pulsars_addresses(
+    chart: Chart, url: str, admin: str, ports: list[int]
+) -> None:
+    asked = minimal(pulsar={"url": url, "adminUrl": admin}, networkPolicy={"pulsarPorts": []})
+    _, found = chart.render(asked)["NetworkPolicy", "rel"]["spec"]["egress"]
+    assert [each["port"] for each in found["ports"]] == ports
 
 
 def test_a_prometheus_elsewhere_is_let_in_as_the_docs_say(chart: Chart) -> None:

@@ -363,6 +363,20 @@ spec:
       app.kubernetes.io/component: {{ index . 2 }}
 {{- end -}}
 
+{{- /* Takes ports, and a list of URLs, each with the ports that it means without one, in the clear and with TLS. */ -}}
+{{- define "magnetar.ports" -}}
+{{- $ports := index . 0 -}}
+{{- range index . 1 -}}
+{{- $meant := ternary (index . 2) (index . 1) (regexMatch "^(https|pulsar\\+ssl)://" (index . 0)) -}}
+{{- range regexReplaceAll "^[a-z+]+://([^/]*).*$" (index . 0) "${1}" | splitList "," -}}
+{{- $ports = append $ports (regexFind ":[0-9]+$" . | trimPrefix ":" | default $meant | int) -}}
+{{- end -}}
+{{- end -}}
+{{- range $ports | uniq }}
+- {port: {{ . }}, protocol: TCP}
+{{- end }}
+{{- end -}}
+
 {{- define "magnetar.placement" -}}
 {{- with .nodeSelector }}
 nodeSelector: {{- toYaml . | nindent 2 }}
