@@ -609,8 +609,16 @@ REFUSED: dict[str, tuple[Values, str]] = {
         "workers.order.topic",
     ),
     "scaling upside down": (
-        {"workerDefaults": {"autoscaling": {"minReplicas": 9, "maxReplicas": 2}}},
-        "minReplicas is greater than its maxReplicas",
+        {"workerDefaults": {"autoscaling": {"minReplicas": 3, "maxReplicas": 2}}},
+        "workerDefaults.autoscaling.minReplicas is 3, and maxReplicas is 2",
+    ),
+    "scaling that begins above the partitions": (
+        {"workers": {"order": {"aggregate": "Order", "autoscaling": {"minReplicas": 5, "maxReplicas": 30}}}},
+        "workers.order.autoscaling.minReplicas is 5, and there are 4 partitions",
+    ),
+    "scaling of all that begins above the partitions": (
+        {"workerDefaults": {"autoscaling": {"minReplicas": 5}}},
+        "workerDefaults.autoscaling.minReplicas is 5, and there are 4 partitions",
     ),
 }
 

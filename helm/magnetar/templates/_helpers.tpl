@@ -81,8 +81,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if gt (int $worker.replicas) (int $values.pipeline.partitions) -}}
 {{- fail (printf "workers.%s.replicas is %d, and there are %d partitions: the rest would never have work" $name (int $worker.replicas) (int $values.pipeline.partitions)) -}}
 {{- end -}}
-{{- if gt (int $worker.autoscaling.minReplicas) (int $worker.autoscaling.maxReplicas) -}}
-{{- fail (printf "workers.%s.autoscaling.minReplicas is greater than its maxReplicas" $name) -}}
+{{- $fewest := int $worker.autoscaling.minReplicas -}}
+{{- $its := ternary (printf "workers.%s" $name) "workerDefaults" (hasKey (default dict $given.autoscaling) "minReplicas") -}}
+{{- if gt $fewest (int $worker.autoscaling.maxReplicas) -}}
+{{- fail (printf "%s.autoscaling.minReplicas is %d, and maxReplicas is %d" $its $fewest (int $worker.autoscaling.maxReplicas)) -}}
+{{- end -}}
+{{- if gt $fewest (int $values.pipeline.partitions) -}}
+{{- fail (printf "%s.autoscaling.minReplicas is %d, and there are %d partitions: the rest would never have work" $its $fewest (int $values.pipeline.partitions)) -}}
 {{- end -}}
 {{- if and $worker.autoscaling.enabled (not $worker.topic) -}}
 {{- fail (printf "workers.%s.topic must be there for its backlog to be followed: `magnetar helm values` derives it" $name) -}}
