@@ -33,13 +33,14 @@ pulsar:
   url: {url}
   adminUrl: {admin_url}
   tenant: {tenant}
+workerDefaults:
+  replicas: {replicas}
 workers:
 """
 _WORKER_VALUES: Final = """\
   {name}:
     aggregate: {aggregate}
     topic: {topic}
-    replicas: {replicas}
 """
 
 
@@ -128,6 +129,7 @@ def values_of(pipeline: Pipeline, module: str, *, url: str, admin_url: str, tena
         "url": url,
         "admin_url": admin_url,
         "tenant": tenant,
+        "replicas": min(2, pipeline.partitions),
     }
     written = {key: value if key == "module" else json.dumps(value) for key, value in head.items()}
     workers = (_worker(pipeline, aggregate, tenant) for aggregate in pipeline.aggregates)
@@ -139,7 +141,6 @@ def _worker(pipeline: Pipeline, aggregate: str, tenant: str) -> str:
         name=kebab(aggregate),
         aggregate=json.dumps(aggregate),
         topic=json.dumps(_command_topic(pipeline, aggregate, tenant)),
-        replicas=min(2, pipeline.partitions),
     )
 
 

@@ -9,10 +9,12 @@ import kubernetes_validate
 import pytest
 import yaml
 from magnetar.pipelines import process_metrics, projector_metrics, worker_metrics
+from magnetar.pipelines.chart import values_of
 from magnetar.pipelines.worker import WorkerOptions
 from prometheus_client import Counter, Gauge, Histogram
 
 from tests.helm.conftest import Chart, Objects, Values, minimal, written
+from tests.unit.pipelines.purses import purses
 
 TOKEN = {"url": "pulsar+ssl://pulsar:6651", "adminUrl": "https://pulsar:8443", "auth": {"token": "secret"}}
 SECRET = TOKEN | {"auth": {"existingSecret": "jwt", "key": "jwt"}, "tls": {"caConfigMap": "authority"}}
@@ -135,6 +137,21 @@ def test_each_aggregate_has_a_deployment_that_decides_for_it_alone(chart: Chart)
         assert deployment["spec"]["replicas"] == 2
         assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
         assert objects["PodDisruptionBudget", f"rel-worker-{name}"]["spec"]["maxUnavailable"] == 1
+
+
+def test_the_replicas_of_all_workers_are_those_of_derived_values_that_a_person_has_edited(chart: Chart) -> None:
+    derived = values_of(purses, "purses.pipeline", url="pulsar://p", admin_url="http://p", tenant="public", image="p:1")
+    edited = yaml.safe_load(derived)
+    edited["workerDefaults"]["replicas"] = 1
+    objects = chart.render(edited)
+    assert [
+        o["spec"]["replicas"] for (_, name), o in objects.items() if "-worker-" in name and "replicas" in o["spec"]
+    ] == [
+        1,
+        1,
+    ]
+    edited["workers"]["door"]["replicas"] = 2
+    assert chart.render(edited)["Deployment", "rel-worker-door"]["spec"]["replicas"] == 2
 
 
 PROJECTORS = {"clickhouse": SERVER, "projector": {"replicas": 3, "terminationGracePeriodSeconds": 90}}

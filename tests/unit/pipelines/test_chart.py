@@ -28,15 +28,15 @@ pulsar:
   url: "pulsar://p:6650"
   adminUrl: "http://p:8080"
   tenant: "acme"
+workerDefaults:
+  replicas: 2
 workers:
   purse:
     aggregate: "Purse"
     topic: "persistent://acme/purses/purse-commands"
-    replicas: 2
   door:
     aggregate: "Door"
     topic: "persistent://acme/purses/door-commands"
-    replicas: 2
 """
     )
 
