@@ -29,6 +29,7 @@ pipeline:
 image:
   repository: {repository}
   tag: {tag}
+  digest: {digest}
 pulsar:
   url: {url}
   adminUrl: {admin_url}
@@ -118,14 +119,15 @@ def _wrong_groups(pipeline: Pipeline, values: _Given) -> Iterator[str]:
 
 
 def values_of(pipeline: Pipeline, module: str, *, url: str, admin_url: str, tenant: str, image: str) -> str:
-    """The values of the pipeline's release, as YAML. `image` is `repository:tag`."""
-    repository, _, tag = image.rpartition(":")
+    """The values of the pipeline's release, as YAML. `image` is `repository:tag`, or `repository@sha256:…`."""
+    repository, tag, digest = _parts_of(image)
     head = {
         "module": module,
         "context": pipeline.name,
         "partitions": pipeline.partitions,
         "repository": repository,
         "tag": tag,
+        "digest": digest,
         "url": url,
         "admin_url": admin_url,
         "tenant": tenant,
@@ -134,6 +136,14 @@ def values_of(pipeline: Pipeline, module: str, *, url: str, admin_url: str, tena
     written = {key: value if key == "module" else json.dumps(value) for key, value in head.items()}
     workers = (_worker(pipeline, aggregate, tenant) for aggregate in pipeline.aggregates)
     return _VALUES.format(**written) + "".join(workers)
+
+
+def _parts_of(image: str) -> tuple[str, str, str]:
+    """Its repository, tag and digest; a `:` before the last `/` is that of the registry's port."""
+    named, _, digest = image.partition("@")
+    folder, slash, last = named.rpartition("/")
+    name, _, tag = last.partition(":")
+    return folder + slash + name, tag, digest
 
 
 def _worker(pipeline: Pipeline, aggregate: str, tenant: str) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from magnetar.pipelines.chart import check_values, values_of, write_chart
 from magnetar.schemas import DataFolderError, SettingsError
 
@@ -24,6 +25,7 @@ pipeline:
 image:
   repository: "registry.example:5000/purses"
   tag: "1.2"
+  digest: ""
 pulsar:
   url: "pulsar://p:6650"
   adminUrl: "http://p:8080"
@@ -39,6 +41,25 @@ workers:
     topic: "persistent://acme/purses/door-commands"
 """
     )
+
+
+DIGEST = "sha256:" + "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("image", "parts"),
+    {
+        "shop:1": ("shop", "1", ""),
+        "shop": ("shop", "", ""),
+        "registry.example:5000/shop": ("registry.example:5000/shop", "", ""),
+        "registry.example:5000/team/shop:1.2": ("registry.example:5000/team/shop", "1.2", ""),
+        f"registry.example:5000/shop@{DIGEST}": ("registry.example:5000/shop", "", DIGEST),
+        f"registry.example/shop:1.2@{DIGEST}": ("registry.example/shop", "1.2", DIGEST),
+    }.items(),
+)
+def test_an_image_is_taken_apart_as_a_registry_does(image: str, parts: tuple[str, str, str]) -> None:
+    found = yaml.safe_load(values_of(purses, "purses.pipeline", **GIVEN, image=image))["image"]
+    assert (found["repository"], found["tag"], found["digest"]) == parts
 
 
 def given(**changes: Any) -> str:
