@@ -553,6 +553,14 @@ REFUSED: dict[str, tuple[Values, str]] = {
     "no module": ({"pipeline": {"module": "", "context": "shop", "partitions": 4}}, "module"),
     "no broker": ({"pulsar": {"url": "", "adminUrl": "http://p:8080"}}, "url"),
     "a broker's address of another kind": ({"pulsar": {"url": "http://p:6650", "adminUrl": "http://p"}}, "url"),
+    "a password in the broker's address": (
+        {"pulsar": {"url": "pulsar://me:secret@p:6650", "adminUrl": "http://p:8080"}},
+        "/pulsar/url",
+    ),
+    "a password in the admin's address": (
+        {"pulsar": {"url": "pulsar://p:6650", "adminUrl": "https://me:secret@p:8443"}},
+        "/pulsar/adminUrl",
+    ),
     "no workers": ({"workers": {}}, "workers"),
     "a worker that decides for nothing": ({"workers": {"order": {"replicas": 1}}}, "aggregate"),
     "a memory that is none": ({"projector": {"resources": {"limits": {"memory": "lots"}}}}, "memory"),
