@@ -43,10 +43,10 @@ class Chart:
         self.folder = folder
         self._chart = helm_python.Chart.load(folder)
 
-    def render(self, values: Values) -> Objects:
-        """The objects of a release `rel` that is upgraded. Raises what helm does for values that it does not take."""
+    def render(self, values: Values, *, name: str = "rel") -> Objects:
+        """The objects of a release that is upgraded. Raises what helm does for values that it does not take."""
         self._chart.validate_schema(self._chart.merge_values(values))
-        files = self._chart.render(values, name="rel", namespace="ns", revision=2, is_install=False, is_upgrade=True)
+        files = self._chart.render(values, name=name, namespace="ns", revision=2, is_install=False, is_upgrade=True)
         texts = [text for path, text in files.items() if not path.endswith(".txt")]
         found = [o for text in texts for o in yaml.safe_load_all(text) if o]
         objects = {(o["kind"], o["metadata"]["name"]): o for o in found}

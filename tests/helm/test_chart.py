@@ -655,6 +655,19 @@ def test_values_that_cannot_be_are_refused_by_name(chart: Chart, changes: Values
     assert named in str(refused.value)
 
 
+@pytest.mark.parametrize("name", ["shop.prod", "a" * 53, "a" * 39 + ".b"])
+def test_every_name_is_one_that_kubernetes_takes_whatever_the_releases(chart: Chart, name: str) -> None:
+    objects = chart.render(minimal(**EVERYTHING | {"clickhouse": {}, "rebuild": {}}), name=name)
+    label = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+    assert [each for _, each in objects if not label.fullmatch(each) or len(each) > 63] == []
+
+
+def test_a_release_whose_name_begins_with_a_digit_is_refused_and_can_be_named_otherwise(chart: Chart) -> None:
+    with pytest.raises(helm_python.HelmError, match="begins with a digit, and a Service's may not"):
+        chart.render(minimal(), name="1shop")
+    assert ("Service", "shop-health") in chart.render(minimal(fullnameOverride="shop"), name="1shop")
+
+
 def declared() -> dict[str, str]:
     """The metrics, by the names of their series."""
     kinds = (Counter, Gauge, Histogram)

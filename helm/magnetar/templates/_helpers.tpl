@@ -1,5 +1,6 @@
+{{- /* A release's name may have dots, and a Service's may not. */ -}}
 {{- define "magnetar.fullname" -}}
-{{- default .Release.Name .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- default .Release.Name .Values.fullnameOverride | replace "." "-" | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
 {{- define "magnetar.selector" -}}
@@ -27,6 +28,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- /* What the schema cannot say: names that belong together, and more processes than partitions. */ -}}
 {{- define "magnetar.check" -}}
 {{- $values := .Values -}}
+{{- if not (regexMatch "^[a-z]" (include "magnetar.fullname" .)) -}}
+{{- fail (printf "the release's name %q begins with a digit, and a Service's may not: set fullnameOverride" .Release.Name) -}}
+{{- end -}}
 {{- if and $values.pulsar.auth.token $values.pulsar.auth.existingSecret -}}
 {{- fail "pulsar.auth.token and pulsar.auth.existingSecret are both set: leave one of them empty" -}}
 {{- end -}}
