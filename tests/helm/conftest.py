@@ -30,10 +30,17 @@ def minimal(**changes: Any) -> Values:
     }
 
 
-def written(page: str) -> Values:
-    """The values that stand on a page of the docs."""
-    (block,) = (part for part in parts(ROOT / "docs" / page) if isinstance(part, Block) and part.language == "yaml")
-    return dict(yaml.safe_load(block.text))
+def written(page: str, name: str) -> Values:
+    """The values that stand on a page of the docs, in the block with this one."""
+    blocks = [part for part in parts(ROOT / "docs" / page) if isinstance(part, Block) and part.language == "yaml"]
+    (values,) = (values for block in blocks if name in (values := yaml.safe_load(block.text)))
+    return dict(values)
+
+
+def lines_of(page: str, command: str) -> list[str]:
+    """The lines on a page of the docs that begin with this command."""
+    blocks = [part for part in parts(ROOT / "docs" / page) if isinstance(part, Block) and part.language == "bash"]
+    return [line for block in blocks for line in block.text.splitlines() if line.startswith(command)]
 
 
 class Chart:

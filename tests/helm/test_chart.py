@@ -13,7 +13,8 @@ from magnetar.pipelines.chart import values_of
 from magnetar.pipelines.worker import WorkerOptions
 from prometheus_client import Counter, Gauge, Histogram
 
-from tests.helm.conftest import Chart, Objects, Values, minimal, written
+from tests.docs.pages import ROOT
+from tests.helm.conftest import Chart, Objects, Values, lines_of, minimal, written
 from tests.unit.pipelines.purses import purses
 
 TOKEN = {"url": "pulsar+ssl://pulsar:6651", "adminUrl": "https://pulsar:8443", "auth": {"token": "secret"}}
@@ -139,19 +140,14 @@ def test_each_aggregate_has_a_deployment_that_decides_for_it_alone(chart: Chart)
         assert objects["PodDisruptionBudget", f"rel-worker-{name}"]["spec"]["maxUnavailable"] == 1
 
 
-def test_the_replicas_of_all_workers_are_those_of_derived_values_that_a_person_has_edited(chart: Chart) -> None:
+def test_derived_values_leave_the_replicas_to_the_defaults_of_all_workers(chart: Chart) -> None:
     derived = values_of(purses, "purses.pipeline", url="pulsar://p", admin_url="http://p", tenant="public", image="p:1")
     edited = yaml.safe_load(derived)
     edited["workerDefaults"]["replicas"] = 1
-    objects = chart.render(edited)
-    assert [
-        o["spec"]["replicas"] for (_, name), o in objects.items() if "-worker-" in name and "replicas" in o["spec"]
-    ] == [
-        1,
-        1,
-    ]
     edited["workers"]["door"]["replicas"] = 2
-    assert chart.render(edited)["Deployment", "rel-worker-door"]["spec"]["replicas"] == 2
+    objects = chart.render(edited)
+    assert objects["Deployment", "rel-worker-purse"]["spec"]["replicas"] == 1
+    assert objects["Deployment", "rel-worker-door"]["spec"]["replicas"] == 2, "what a worker says itself"
 
 
 PROJECTORS = {"clickhouse": SERVER, "projector": {"replicas": 3, "terminationGracePeriodSeconds": 90}}
@@ -210,7 +206,7 @@ def test_each_group_of_tables_has_a_deployment_that_fills_them_alone(chart: Char
 
 
 def test_the_groups_that_the_docs_show_are_taken(chart: Chart) -> None:
-    objects = chart.render(minimal(clickhouse=SERVER, **written("operations.md")))
+    objects = chart.render(minimal(clickhouse=SERVER, **written("operations.md", "projectors")))
     boards, rest = (objects["Deployment", f"rel-projector{name}"]["spec"] for name in ("-boards", ""))
     assert (boards["replicas"], rest["replicas"]) == (2, 1)
     limits = [o["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"] for o in (boards, rest)]
@@ -527,10 +523,38 @@ def test_the_network_is_open_to_the_ports_of_pulsars_addresses(
 
 
 def test_a_prometheus_elsewhere_is_let_in_as_the_docs_say(chart: Chart) -> None:
-    (elsewhere,) = chart.render(minimal(**written("kubernetes.md")))["NetworkPolicy", "rel"]["spec"]["ingress"]
+    (elsewhere,) = chart.render(minimal(**written("kubernetes.md", "networkPolicy")))["NetworkPolicy", "rel"]["spec"][
+        "ingress"
+    ]
     assert elsewhere["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
     (without,) = chart.render(minimal())["NetworkPolicy", "rel"]["spec"]["ingress"]
     assert without["from"] == [{"podSelector": {}}], "every pod of the release's namespace"
+
+
+def test_all_that_the_values_of_the_docs_name_is_made_by_the_lines_above_them(chart: Chart) -> None:
+    values = written("kubernetes.md", "clickhouse")
+    assert chart.lint(values) == []
+    made = {}
+    for line in lines_of("kubernetes.md", "kubectl --namespace shop create secret"):
+        name, *given = line.removeprefix("kubectl --namespace shop create secret ").split()[1:]
+        made[name] = {each.split("=")[1] for each in given if each.startswith("--from-file=")}
+    named = set()
+    for pod in pods(chart.render(values, name="shop")).values():
+        named |= {each["name"] for each in pod["imagePullSecrets"]}
+        for secret in (volume["secret"] for volume in pod["volumes"] if "secret" in volume):
+            named.add(secret["secretName"])
+            assert {each["key"] for each in secret.get("items", [])} <= made[secret["secretName"]]
+    assert named == made.keys()
+    assert made["shop-pulsar"] == {values["pulsar"]["auth"]["key"]}
+    assert made["shop-clickhouse"] == {values["clickhouse"]["auth"]["key"]}
+
+
+def test_what_the_docs_restart_for_a_new_password_is_what_has_it(chart: Chart) -> None:
+    page = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+    objects = chart.render(written("kubernetes.md", "clickhouse"), name="shop")
+    have = {name for (kind, name), o in objects.items() if kind == "Deployment" and "shop-clickhouse" in json.dumps(o)}
+    (line,) = re.findall(r"`kubectl --namespace shop rollout restart ([^`]*)`", page)
+    assert {each.removeprefix("deployment/") for each in line.split()} == have
 
 
 def test_probes_ask_what_they_mean_and_outlast_no_grace_period(chart: Chart) -> None:

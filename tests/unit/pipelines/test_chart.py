@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 import yaml
+from magnetar.pipelines import Pipeline
 from magnetar.pipelines.chart import check_values, values_of, write_chart
+from magnetar.projections import Sql
 from magnetar.schemas import DataFolderError, SettingsError
 
 from tests.unit.pipelines.purses import purses
@@ -104,6 +106,30 @@ def test_values_that_are_not_the_declarations_are_refused_by_name(said: str, val
     with pytest.raises(SettingsError) as refused:
         check_values(purses, "purses.pipeline", "acme", values)
     assert said in str(refused.value)
+
+
+def test_the_cure_says_what_is_derived_and_what_is_not() -> None:
+    group = {"doors": {"tables": ["Gate"]}}
+    for values, derived, chosen in (
+        (given(pipeline={"partitions": 4}), True, False),
+        (given(projectors=group), False, True),
+        (given(pipeline={"partitions": 4}, projectors=group), True, True),
+    ):
+        with pytest.raises(SettingsError) as refused:
+            check_values(purses, "purses.pipeline", "acme", values)
+        assert ("`magnetar helm values purses.pipeline` derives pipeline and workers" in str(refused.value)) is derived
+        assert ("What projector and projectors fill is yours to write" in str(refused.value)) is chosen
+
+
+def test_a_group_with_a_view_is_told_that_it_has_no_table() -> None:
+    class Paid(Sql):
+        query = "SELECT 1"
+
+    pipeline = Pipeline("purses", aggregates=purses.aggregates.values(), projections=[Paid], partitions=2)
+    with pytest.raises(
+        SettingsError, match=r"tables has Paid \(an Sql without `incremental` is a view\), and the tables are"
+    ):
+        check_values(pipeline, "purses.pipeline", "acme", given(projectors={"paid": {"tables": ["Paid"]}}))
 
 
 def test_the_chart_comes_whole_out_of_the_package(tmp_path: Path) -> None:
