@@ -125,7 +125,7 @@ def test_a_group_with_a_view_is_told_that_it_has_no_table() -> None:
     class Paid(Sql):
         query = "SELECT 1"
 
-    pipeline = Pipeline("purses", aggregates=purses.aggregates.values(), projections=[Paid], partitions=2)
+    pipeline = Pipeline("purses", aggregates=[*purses.aggregates.values()], projections=[Paid], partitions=2)
     with pytest.raises(
         SettingsError, match=r"tables has Paid \(an Sql without `incremental` is a view\), and the tables are"
     ):
