@@ -37,6 +37,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if and $values.clickhouse.auth.password $values.clickhouse.auth.existingSecret -}}
 {{- fail "clickhouse.auth.password and clickhouse.auth.existingSecret are both set: leave one of them empty" -}}
 {{- end -}}
+{{- /* Not the schema's, since Helm shows what a schema refuses. */ -}}
+{{- range $name, $url := dict "pulsar.url" $values.pulsar.url "pulsar.adminUrl" $values.pulsar.adminUrl "clickhouse.url" $values.clickhouse.url -}}
+{{- if regexMatch "^[a-z+]+://[^/]*@" $url -}}
+{{- fail (printf "%s has a user or a password in it, where everybody can read it: %s.auth is for secrets" $name (splitList "." $name | first)) -}}
+{{- end -}}
+{{- end -}}
 {{- if and $values.clickhouse.cluster (not $values.clickhouse.url) -}}
 {{- fail "clickhouse.cluster needs clickhouse.url: the embedded engine is of no cluster" -}}
 {{- end -}}
