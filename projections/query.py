@@ -15,6 +15,7 @@ import httpx
 from magnetar.schemas import DataFolderError, QueryRefused, StoreUnavailable
 
 from .endpoint import Endpoint
+from .legible import LEGIBLE_TABLE, legible
 from .statement import is_passing
 from .store import Store, embedded_dsn
 from .supervised import is_supervised
@@ -52,7 +53,7 @@ class QueryFormat(StrEnum):
 
 
 _CLICKHOUSE: Final = {
-    QueryFormat.TABLE: "PrettyCompactNoEscapes",
+    QueryFormat.TABLE: LEGIBLE_TABLE,
     QueryFormat.JSON: "JSON",
     QueryFormat.JSONL: "JSONEachRow",
     QueryFormat.CSV: "CSVWithNames",
@@ -192,7 +193,7 @@ def ask_endpoint(endpoint: Endpoint, sql: str, clickhouse_format: str) -> bytes:
         response = httpx.post(endpoint.url, params=params, content=sql.encode(), headers=headers, timeout=timeout)
     if not response.is_success:
         raise QueryRefused(response.text.strip(), code=int(response.headers.get("X-ClickHouse-Exception-Code", 0)))
-    return response.content
+    return legible(response.content, response.headers.get("X-ClickHouse-Format", ""))
 
 
 def read_endpoint(folder: Path) -> Endpoint | None:
