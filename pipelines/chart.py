@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-from magnetar.schemas import DataFolderError, SettingsError, TopicKind
+from magnetar.schemas import DataFolderError, SettingsError, TopicKind, wire_name
 from magnetar.schemas.names import kebab
 
 from .pipeline import Pipeline
@@ -29,17 +29,19 @@ pipeline:
 image:
   repository: {repository}
   tag: {tag}
+  digest: {digest}
 pulsar:
   url: {url}
   adminUrl: {admin_url}
   tenant: {tenant}
+workerDefaults:
+  replicas: {replicas}
 workers:
 """
 _WORKER_VALUES: Final = """\
   {name}:
     aggregate: {aggregate}
     topic: {topic}
-    replicas: {replicas}
 """
 
 
@@ -80,10 +82,13 @@ def check_values(pipeline: Pipeline, module: str, tenant: str, given: str) -> No
             f"MAGNETAR_CHART_VALUES is not what the chart writes there: {error}.",
             cure="Unset it, outside of the chart.",
         ) from error
-    if wrong := list(_wrong(pipeline, tenant, values)):
+    names, groups = list(_wrong(pipeline, tenant, values)), list(_wrong_groups(pipeline, values))
+    if names or groups:
+        derived = f"`magnetar helm values {module}` derives pipeline and workers. " if names else ""
+        chosen = "What projector and projectors fill is yours to write. " if groups else ""
         raise SettingsError(
-            f"The values of the release are not of {module}:\n" + "\n".join(wrong),
-            cure=f"`magnetar helm values {module}` derives them. Is it the image that you mean, by its tag?",
+            f"The values of the release are not of {module}:\n" + "\n".join(names + groups),
+            cure=f"{derived}{chosen}Is it the image that you mean, by its tag?",
         )
 
 
@@ -99,15 +104,16 @@ def _wrong(pipeline: Pipeline, tenant: str, values: _Given) -> Iterator[str]:
             yield f"workers.{name}.topic is {worker.topic}, and its commands come by {topic}"
     for aggregate in sorted(set(pipeline.aggregates) - {worker.aggregate for worker in values.workers.values()}):
         yield f"workers has none for {aggregate}: nobody would decide its commands. With replicas: 0, that is meant"
-    yield from _wrong_groups(pipeline, values)
 
 
 def _wrong_groups(pipeline: Pipeline, values: _Given) -> Iterator[str]:
     tables = list(targets_of(pipeline))
+    views = {wire_name(each) for each in pipeline.projections} - set(tables)
     for name, group in values.projectors.items():
         for table in group.tables:
             if table not in tables:
-                yield f"projectors.{name}.tables has {table}, and the tables are {', '.join(tables)}"
+                why = " (an Sql without `incremental` is a view)" if table in views else ""
+                yield f"projectors.{name}.tables has {table}{why}, and the tables are {', '.join(tables)}"
     named = {table for group in values.projectors.values() for table in group.tables}
     left = [table for table in tables if table not in named]
     if named and left and not values.projector.enabled:
@@ -117,21 +123,31 @@ def _wrong_groups(pipeline: Pipeline, values: _Given) -> Iterator[str]:
 
 
 def values_of(pipeline: Pipeline, module: str, *, url: str, admin_url: str, tenant: str, image: str) -> str:
-    """The values of the pipeline's release, as YAML. `image` is `repository:tag`."""
-    repository, _, tag = image.rpartition(":")
+    """The values of the pipeline's release, as YAML. `image` is `repository:tag`, or `repository@sha256:…`."""
+    repository, tag, digest = _parts_of(image)
     head = {
         "module": module,
         "context": pipeline.name,
         "partitions": pipeline.partitions,
         "repository": repository,
         "tag": tag,
+        "digest": digest,
         "url": url,
         "admin_url": admin_url,
         "tenant": tenant,
+        "replicas": min(2, pipeline.partitions),
     }
     written = {key: value if key == "module" else json.dumps(value) for key, value in head.items()}
     workers = (_worker(pipeline, aggregate, tenant) for aggregate in pipeline.aggregates)
     return _VALUES.format(**written) + "".join(workers)
+
+
+def _parts_of(image: str) -> tuple[str, str, str]:
+    """Its repository, tag and digest; a `:` before the last `/` is that of the registry's port."""
+    named, _, digest = image.partition("@")
+    folder, slash, last = named.rpartition("/")
+    name, _, tag = last.partition(":")
+    return folder + slash + name, tag, digest
 
 
 def _worker(pipeline: Pipeline, aggregate: str, tenant: str) -> str:
@@ -139,7 +155,6 @@ def _worker(pipeline: Pipeline, aggregate: str, tenant: str) -> str:
         name=kebab(aggregate),
         aggregate=json.dumps(aggregate),
         topic=json.dumps(_command_topic(pipeline, aggregate, tenant)),
-        replicas=min(2, pipeline.partitions),
     )
 
 

@@ -37,6 +37,7 @@ from .settings import Settings
 from .sharing import Sharing
 from .standing_still import AGAIN_SECONDS, STILL_SECONDS_MAX, StandingStill
 from .table_kinds import TableKinds
+from .tables_log import check_same_log
 from .targets import Target, targets_of
 from .wishes import Wish
 from .wishing import Wishing
@@ -121,8 +122,12 @@ class Projector:
     # --- tables and views ---------------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Create what is missing of databases, tables and views. Raises DeclarationError for a wrong projection."""
+        """Create what is missing of databases, tables and views.
+
+        Raises DeclarationError for a wrong projection, and SettingsError for tables of another log.
+        """
         self._wishing.define()
+        check_same_log(self._wishing.ask, self._source.log, self._pipeline)
         for target in self._targets.values():
             self._known[target.name] = known = self._wishing.read(target)
             for generation in range(1, known.last + 1):

@@ -76,7 +76,11 @@ class TableKinds:
             folder=self._folder,
             failpoint=failpoint,
         )
+        made.ask_incarnation = partial(self._incarnation, table.aggregate)
         return made
+
+    def _incarnation(self, aggregate: str) -> str:
+        return self._log.describe(self._pipeline.events_of(aggregate).topic).incarnation
 
     def _source(self, aggregate: str, projection: type[Any], mirrored: Callable[[], int] | None) -> Source:
         schema, partitions = self._pipeline.events_of(aggregate)
@@ -97,7 +101,7 @@ class TableKinds:
 
     def mirror(self, table: Table, *, failpoint: Callable[[str], None] | None = None) -> Mirror:
         """The mirror of an aggregate."""
-        return Mirror(
+        made = Mirror(
             self._store,
             self._pipeline.schemas[table.aggregate],
             partitions=self._pipeline.partitions,
@@ -107,6 +111,8 @@ class TableKinds:
             failpoint=failpoint,
             decoder=self._decoder,
         )
+        made.ask_incarnation = partial(self._incarnation, table.aggregate)
+        return made
 
     def _schema_text(self, aggregate: str) -> Callable[[int], str]:
         return partial(self._log.schema, self._pipeline.events_of(aggregate).topic)

@@ -76,14 +76,12 @@ class Decoder:
 
     def _chosen(self, schema_text: str) -> CommitRows | None:
         writer = json.loads(schema_text)
-        logger = self._logger.bind(schema=f"{writer['namespace']}.{writer['name']}")
         if self._decoding is Decoding.TRIED:
             file = self._folder / f"{secrets.token_hex(8)}-tried.block"
             why = misreading(self._store, schema_text, file)
         else:
             why = f"{_FORCED}={self._decoding}"
         if why is None or self._decoding is Decoding.ENGINE:
-            logger.debug("decoding", by="engine", why=why)
             return None
-        logger.warning("decoding", by="python", why=why)
+        self._logger.warning("decoding", by="python", schema=f"{writer['namespace']}.{writer['name']}", why=why)
         return CommitRows(writer)

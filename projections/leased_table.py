@@ -54,6 +54,10 @@ _COUNTED_UNTIL: Final = (
     "ALTER TABLE magnetar.pending ADD COLUMN IF NOT EXISTS counted_until Int64 DEFAULT 0 "
     "COMMENT 'the time up to which none of what was counted is over, in seconds since 1970; 0 for ever'"
 )
+_INCARNATION: Final = (
+    "ALTER TABLE magnetar.pending ADD COLUMN IF NOT EXISTS incarnation String DEFAULT '' "
+    "COMMENT 'of the event topic that the range was read from'"
+)
 ADMIN_DEFINITIONS: Final = (
     "CREATE DATABASE IF NOT EXISTS magnetar",
     _LEASES,
@@ -61,6 +65,7 @@ ADMIN_DEFINITIONS: Final = (
     _COUNTED,
     _COUNTED_SINCE,
     _COUNTED_UNTIL,
+    _INCARNATION,
     _PROGRESS,
     GENERATIONS,
     WITH_ORIGIN,
@@ -116,6 +121,18 @@ class PendingRow(NamedTuple):
     counted: int
     counted_since: int
     counted_until: int
+    incarnation: str
+
+
+def of_another_log(aggregate: str) -> tuple[str, str]:
+    """What is wrong with tables that have another log's commits, and the cure. This log's would be taken for them."""
+    what = f"The tables have commits of {aggregate} from another log, or from a topic that was made anew since."
+    cure = (
+        "Give each log tables of its own: another data folder, by --data or MAGNETAR_DATA, or another ClickHouse. If "
+        "the other log is gone for good, remove the folder `clickhouse` in the data folder, or on a server the "
+        "pipeline's database and its rows in those of `magnetar`: the tables are filled from this log then."
+    )
+    return what, cure
 
 
 class LeasedTable(ABC):
@@ -136,6 +153,9 @@ class LeasedTable(ABC):
         self._name = f"{context}/{table.aggregate}"
         self._folder = folder
         self._failpoint = failpoint or (lambda _: None)
+        self.ask_incarnation: Callable[[], str] = lambda: ""
+        """Asks the log for the incarnation of the topic of events, which another log has not."""
+        self._incarnation = ""
 
     range_commits_max: ClassVar[int] = 10_000_000
     """Commits in one range at most, for what this kind makes of them."""
@@ -244,17 +264,22 @@ class LeasedTable(ABC):
         """The last range of the newest lease that wrote one.
 
         Raises StoreUnavailable if the tables are not as that range says: ClickHouse does not wait for the disk, and a
-        power cut can take rows that it has confirmed, or the row of the range.
+        power cut can take rows that it has confirmed, or the row of the range. So it does if the range was read from
+        another log.
         """
+        self._incarnation = self.ask_incarnation()
         rows = self._store.query(
-            "SELECT first, last, after, owner, counted, counted_since, counted_until FROM magnetar.pending "
-            f"WHERE {self._where(partition)} "
+            "SELECT incarnation, first, last, after, owner, counted, counted_since, counted_until "
+            f"FROM magnetar.pending WHERE {self._where(partition)} "
             "ORDER BY epoch DESC, nonce DESC, first DESC, counted DESC LIMIT 1"
         )
         if not rows:
             self.check(partition, 1, 0, 0)
             return None
-        first, last, after, owner, counted, *scope = rows[0]
+        incarnation, first, last, after, owner, counted, *scope = rows[0]
+        if self._incarnation and incarnation not in ("", self._incarnation):
+            what, cure = of_another_log(self._name)
+            raise StoreUnavailable(what, cure=cure)
         self.check(partition, first, last, counted, Scope(*scope))
         place = None if after is None else MessageId(*(int(part) for part in after.split(":")))
         return Range(first, last, place, None if owner is None else bytes.fromhex(owner))
@@ -274,6 +299,7 @@ class LeasedTable(ABC):
             counted=self.counted(partition),
             counted_since=self.scope(partition).since,
             counted_until=self.scope(partition).until,
+            incarnation=self._incarnation,
         )
 
     def write_pending_rows(self, rows: Sequence[PendingRow]) -> None:

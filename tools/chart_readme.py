@@ -19,7 +19,7 @@ HEAD: Final = """\
 # The chart `magnetar`
 
 Runs one pipeline on a cluster: a Deployment of workers for each aggregate, and a projector with the tables, or
-several with tables of their own. It needs an Apache Pulsar, an image with your package, and Helm. docs/kubernetes.md
+several with tables of their own. It needs an Apache Pulsar, an image with your package, and Helm 4. docs/kubernetes.md
 in Magnetar's repository says how it is used, and what was tested.
 
 ```console

@@ -18,7 +18,9 @@ helm = typer.Typer(
 @helm.command()
 def values(
     target: Target,
-    image: Annotated[str, typer.Option(help="The image with the pipeline: `repository:tag`.")] = "",
+    image: Annotated[
+        str, typer.Option(help="The image with the pipeline: `repository:tag`, or `repository@sha256:…`.")
+    ] = "",
 ) -> None:
     """Print the values of a pipeline's release: names are derived, sizes are yours to edit.
 

@@ -30,10 +30,17 @@ def minimal(**changes: Any) -> Values:
     }
 
 
-def written(page: str) -> Values:
-    """The values that stand on a page of the docs."""
-    (block,) = (part for part in parts(ROOT / "docs" / page) if isinstance(part, Block) and part.language == "yaml")
-    return dict(yaml.safe_load(block.text))
+def written(page: str, name: str) -> Values:
+    """The values that stand on a page of the docs, in the block with this one."""
+    blocks = [part for part in parts(ROOT / "docs" / page) if isinstance(part, Block) and part.language == "yaml"]
+    (values,) = (values for block in blocks if name in (values := yaml.safe_load(block.text)))
+    return dict(values)
+
+
+def lines_of(page: str, command: str) -> list[str]:
+    """The lines on a page of the docs that begin with this command."""
+    blocks = [part for part in parts(ROOT / "docs" / page) if isinstance(part, Block) and part.language == "bash"]
+    return [line for block in blocks for line in block.text.splitlines() if line.startswith(command)]
 
 
 class Chart:
@@ -43,10 +50,10 @@ class Chart:
         self.folder = folder
         self._chart = helm_python.Chart.load(folder)
 
-    def render(self, values: Values) -> Objects:
-        """The objects of a release `rel` that is upgraded. Raises what helm does for values that it does not take."""
+    def render(self, values: Values, *, name: str = "rel") -> Objects:
+        """The objects of a release that is upgraded. Raises what helm does for values that it does not take."""
         self._chart.validate_schema(self._chart.merge_values(values))
-        files = self._chart.render(values, name="rel", namespace="ns", revision=2, is_install=False, is_upgrade=True)
+        files = self._chart.render(values, name=name, namespace="ns", revision=2, is_install=False, is_upgrade=True)
         texts = [text for path, text in files.items() if not path.endswith(".txt")]
         found = [o for text in texts for o in yaml.safe_load_all(text) if o]
         objects = {(o["kind"], o["metadata"]["name"]): o for o in found}

@@ -9,10 +9,13 @@ import kubernetes_validate
 import pytest
 import yaml
 from magnetar.pipelines import process_metrics, projector_metrics, worker_metrics
+from magnetar.pipelines.chart import values_of
 from magnetar.pipelines.worker import WorkerOptions
 from prometheus_client import Counter, Gauge, Histogram
 
-from tests.helm.conftest import Chart, Objects, Values, minimal, written
+from tests.docs.pages import ROOT
+from tests.helm.conftest import Chart, Objects, Values, lines_of, minimal, written
+from tests.unit.pipelines.purses import purses
 
 TOKEN = {"url": "pulsar+ssl://pulsar:6651", "adminUrl": "https://pulsar:8443", "auth": {"token": "secret"}}
 SECRET = TOKEN | {"auth": {"existingSecret": "jwt", "key": "jwt"}, "tls": {"caConfigMap": "authority"}}
@@ -137,6 +140,16 @@ def test_each_aggregate_has_a_deployment_that_decides_for_it_alone(chart: Chart)
         assert objects["PodDisruptionBudget", f"rel-worker-{name}"]["spec"]["maxUnavailable"] == 1
 
 
+def test_derived_values_leave_the_replicas_to_the_defaults_of_all_workers(chart: Chart) -> None:
+    derived = values_of(purses, "purses.pipeline", url="pulsar://p", admin_url="http://p", tenant="public", image="p:1")
+    edited = yaml.safe_load(derived)
+    edited["workerDefaults"]["replicas"] = 1
+    edited["workers"]["door"]["replicas"] = 2
+    objects = chart.render(edited)
+    assert objects["Deployment", "rel-worker-purse"]["spec"]["replicas"] == 1
+    assert objects["Deployment", "rel-worker-door"]["spec"]["replicas"] == 2, "what a worker says itself"
+
+
 PROJECTORS = {"clickhouse": SERVER, "projector": {"replicas": 3, "terminationGracePeriodSeconds": 90}}
 
 
@@ -193,7 +206,7 @@ def test_each_group_of_tables_has_a_deployment_that_fills_them_alone(chart: Char
 
 
 def test_the_groups_that_the_docs_show_are_taken(chart: Chart) -> None:
-    objects = chart.render(minimal(clickhouse=SERVER, **written("operations.md")))
+    objects = chart.render(minimal(clickhouse=SERVER, **written("operations.md", "projectors")))
     boards, rest = (objects["Deployment", f"rel-projector{name}"]["spec"] for name in ("-boards", ""))
     assert (boards["replicas"], rest["replicas"]) == (2, 1)
     limits = [o["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"] for o in (boards, rest)]
@@ -348,6 +361,25 @@ def test_the_tables_on_a_server_are_provisioned_and_examined_too(chart: Chart) -
         assert {"/etc/magnetar/clickhouse", "/etc/magnetar/clickhouse-ca"} <= mounts, container["name"]
 
 
+def test_every_pod_that_is_led_to_clickhouse_is_told_its_cluster(chart: Chart) -> None:
+    clustered = SERVER | {"cluster": "main"}
+    values = minimal(**GROUPS | {"clickhouse": clustered, "rebuild": {"enabled": True}})
+    led = [
+        (name, {entry["name"]: entry["value"] for entry in container.get("env", [])})
+        for name, pod in pods(chart.render(values)).items()
+        for container in containers(pod)
+        if "MAGNETAR_CLICKHOUSE" in json.dumps(container)
+    ]
+    assert {name for name, _ in led} == {
+        *("rel-provision", "rel-rebuild-2", "rel-test-doctor"),
+        *("rel-projector", "rel-projector-boards", "rel-projector-stock"),
+    }
+    for name, given in led:
+        assert given["MAGNETAR_CLICKHOUSE_CLUSTER"] == "main", name
+        named = json.loads(given["MAGNETAR_CHART_SETTINGS_CLICKHOUSE"])
+        assert named["MAGNETAR_CLICKHOUSE_CLUSTER"] == "clickhouse.cluster", name
+
+
 @matrix
 def test_what_dies_is_started_again_and_the_projector_with_its_tables(chart: Chart, changes: Values) -> None:
     objects = chart.render(minimal(**changes))
@@ -382,7 +414,8 @@ def test_with_a_server_the_projector_has_no_volume_and_a_job_rebuilds_what_has_c
     for each in (projector, job):
         (container,) = each["spec"]["template"]["spec"]["containers"]
         given = {entry["name"]: entry["value"] for entry in container["env"]}
-        assert json.loads(given.pop("MAGNETAR_CHART_SETTINGS_CLICKHOUSE")).keys() == asked.keys()
+        named = json.loads(given.pop("MAGNETAR_CHART_SETTINGS_CLICKHOUSE"))
+        assert named.keys() == asked.keys() | {"MAGNETAR_CLICKHOUSE_CLUSTER"}
         assert given == asked
         mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
         assert {"/etc/magnetar/clickhouse", "/etc/magnetar/clickhouse-ca", "/var/lib/magnetar"} <= mounts
@@ -393,7 +426,7 @@ def test_with_a_server_the_projector_has_no_volume_and_a_job_rebuilds_what_has_c
     (worker,) = pods({("Deployment", "w"): objects["Deployment", "rel-worker-order"]})["w"]["containers"]
     assert "CLICKHOUSE" not in json.dumps(worker), "who decides has no use for it"
     *_, egress = objects["NetworkPolicy", "rel"]["spec"]["egress"]
-    assert egress == {"ports": [{"port": port, "protocol": "TCP"} for port in (8123, 8443)]}
+    assert egress == {"ports": [{"port": 8443, "protocol": "TCP"}]}
 
 
 def test_of_a_secret_with_an_authority_its_certificate_alone_is_mounted(chart: Chart) -> None:
@@ -451,14 +484,77 @@ def test_the_network_is_closed_but_for_the_figures_and_pulsar(chart: Chart) -> N
     assert [port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]] == [8790]
     dns, pulsar = policy["spec"]["egress"]
     assert {port["port"] for port in dns["ports"]} == {53}
-    assert pulsar == {"ports": [{"port": 6651, "protocol": "TCP"}], "to": peers}
+    assert pulsar == {"ports": [{"port": port, "protocol": "TCP"} for port in (6651, 6650, 8080)], "to": peers}
+
+
+@pytest.mark.parametrize(
+    ("url", "port"),
+    {
+        "https://clickhouse:9440": 9440,
+        "https://clickhouse.example/": 8443,
+        "http://clickhouse": 8123,
+        "http://clickhouse:80/": 80,
+    }.items(),
+)
+def test_the_network_is_open_to_the_port_of_clickhouses_address(chart: Chart, url: str, port: int) -> None:
+    def egress(**policy: Any) -> list[int]:
+        asked = minimal(clickhouse={"url": url}, networkPolicy=policy)
+        *_, found = chart.render(asked)["NetworkPolicy", "rel"]["spec"]["egress"]
+        return [each["port"] for each in found["ports"]]
+
+    assert egress() == [port]
+    assert egress(clickhousePorts=[9000]) == [9000, port], "the Service's pods may have another"
+
+
+@pytest.mark.parametrize(
+    ("url", "admin", "ports"),
+    [
+        ("pulsar://pulsar:7650", "http://pulsar:9080/", [7650, 9080]),
+        ("pulsar+ssl://pulsar", "https://pulsar/pulsar", [6651, 443]),
+        ("pulsar://a:7650,b", "http://pulsar", [7650, 6650, 80]),
+    ],
+)
+def test_the_network_is_open_to_the_ports_of_pulsars_addresses(
+    chart: Chart, url: str, admin: str, ports: list[int]
+) -> None:
+    asked = minimal(pulsar={"url": url, "adminUrl": admin}, networkPolicy={"pulsarPorts": []})
+    _, found = chart.render(asked)["NetworkPolicy", "rel"]["spec"]["egress"]
+    assert [each["port"] for each in found["ports"]] == ports
 
 
 def test_a_prometheus_elsewhere_is_let_in_as_the_docs_say(chart: Chart) -> None:
-    (elsewhere,) = chart.render(minimal(**written("kubernetes.md")))["NetworkPolicy", "rel"]["spec"]["ingress"]
+    (elsewhere,) = chart.render(minimal(**written("kubernetes.md", "networkPolicy")))["NetworkPolicy", "rel"]["spec"][
+        "ingress"
+    ]
     assert elsewhere["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
     (without,) = chart.render(minimal())["NetworkPolicy", "rel"]["spec"]["ingress"]
     assert without["from"] == [{"podSelector": {}}], "every pod of the release's namespace"
+
+
+def test_all_that_the_values_of_the_docs_name_is_made_by_the_lines_above_them(chart: Chart) -> None:
+    values = written("kubernetes.md", "clickhouse")
+    assert chart.lint(values) == []
+    made = {}
+    for line in lines_of("kubernetes.md", "kubectl --namespace shop create secret"):
+        name, *given = line.removeprefix("kubectl --namespace shop create secret ").split()[1:]
+        made[name] = {each.split("=")[1] for each in given if each.startswith("--from-file=")}
+    named = set()
+    for pod in pods(chart.render(values, name="shop")).values():
+        named |= {each["name"] for each in pod["imagePullSecrets"]}
+        for secret in (volume["secret"] for volume in pod["volumes"] if "secret" in volume):
+            named.add(secret["secretName"])
+            assert {each["key"] for each in secret.get("items", [])} <= made[secret["secretName"]]
+    assert named == made.keys()
+    assert made["shop-pulsar"] == {values["pulsar"]["auth"]["key"]}
+    assert made["shop-clickhouse"] == {values["clickhouse"]["auth"]["key"]}
+
+
+def test_what_the_docs_restart_for_a_new_password_is_what_has_it(chart: Chart) -> None:
+    page = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+    objects = chart.render(written("kubernetes.md", "clickhouse"), name="shop")
+    have = {name for (kind, name), o in objects.items() if kind == "Deployment" and "shop-clickhouse" in json.dumps(o)}
+    (line,) = re.findall(r"`kubectl --namespace shop rollout restart ([^`]*)`", page)
+    assert {each.removeprefix("deployment/") for each in line.split()} == have
 
 
 def test_probes_ask_what_they_mean_and_outlast_no_grace_period(chart: Chart) -> None:
@@ -471,6 +567,7 @@ def test_probes_ask_what_they_mean_and_outlast_no_grace_period(chart: Chart) -> 
         assert container["ports"] == [{"name": "health", "containerPort": 9000}]
 
 
+CLUSTER = [{"name": "MAGNETAR_CLICKHOUSE_CLUSTER", "value": "main"}]
 REFUSED: dict[str, tuple[Values, str]] = {
     "a misspelled value": ({"pipelines": {}}, "pipelines"),
     "a misspelled value within": ({"image": {"repositry": "x", "repository": "x"}}, "repositry"),
@@ -480,6 +577,14 @@ REFUSED: dict[str, tuple[Values, str]] = {
     "no module": ({"pipeline": {"module": "", "context": "shop", "partitions": 4}}, "module"),
     "no broker": ({"pulsar": {"url": "", "adminUrl": "http://p:8080"}}, "url"),
     "a broker's address of another kind": ({"pulsar": {"url": "http://p:6650", "adminUrl": "http://p"}}, "url"),
+    "a password in the broker's address": (
+        {"pulsar": {"url": "pulsar://me:secret@p:6650", "adminUrl": "http://p:8080"}},
+        "pulsar.url has a user or a password in it",
+    ),
+    "a password in the admin's address": (
+        {"pulsar": {"url": "pulsar://p:6650", "adminUrl": "https://me:secret@p:8443"}},
+        "pulsar.adminUrl has a user or a password in it",
+    ),
     "no workers": ({"workers": {}}, "workers"),
     "a worker that decides for nothing": ({"workers": {"order": {"replicas": 1}}}, "aggregate"),
     "a memory that is none": ({"projector": {"resources": {"limits": {"memory": "lots"}}}}, "memory"),
@@ -495,7 +600,20 @@ REFUSED: dict[str, tuple[Values, str]] = {
         "pulsar.auth.token and pulsar.auth.existingSecret are both set",
     ),
     "a ClickHouse that is none": ({"clickhouse": {"url": "clickhouse:8443"}}, "url"),
-    "a password in ClickHouse's address": ({"clickhouse": {"url": "https://me:secret@clickhouse:8443"}}, "url"),
+    "a password in ClickHouse's address": (
+        {"clickhouse": {"url": "https://me:secret@clickhouse:8443"}},
+        "clickhouse.url has a user or a password in it",
+    ),
+    "a cluster without a server": ({"clickhouse": {"cluster": "main"}}, "clickhouse.cluster needs clickhouse.url"),
+    "a cluster's name that is none": ({"clickhouse": SERVER | {"cluster": "a b"}}, "cluster"),
+    "a cluster that the Jobs are not told": (
+        {"clickhouse": SERVER, "projector": {"env": CLUSTER}},
+        "projector.env has MAGNETAR_CLICKHOUSE_CLUSTER: set clickhouse.cluster",
+    ),
+    "a group's cluster that the Jobs are not told": (
+        {"clickhouse": SERVER, "projectors": {"boards": {"tables": ["Board"], "env": CLUSTER}}},
+        "projectors.boards.env has MAGNETAR_CLICKHOUSE_CLUSTER: set clickhouse.cluster",
+    ),
     "two passwords": (
         {"clickhouse": SERVER | {"auth": {"password": "a", "existingSecret": "b"}}},
         "clickhouse.auth.password and clickhouse.auth.existingSecret are both set",
@@ -543,8 +661,16 @@ REFUSED: dict[str, tuple[Values, str]] = {
         "workers.order.topic",
     ),
     "scaling upside down": (
-        {"workerDefaults": {"autoscaling": {"minReplicas": 9, "maxReplicas": 2}}},
-        "minReplicas is greater than its maxReplicas",
+        {"workerDefaults": {"autoscaling": {"minReplicas": 3, "maxReplicas": 2}}},
+        "workerDefaults.autoscaling.minReplicas is 3, and maxReplicas is 2",
+    ),
+    "scaling that begins above the partitions": (
+        {"workers": {"order": {"aggregate": "Order", "autoscaling": {"minReplicas": 5, "maxReplicas": 30}}}},
+        "workers.order.autoscaling.minReplicas is 5, and there are 4 partitions",
+    ),
+    "scaling of all that begins above the partitions": (
+        {"workerDefaults": {"autoscaling": {"minReplicas": 5}}},
+        "workerDefaults.autoscaling.minReplicas is 5, and there are 4 partitions",
     ),
 }
 
@@ -554,6 +680,20 @@ def test_values_that_cannot_be_are_refused_by_name(chart: Chart, changes: Values
     with pytest.raises(helm_python.HelmError) as refused:
         chart.render(minimal(**changes))
     assert named in str(refused.value)
+    assert "me:secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["shop.prod", "a" * 53, "a" * 39 + ".b"])
+def test_every_name_is_one_that_kubernetes_takes_whatever_the_releases(chart: Chart, name: str) -> None:
+    objects = chart.render(minimal(**EVERYTHING | {"clickhouse": {}, "rebuild": {}}), name=name)
+    label = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+    assert [each for _, each in objects if not label.fullmatch(each) or len(each) > 63] == []
+
+
+def test_a_release_whose_name_begins_with_a_digit_is_refused_and_can_be_named_otherwise(chart: Chart) -> None:
+    with pytest.raises(helm_python.HelmError, match="begins with a digit, and a Service's may not"):
+        chart.render(minimal(), name="1shop")
+    assert ("Service", "shop-health") in chart.render(minimal(fullnameOverride="shop"), name="1shop")
 
 
 def declared() -> dict[str, str]:

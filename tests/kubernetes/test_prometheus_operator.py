@@ -14,7 +14,7 @@ API = "/apis/monitoring.coreos.com/v1/namespaces"
 
 
 def values(interval: str = "30s") -> Values:
-    asked = written("kubernetes.md")
+    asked = written("kubernetes.md", "networkPolicy")
     asked["serviceMonitor"]["interval"] = interval
     rules = {"enabled": True, "labels": asked["serviceMonitor"]["labels"]}
     return minimal(**asked, prometheusRule=rules, provision={"enabled": False})

@@ -1,5 +1,6 @@
+{{- /* A release's name may have dots, and a Service's may not. */ -}}
 {{- define "magnetar.fullname" -}}
-{{- default .Release.Name .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- default .Release.Name .Values.fullnameOverride | replace "." "-" | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
 {{- define "magnetar.selector" -}}
@@ -27,11 +28,27 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- /* What the schema cannot say: names that belong together, and more processes than partitions. */ -}}
 {{- define "magnetar.check" -}}
 {{- $values := .Values -}}
+{{- if not (regexMatch "^[a-z]" (include "magnetar.fullname" .)) -}}
+{{- fail (printf "the release's name %q begins with a digit, and a Service's may not: set fullnameOverride" .Release.Name) -}}
+{{- end -}}
 {{- if and $values.pulsar.auth.token $values.pulsar.auth.existingSecret -}}
 {{- fail "pulsar.auth.token and pulsar.auth.existingSecret are both set: leave one of them empty" -}}
 {{- end -}}
 {{- if and $values.clickhouse.auth.password $values.clickhouse.auth.existingSecret -}}
 {{- fail "clickhouse.auth.password and clickhouse.auth.existingSecret are both set: leave one of them empty" -}}
+{{- end -}}
+{{- /* Not the schema's, since Helm shows what a schema refuses. */ -}}
+{{- range $name, $url := dict "pulsar.url" $values.pulsar.url "pulsar.adminUrl" $values.pulsar.adminUrl "clickhouse.url" $values.clickhouse.url -}}
+{{- if regexMatch "^[a-z+]+://[^/]*@" $url -}}
+{{- fail (printf "%s has a user or a password in it, where everybody can read it: %s.auth is for secrets" $name (splitList "." $name | first)) -}}
+{{- end -}}
+{{- end -}}
+{{- if and $values.clickhouse.cluster (not $values.clickhouse.url) -}}
+{{- fail "clickhouse.cluster needs clickhouse.url: the embedded engine is of no cluster" -}}
+{{- end -}}
+{{- include "magnetar.checkCluster" (list "projector" $values.projector) -}}
+{{- range $name, $group := $values.projectors -}}
+{{- include "magnetar.checkCluster" (list (printf "projectors.%s" $name) $group) -}}
 {{- end -}}
 {{- range $name, $tls := dict "pulsar" $values.pulsar.tls "clickhouse" $values.clickhouse.tls -}}
 {{- if and $tls.caConfigMap $tls.caSecret -}}
@@ -74,11 +91,26 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if gt (int $worker.replicas) (int $values.pipeline.partitions) -}}
 {{- fail (printf "workers.%s.replicas is %d, and there are %d partitions: the rest would never have work" $name (int $worker.replicas) (int $values.pipeline.partitions)) -}}
 {{- end -}}
-{{- if gt (int $worker.autoscaling.minReplicas) (int $worker.autoscaling.maxReplicas) -}}
-{{- fail (printf "workers.%s.autoscaling.minReplicas is greater than its maxReplicas" $name) -}}
+{{- $fewest := int $worker.autoscaling.minReplicas -}}
+{{- $its := ternary (printf "workers.%s" $name) "workerDefaults" (hasKey (default dict $given.autoscaling) "minReplicas") -}}
+{{- if gt $fewest (int $worker.autoscaling.maxReplicas) -}}
+{{- fail (printf "%s.autoscaling.minReplicas is %d, and maxReplicas is %d" $its $fewest (int $worker.autoscaling.maxReplicas)) -}}
+{{- end -}}
+{{- if gt $fewest (int $values.pipeline.partitions) -}}
+{{- fail (printf "%s.autoscaling.minReplicas is %d, and there are %d partitions: the rest would never have work" $its $fewest (int $values.pipeline.partitions)) -}}
 {{- end -}}
 {{- if and $worker.autoscaling.enabled (not $worker.topic) -}}
 {{- fail (printf "workers.%s.topic must be there for its backlog to be followed: `magnetar helm values` derives it" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Takes a projector's name in the values, and what stands there: its tables would be of the cluster, and those that
+       the Job makes before it would not. */ -}}
+{{- define "magnetar.checkCluster" -}}
+{{- range (index . 1).env -}}
+{{- if eq .name "MAGNETAR_CLICKHOUSE_CLUSTER" -}}
+{{- fail (printf "%s.env has MAGNETAR_CLICKHOUSE_CLUSTER: set clickhouse.cluster, which the Jobs are told too" (index $ 0)) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -186,6 +218,7 @@ PYTHONDONTWRITEBYTECODE: "1"
 {{- dict
   "MAGNETAR_CLICKHOUSE" "clickhouse.url"
   "MAGNETAR_CLICKHOUSE_USER" "clickhouse.user"
+  "MAGNETAR_CLICKHOUSE_CLUSTER" "clickhouse.cluster"
   "MAGNETAR_CLICKHOUSE_PASSWORD_FILE" (include "magnetar.secretNamed" (list "clickhouse.auth" "password" .auth.password .auth))
   "MAGNETAR_CLICKHOUSE_CA" (include "magnetar.authorityNamed" (list "clickhouse.tls" .tls))
   | toJson -}}
@@ -222,6 +255,9 @@ PYTHONDONTWRITEBYTECODE: "1"
 - {name: MAGNETAR_CHART_SETTINGS_CLICKHOUSE, value: {{ include "magnetar.clickhouseNamed" $ | quote }}}
 - {name: MAGNETAR_CLICKHOUSE, value: {{ .url | quote }}}
 - {name: MAGNETAR_CLICKHOUSE_USER, value: {{ .user | quote }}}
+{{- with .cluster }}
+- {name: MAGNETAR_CLICKHOUSE_CLUSTER, value: {{ . | quote }}}
+{{- end }}
 {{- if or .auth.password .auth.existingSecret }}
 - {name: MAGNETAR_CLICKHOUSE_PASSWORD_FILE, value: /etc/magnetar/clickhouse/{{ .auth.key }}}
 {{- end }}
@@ -340,6 +376,20 @@ spec:
   selector:
     matchLabels: {{- include "magnetar.selector" (index . 0) | nindent 6 }}
       app.kubernetes.io/component: {{ index . 2 }}
+{{- end -}}
+
+{{- /* Takes ports, and a list of URLs, each with the ports that it means without one, in the clear and with TLS. */ -}}
+{{- define "magnetar.ports" -}}
+{{- $ports := index . 0 -}}
+{{- range index . 1 -}}
+{{- $meant := ternary (index . 2) (index . 1) (regexMatch "^(https|pulsar\\+ssl)://" (index . 0)) -}}
+{{- range regexReplaceAll "^[a-z+]+://([^/]*).*$" (index . 0) "${1}" | splitList "," -}}
+{{- $ports = append $ports (regexFind ":[0-9]+$" . | trimPrefix ":" | default $meant | int) -}}
+{{- end -}}
+{{- end -}}
+{{- range $ports | uniq }}
+- {port: {{ . }}, protocol: TCP}
+{{- end }}
 {{- end -}}
 
 {{- define "magnetar.placement" -}}

@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from magnetar.pipelines import Pipeline
 from magnetar.pipelines.chart import check_values, values_of, write_chart
+from magnetar.projections import Sql
 from magnetar.schemas import DataFolderError, SettingsError
 
 from tests.unit.pipelines.purses import purses
@@ -24,21 +27,41 @@ pipeline:
 image:
   repository: "registry.example:5000/purses"
   tag: "1.2"
+  digest: ""
 pulsar:
   url: "pulsar://p:6650"
   adminUrl: "http://p:8080"
   tenant: "acme"
+workerDefaults:
+  replicas: 2
 workers:
   purse:
     aggregate: "Purse"
     topic: "persistent://acme/purses/purse-commands"
-    replicas: 2
   door:
     aggregate: "Door"
     topic: "persistent://acme/purses/door-commands"
-    replicas: 2
 """
     )
+
+
+DIGEST = "sha256:" + "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("image", "parts"),
+    {
+        "shop:1": ("shop", "1", ""),
+        "shop": ("shop", "", ""),
+        "registry.example:5000/shop": ("registry.example:5000/shop", "", ""),
+        "registry.example:5000/team/shop:1.2": ("registry.example:5000/team/shop", "1.2", ""),
+        f"registry.example:5000/shop@{DIGEST}": ("registry.example:5000/shop", "", DIGEST),
+        f"registry.example/shop:1.2@{DIGEST}": ("registry.example/shop", "1.2", DIGEST),
+    }.items(),
+)
+def test_an_image_is_taken_apart_as_a_registry_does(image: str, parts: tuple[str, str, str]) -> None:
+    found = yaml.safe_load(values_of(purses, "purses.pipeline", **GIVEN, image=image))["image"]
+    assert (found["repository"], found["tag"], found["digest"]) == parts
 
 
 def given(**changes: Any) -> str:
@@ -83,6 +106,30 @@ def test_values_that_are_not_the_declarations_are_refused_by_name(said: str, val
     with pytest.raises(SettingsError) as refused:
         check_values(purses, "purses.pipeline", "acme", values)
     assert said in str(refused.value)
+
+
+def test_the_cure_says_what_is_derived_and_what_is_not() -> None:
+    group = {"doors": {"tables": ["Gate"]}}
+    for values, derived, chosen in (
+        (given(pipeline={"partitions": 4}), True, False),
+        (given(projectors=group), False, True),
+        (given(pipeline={"partitions": 4}, projectors=group), True, True),
+    ):
+        with pytest.raises(SettingsError) as refused:
+            check_values(purses, "purses.pipeline", "acme", values)
+        assert ("`magnetar helm values purses.pipeline` derives pipeline and workers" in str(refused.value)) is derived
+        assert ("What projector and projectors fill is yours to write" in str(refused.value)) is chosen
+
+
+def test_a_group_with_a_view_is_told_that_it_has_no_table() -> None:
+    class Paid(Sql):
+        query = "SELECT 1"
+
+    pipeline = Pipeline("purses", aggregates=[*purses.aggregates.values()], projections=[Paid], partitions=2)
+    with pytest.raises(
+        SettingsError, match=r"tables has Paid \(an Sql without `incremental` is a view\), and the tables are"
+    ):
+        check_values(pipeline, "purses.pipeline", "acme", given(projectors={"paid": {"tables": ["Paid"]}}))
 
 
 def test_the_chart_comes_whole_out_of_the_package(tmp_path: Path) -> None:
