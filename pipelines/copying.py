@@ -32,7 +32,7 @@ from magnetar.schemas.commit import PARKED, CommitCodec, read_aggregate_id, read
 from magnetar.schemas.ids import NIL
 
 from .clock import Clock
-from .draining import HOLD_ON, drained
+from .draining import HOLD_ON, draining
 from .history import COPIED, COPYING, Codecs, log_of
 from .log import Appender, Entry, Log, Message
 from .parked import name_of
@@ -49,11 +49,13 @@ _NOBODY: Final = bytes(16)
 
 
 class CopyProgress(NamedTuple):
-    """How far a copy is with one aggregate; `doing` is `copying`, `comparing`, or `done` (also in an earlier run)."""
+    """How far a copy is with one aggregate; `doing` is `looking`, `copying`, `comparing`, or `done` (also in an earlier
+    run)."""
 
     aggregate: str
     doing: str
     commits: int
+    """Of `looking`, the partitions of the old context."""
     total: int
 
 
@@ -101,7 +103,7 @@ class Copying:
         SettingsError if the source is not at rest, PartitionRefused if something else stands in the new context, and
         OwnershipLost if somebody else takes a new partition meanwhile.
         """
-        totals = drained(self._source, self._log, self._clock)
+        totals = yield from self._looking()
         provision(self._target, self._log)
         self._failpoint("topics_made")
         for aggregate, total in totals.items():
@@ -113,6 +115,16 @@ class Copying:
                 self._open(copy, closed)
             yield CopyProgress(aggregate, "done", total, total)
 
+    def _looking(self) -> Generator[CopyProgress, None, dict[str, int]]:
+        looking = draining(self._source, self._log, self._clock)
+        while True:
+            try:
+                aggregate, partitions = next(looking)
+            except StopIteration as end:
+                totals: dict[str, int] = end.value
+                return totals
+            yield CopyProgress(aggregate, "looking", partitions, self._source.partitions)
+
     def _copy(self, copy: _AggregateCopy, total: int) -> Iterator[CopyProgress]:
         with ExitStack() as closing:
             writing = self._taken(copy, range(self._target.partitions), closing)
@@ -123,7 +135,7 @@ class Copying:
             for each in writing:
                 each.finish()
             self._failpoint("all_written")
-            if drained(self._source, self._log, self._clock)[copy.aggregate] != total:
+            if (yield from self._looking())[copy.aggregate] != total:
                 raise SettingsError(f"{self._source.name} has decided more commands meanwhile.", cure=HOLD_ON)
             for done in copy.compare():
                 yield CopyProgress(copy.aggregate, "comparing", done, total)

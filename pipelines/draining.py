@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Generator
 from typing import Final
 
 from magnetar.schemas import MessageId, SettingsError, TopicKind, Undecodable
@@ -18,12 +19,15 @@ from .pipeline import Pipeline
 HOLD_ON: Final = "Stop what sends commands, let the workers decide the rest, and run it again."
 
 
-def drained(pipeline: Pipeline, log: Log, clock: Clock) -> dict[str, int]:
-    """How many commits each aggregate has. Raises SettingsError if a command is undecided, or a parked one open."""
-    totals = {
-        aggregate: sum(_decided(pipeline, log, aggregate, partition) for partition in range(pipeline.partitions))
-        for aggregate in pipeline.aggregates
-    }
+def draining(pipeline: Pipeline, log: Log, clock: Clock) -> Generator[tuple[str, int], None, dict[str, int]]:
+    """How many commits each aggregate has. It reads all of the log, and yields how many partitions of which aggregate
+    it has looked at. Raises SettingsError if a command is undecided, or a parked one open.
+    """
+    totals = dict.fromkeys(pipeline.aggregates, 0)
+    for aggregate in totals:
+        for partition in range(pipeline.partitions):
+            totals[aggregate] += _decided(pipeline, log, aggregate, partition)
+            yield aggregate, partition + 1
     if opened := ParkedCommands(pipeline, log, clock).open_ones():
         raise SettingsError(
             f"{len(opened)} parked commands of {pipeline.name} are open, the first at {opened[0].position}.",

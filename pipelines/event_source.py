@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from magnetar.schemas import DeclarationError, Topic, TopicKind
+from magnetar.schemas import DeclarationError, Topic, TopicKind, wire_name
 from magnetar.schemas.aggregate_schema import AggregateSchema
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def home_of(projection: type[Any], event: type[Any], sources: Mapping[str, Event
     """The name of the aggregate that has the event. Raises DeclarationError if none has, or more than one."""
     homes = [name for name, source in sources.items() if event in source.schema.events.values()]
     if not homes:
+        _refuse_copy(projection, event, sources)
         others = sorted({source.schema.context for source in sources.values()} - {context})
         raise DeclarationError(
             f"{projection.__qualname__} takes {event.__qualname__}, which is an event of no aggregate of {context!r}"
@@ -52,6 +53,20 @@ def home_of(projection: type[Any], event: type[Any], sources: Mapping[str, Event
             cure="Give each context event classes of its own.",
         )
     return homes[0]
+
+
+def _refuse_copy(projection: type[Any], event: type[Any], sources: Mapping[str, EventSource]) -> None:
+    """Raise DeclarationError if an aggregate has an event that is called the same: then that one is meant."""
+    for source in sources.values():
+        for other in source.schema.events.values():
+            if wire_name(other) == wire_name(event):
+                raise DeclarationError(
+                    f"{projection.__qualname__} takes {event.__qualname__} of the module {event.__module__}, which is "
+                    f"another class than the event of that name of {source.schema.context!r}, that of "
+                    f"{other.__module__}.",
+                    cure=f"Import it where {projection.__qualname__} is declared: "
+                    f"`from {other.__module__} import {other.__qualname__}`.",
+                )
 
 
 def checked_reads(name: str, reads: Sequence[Any], kind: type[Any]) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def read_fold(cls: type[Any]) -> None:
             field=f"{cls.__qualname__}.{lacking[0]}",
         )
     contract = _CONTRACTS[cls]
-    _CONTRACTS[cls] = contract._replace(keyed=read_keyed(cls, contract.events))
+    _CONTRACTS[cls] = contract._replace(keyed=read_keyed(cls, contract.events, contract.record))
 
 
 def _has_default(cls: type[Any], field: str) -> bool:

@@ -15,6 +15,7 @@ import httpx
 from magnetar.schemas import DataFolderError, QueryRefused, StoreUnavailable
 
 from .endpoint import Endpoint
+from .legible import LEGIBLE_TABLE, legible
 from .statement import is_passing
 from .store import Store, embedded_dsn
 from .supervised import is_supervised
@@ -31,6 +32,10 @@ CREDENTIAL_FILE: Final = "query-token"
 
 STARTING_SECONDS: Final = 10.0
 """How long a query waits for a process that has the engine open, or is about to open it, and does not answer yet."""
+
+SUPERVISED_SECONDS: Final = 30.0
+"""How long, while a `magnetar dev` lives: behind a save it starts its projector anew, which loads the code and opens
+the engine, and on a machine that is busy takes as long."""
 
 LOOK_SECONDS: Final = 0.1
 """How often it looks meanwhile. A process that has begun to answer says so in a file, and nothing wakes who waits."""
@@ -52,7 +57,7 @@ class QueryFormat(StrEnum):
 
 
 _CLICKHOUSE: Final = {
-    QueryFormat.TABLE: "PrettyCompactNoEscapes",
+    QueryFormat.TABLE: LEGIBLE_TABLE,
     QueryFormat.JSON: "JSON",
     QueryFormat.JSONL: "JSONEachRow",
     QueryFormat.CSV: "CSVWithNames",
@@ -99,7 +104,8 @@ class Answers:
         if self._server is not None:
             return _of_server(self._server, sql, clickhouse_format)
         _check(self._folder)
-        deadline = time.monotonic() + STARTING_SECONDS
+        began = time.monotonic()
+        deadline = began + STARTING_SECONDS
         while True:
             try:
                 return self._answer(sql, clickhouse_format)
@@ -110,10 +116,10 @@ class Answers:
                 if not is_passing(error.what) or time.monotonic() > deadline:
                     raise
             except _NotYet as error:
-                if time.monotonic() > deadline:
+                if time.monotonic() > began + SUPERVISED_SECONDS:
                     raise StoreUnavailable(
                         "`magnetar dev` runs on this data folder, and its projector does not answer.",
-                        cure="Look at what it prints.",
+                        cure="Is it just being started anew? Try again. Otherwise look at what `magnetar dev` prints.",
                     ) from error
             time.sleep(LOOK_SECONDS)  # another process has the engine, and the engine has no way to wait for it
 
@@ -192,7 +198,7 @@ def ask_endpoint(endpoint: Endpoint, sql: str, clickhouse_format: str) -> bytes:
         response = httpx.post(endpoint.url, params=params, content=sql.encode(), headers=headers, timeout=timeout)
     if not response.is_success:
         raise QueryRefused(response.text.strip(), code=int(response.headers.get("X-ClickHouse-Exception-Code", 0)))
-    return response.content
+    return legible(response.content, response.headers.get("X-ClickHouse-Format", ""))
 
 
 def read_endpoint(folder: Path) -> Endpoint | None:

@@ -19,6 +19,7 @@ from .cluster import INSERT_SETTINGS, READ_SETTINGS, on_cluster
 from .columns import literal
 from .endpoint import Endpoint
 from .engine_reader import EngineReader, QueryLimits, Question
+from .legible import legible
 from .statement import is_answer
 
 _FILLED_ANEW = (
@@ -195,7 +196,8 @@ class Store:
         Raises what `query` does.
         """
         if self.is_embedded:
-            return self.reader().ask(Question(sql=sql, default_format=fmt)).whole()
+            found = self.reader().ask(Question(sql=sql, default_format=fmt))
+            return legible(found.whole(), found.format)
         try:
             handle = self._handle()
             answer: bytes = handle.raw_query(sql, settings=_without_writing(handle), fmt=fmt)

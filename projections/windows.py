@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
@@ -10,12 +11,24 @@ import msgspec
 from magnetar.schemas import DeclarationError, Event
 from magnetar.schemas.annotations import hints_of
 from magnetar.schemas.commit import Fact
+from magnetar.schemas.derivation import Json
+from magnetar.schemas.signatures import shown
+
+from .columns import column_type
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 MERGES: Final[Mapping[Callable[..., Any], str]] = {sum: "sum", min: "min", max: "max"}
 """How rows of one key are merged in the view: Python's function, and ClickHouse's."""
+
+_SUMMED: Final = re.compile(r"(Nullable\()?(Int|Float|Decimal|Bool)")
+"""The columns that ClickHouse adds up."""
+
+_IN_ORDER: Final = (
+    "Where the order counts, keep it in a second aggregate, whose id is what the rows are by: send that one a command "
+    "for each event."
+)
 
 
 class Window(NamedTuple):
@@ -102,14 +115,17 @@ class Keyed(NamedTuple):
         return self.window is not None and self.window.is_late(place.start_us, newest_us)
 
 
-def read_keyed(cls: type[Any], events: tuple[type[Event], ...]) -> Keyed | None:
-    """What a fold's class says of its key; None for the aggregate's id. Raises DeclarationError."""
+def read_keyed(cls: type[Any], events: tuple[type[Event], ...], record: Json) -> Keyed | None:
+    """What a fold's class says of its key; None for the aggregate's id. `record` has its fields. Raises
+    DeclarationError."""
     window, by, merges = (_said(cls, name, default) for name, default in (("window", None), ("by", ()), ("merges", {})))
     if window is None and not by and not merges:
         return None
     if window is not None:
         _check_window(cls, window, events)
     _check_by(cls, by, merges, events)
+    if by:
+        _check_merges(cls, by, merges, record)
     return Keyed(window, tuple(by), {name: MERGES[how] for name, how in merges.items()})
 
 
@@ -133,7 +149,6 @@ def _check_window(cls: type[Any], window: Any, events: tuple[type[Event], ...]) 
 
 
 def _check_by(cls: type[Any], by: Any, merges: Any, events: tuple[type[Event], ...]) -> None:
-    fields = set(cls.__struct_fields__)
     if isinstance(by, str) or not all(isinstance(name, str) for name in by):
         raise DeclarationError(f"{cls.__qualname__}.by is {by!r}.", cure='It is a tuple of names: `by = ("origin",)`.')
     for name in by:
@@ -147,11 +162,33 @@ def _check_by(cls: type[Any], by: Any, merges: Any, events: tuple[type[Event], .
             f"{cls.__qualname__} has `merges`, and its rows are of one aggregate each, on one partition.",
             cure="Say what it is by: `by = (…)`; or leave `merges` away.",
         )
-    wrong = {*(fields ^ {*by, *merges}), *(name for name, how in merges.items() if how not in MERGES)}
-    if by and wrong:
+
+
+def _check_merges(cls: type[Any], by: Any, merges: Any, record: Json) -> None:
+    others = [name for name in cls.__struct_fields__ if name not in by]
+    if unknown := [name for name in merges if name not in others]:
+        raise DeclarationError(
+            f"{cls.__qualname__}.merges has {unknown[0]!r}, which is "
+            + ("what its rows are told apart by." if unknown[0] in by else "no field of it."),
+            cure=f"Its other fields are: {', '.join(others) or 'none'}.",
+        )
+    if lacking := [name for name in others if name not in merges]:
         raise DeclarationError(
             f"{cls.__qualname__} is by {', '.join(by)}, and its rows are merged over the partitions; `merges` does "
-            f"not say how for {min(wrong)!r}.",
-            cure="Give each other field one of sum, min and max: `merges = {'flights': sum}`. Where the order counts, "
-            "let a policy bring the events into a second aggregate.",
+            f"not say how for {lacking[0]!r}.",
+            cure=f"Give each other field one of sum, min and max: `merges = {{{lacking[0]!r}: max}}`. {_IN_ORDER}",
         )
+    columns = {field["name"]: column_type(field["type"]) for field in record["fields"]}
+    for name, how in merges.items():
+        if not callable(how) or how not in MERGES:
+            raise DeclarationError(
+                f"{cls.__qualname__}.merges has {getattr(how, '__name__', repr(how))} for {name!r}, which ClickHouse "
+                "cannot merge rows by.",
+                cure=f"It is one of sum, min and max. {_IN_ORDER}",
+            )
+        if how is sum and not _SUMMED.match(columns[name]):
+            kind = shown(hints_of(cls)[name])
+            raise DeclarationError(
+                f"{cls.__qualname__}.merges has sum for {name!r}, which is {kind}, and no number.",
+                cure="Merge it by min or max, or make a number of it.",
+            )

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
 from .shared import AsJson, Data, Target, numbered, opened, print_json
-
-SHOWN_EVERY_COMMITS: Final = 100_000
 
 
 def copy(
@@ -31,22 +29,21 @@ def copy(
     import random
 
     from ..clock import SystemClock
+    from ..copy_progress import CopyLines
     from ..copying import Copying
     from ..logging import configure_logging
 
     configure_logging("warning", role="copy")
     pipeline, _, log = opened(target, data)
-    done: dict[str, int] = {}
+    clock, done = SystemClock(), dict[str, int]()
+    lines = CopyLines(clock, lambda line: None if json else typer.echo(line, err=True))
     try:
-        copying = Copying(
-            pipeline, log, to=to, partitions=partitions, clock=SystemClock(), random=random.SystemRandom()
-        )
+        copying = Copying(pipeline, log, to=to, partitions=partitions, clock=clock, random=random.SystemRandom())
+        lines.begin(pipeline.name, to)
         for progress in copying.run():
+            lines.show(progress)
             if progress.doing == "done":
                 done[progress.aggregate] = progress.total
-            elif not json and progress.commits % SHOWN_EVERY_COMMITS == 0:
-                how_far = f"{progress.commits:,} of {numbered(progress.total, 'commit')}"
-                typer.echo(f"{progress.aggregate}: {progress.doing}, {how_far}", err=True)
     finally:
         log.close()
     if json:

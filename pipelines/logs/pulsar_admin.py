@@ -77,10 +77,10 @@ class PulsarAdmin:
             response = self._asked(method, path, content, {"Content-Type": content_type})
         except httpx.HTTPError as error:
             raise LogUnavailable(
-                f"Pulsar's admin API at {self._client.base_url} does not answer: {error}.",
+                f"Pulsar's admin API at {self._client.base_url} does not answer: {str(error).rstrip('.')}.",
                 cure="Check MAGNETAR_TLS_CA, and the host name in MAGNETAR_BROKER_ADMIN."
                 if "CERTIFICATE" in str(error)
-                else "Check MAGNETAR_BROKER_ADMIN, and that the broker runs.",
+                else "Check MAGNETAR_BROKER_ADMIN (without it, it is http://127.0.0.1:8080), and that the broker runs.",
             ) from error
         if response.is_success or response.status_code in accept:
             return response

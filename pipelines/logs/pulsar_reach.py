@@ -68,6 +68,6 @@ def _addresses(service_url: str) -> Iterator[tuple[str, int]]:
 def _unavailable(service_url: str, why: str) -> LogUnavailable:
     return LogUnavailable(
         f"No broker answers at {service_url}, though the admin API answers: {why}.",
-        cure="Correct MAGNETAR_BROKER, which is pulsar.url in the chart's values: the service URL, as "
-        "pulsar://host:6650 or pulsar+ssl://host:6651. Or the broker is just starting.",
+        cure="Correct MAGNETAR_BROKER: the service URL, as pulsar://host:6650 or pulsar+ssl://host:6651. Or the broker "
+        "is just starting.",
     )

@@ -47,7 +47,8 @@ def test_a_copy_that_is_done_is_left_alone(log: SqliteLog) -> None:
             )
         )
     ]
-    assert [progress.doing for progress in copying(log, "moved").run()] == ["done"]
+    doing = [progress.doing for progress in copying(log, "moved").run()]
+    assert doing == ["looking"] * flights.partitions + ["done"]
     after = [
         list(
             log.reader(target("moved").topic("Flight", TopicKind.EVENTS), 0, after=None).read(

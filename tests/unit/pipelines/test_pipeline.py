@@ -157,6 +157,21 @@ def test_projections_of_what_the_pipeline_has_not_are_refused(projections: list[
         Pipeline("shop", aggregates=aggregates, projections=projections)
 
 
+def test_a_copy_of_an_events_class_is_told_from_an_event_that_is_not_there() -> None:
+    class Copied(Event, wire_name="Bought"):
+        pass
+
+    class OfCopied(Fold):
+        def apply(self, event: Copied) -> Self:
+            return self
+
+    OfCopied.apply.__annotations__["event"] = Copied
+    words = "OfCopied takes .*Copied of .*which is another class than the event of that name of 'shop', that of "
+    with pytest.raises(DeclarationError, match=words) as refused:
+        Pipeline("shop", aggregates=[Order], projections=[OfCopied])
+    assert f"`from {__name__} import Bought`" in refused.value.cure
+
+
 def test_rows_take_events_of_several_aggregates_and_a_fold_of_one() -> None:
     pipeline = Pipeline("shop", aggregates=[Order, Cart], projections=[EachOfBoth])
     assert pipeline.aggregates_of(EachOfBoth) == ("Order", "Cart")

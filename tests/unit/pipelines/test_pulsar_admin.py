@@ -27,6 +27,9 @@ def answering(status: int, *, location: str = "") -> Iterator[tuple[str, list[tu
             self.send_header("Content-Length", "0")
             self.end_headers()
 
+        def do_HANG(self) -> None:
+            self.close_connection = True
+
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
@@ -47,6 +50,16 @@ def test_a_call_goes_where_the_broker_sends_it_with_its_body_and_the_token() -> 
         admin.call("PUT", "/persistent/a/b/c/partitions", 8)
         admin.close()
         assert asked == [("/admin/v2/persistent/a/b/c/partitions", "8", "Bearer secret")]
+
+
+def test_who_hangs_up_is_named_with_the_setting_and_its_default() -> None:
+    with answering(200) as (here, _):
+        admin = PulsarAdmin(here, Access())
+        with pytest.raises(LogUnavailable) as refused:
+            admin.call("HANG", "/brokers/version")
+        admin.close()
+    assert refused.value.what.endswith("does not answer: Server disconnected without sending a response.")
+    assert "MAGNETAR_BROKER_ADMIN (without it, it is http://127.0.0.1:8080)" in refused.value.cure
 
 
 def test_the_token_does_not_go_over_another_kind_of_connection() -> None:

@@ -32,7 +32,8 @@ def test_an_address_at_which_nobody_listens_is_named_with_the_setting_and_the_va
         LogUnavailable, match=rf"No broker answers at {re.escape(url)}.*: Connection refused"
     ) as refused:
         check_answers(url, None, {})
-    assert "MAGNETAR_BROKER, which is pulsar.url in the chart's values" in refused.value.cure
+    assert "Correct MAGNETAR_BROKER: the service URL" in refused.value.cure
+    assert "chart" not in refused.value.cure
 
 
 @pytest.mark.parametrize("address", ["no-such-host.invalid:6650", "127.0.0.1:99999", "127.0.0.1:none"])

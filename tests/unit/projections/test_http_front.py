@@ -98,6 +98,31 @@ def test_a_query_is_answered_in_the_format_asked_for(endpoint: Endpoint) -> None
     assert ask_endpoint(endpoint, "SELECT 1 AS x, 'ü' AS y", "JSONEachRow") == '{"x":1,"y":"ü"}\n'.encode()
 
 
+BYTES = "SELECT unhex('00C3DE22C31B') AS x, 'ü' AS y"
+
+
+@pytest.mark.parametrize("clickhouse_format", ["JSON", "JSONEachRow", "PrettyCompactNoEscapes"])
+def test_bytes_that_are_no_text_are_legible_all_the_same(
+    store: Store, endpoint: Endpoint, clickhouse_format: str
+) -> None:
+    over_http = ask_endpoint(endpoint, BYTES, clickhouse_format).decode()
+    here = store.read_only(BYTES, fmt=clickhouse_format).decode()
+    for answered in (over_http, here):
+        assert "ü" in answered
+        assert "\N{REPLACEMENT CHARACTER}" in answered
+        assert not {"\0", "\x1b"} & {*answered}
+        if clickhouse_format == "JSONEachRow":
+            assert json.loads(answered) == {"x": '\0\ufffd\ufffd"\ufffd\x1b', "y": "ü"}
+        if clickhouse_format == "JSON":
+            assert json.loads(answered)["data"][0]["y"] == "ü"
+
+
+def test_a_format_that_has_bytes_keeps_them(store: Store, endpoint: Endpoint) -> None:
+    for answered in (ask_endpoint(endpoint, BYTES, "CSV"), store.read_only(BYTES, fmt="CSV")):
+        assert answered == b'"\x00\xc3\xde""\xc3\x1b","\xc3\xbc"\n'
+    assert b"\xc3\xde" in ask_endpoint(endpoint, f"{BYTES} FORMAT RowBinary", "JSONEachRow")
+
+
 @pytest.mark.parametrize("token", ["", "wrong", "ü"])
 def test_without_the_token_nothing_is_answered(endpoint: Endpoint, token: str) -> None:
     response = httpx.post(endpoint.url, content=b"SELECT 1", headers={b"X-ClickHouse-Key": token.encode()})

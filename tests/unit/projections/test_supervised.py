@@ -33,13 +33,19 @@ def test_a_lock_that_nobody_holds_and_none_at_all_tell_that_none_does(tmp_path: 
 
 
 def test_a_query_does_not_open_the_engine_then_and_says_who_does(held: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "STARTING_SECONDS", 0.3)
-    with pytest.raises(StoreUnavailable, match="`magnetar dev` runs on this data folder, and its projector does not"):
+    monkeypatch.setattr(module, "SUPERVISED_SECONDS", 0.3)
+    with pytest.raises(
+        StoreUnavailable, match="`magnetar dev` runs on this data folder, and its projector does not answer"
+    ) as late:
         query(held, "SELECT 1", QueryFormat.CSV)
+    assert "just being started anew? Try again" in late.value.cure
     assert list((held / "clickhouse").iterdir()) == []
 
 
-def test_a_query_waits_until_the_projector_answers(held: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_query_waits_until_the_projector_answers_that_is_started_anew(
+    held: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "STARTING_SECONDS", 0.0)  # as if it took longer than a folder without `magnetar dev`
     waited, answers = Event(), list[bytes]()
 
     def endpoint(_: Path) -> Endpoint | None:

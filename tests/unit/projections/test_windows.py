@@ -169,8 +169,14 @@ def declared(**said: Any) -> Any:
         ({"by": "gate"}, "tuple of names"),
         ({"by": ("door",)}, "has no field of"),
         ({"by": ("gate",)}, "how for 'people'"),
-        ({"by": ("gate",), "merges": {"people": len}}, "how for 'people'"),
-        ({"by": ("gate",), "merges": {"people": sum, "more": sum}}, "how for 'more'"),
+        ({"by": ("gate",), "merges": {"people": len}}, "merges has len for 'people', which ClickHouse cannot merge"),
+        ({"by": ("gate",), "merges": {"people": []}}, "merges has .* for 'people', which ClickHouse cannot merge"),
+        ({"by": ("gate",), "merges": {"people": sum, "more": sum}}, "has 'more', which is no field of it.*: people"),
+        (
+            {"by": ("gate",), "merges": {"people": sum, "gate": max}},
+            "has 'gate', which is what its rows are told",
+        ),
+        ({"by": ("people",), "merges": {"gate": sum}}, "has sum for 'gate', which is str, and no number.*min or max"),
         ({"merges": {"people": sum}}, "what it is by"),
     ],
 )
