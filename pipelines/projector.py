@@ -122,12 +122,8 @@ class Projector:
     # --- tables and views ---------------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Create what is missing of databases, tables and views.
-
-        Raises DeclarationError for a wrong projection, and SettingsError for tables of another log.
-        """
+        """Create what is missing of databases, tables and views. Raises DeclarationError for a wrong projection."""
         self._wishing.define()
-        check_same_log(self._wishing.ask, self._source.log, self._pipeline)
         for target in self._targets.values():
             self._known[target.name] = known = self._wishing.read(target)
             for generation in range(1, known.last + 1):
@@ -245,7 +241,9 @@ class Projector:
     # --- feeding ------------------------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Take the lease of every partition, and replay the range that each was at."""
+        """Take the lease of every partition, and replay the range that each was at. Raises SettingsError for tables of
+        another log."""
+        check_same_log(self._wishing.ask, self._source.log, self._pipeline)
         self._warn_of_gone()
         self._live.open()
         self._is_open.set()
