@@ -10,7 +10,12 @@ from .copying import CopyProgress
 
 LINE_SECONDS: Final = 2.0
 
-_COUNTED: Final = {"looking": "partitions looked at", "copying": "commits copied", "comparing": "commits compared"}
+_COUNTED: Final = {
+    "looking": "partitions looked at",
+    "taking": "new partitions taken",
+    "copying": "commits copied",
+    "comparing": "commits compared",
+}
 
 
 class CopyLines:

@@ -49,13 +49,13 @@ _NOBODY: Final = bytes(16)
 
 
 class CopyProgress(NamedTuple):
-    """How far a copy is with one aggregate; `doing` is `looking`, `copying`, `comparing`, or `done` (also in an earlier
-    run)."""
+    """How far a copy is with one aggregate; `doing` is `looking`, `taking`, `copying`, `comparing`, or `done` (also
+    in an earlier run)."""
 
     aggregate: str
     doing: str
     commits: int
-    """Of `looking`, the partitions of the old context."""
+    """Of `looking`, the partitions of the old context; of `taking`, of the new one."""
     total: int
 
 
@@ -112,7 +112,7 @@ class Copying:
             if len(closed) == self._target.partitions:  # where one is open, all were compared
                 yield from self._copy(copy, total)
             elif closed:
-                self._open(copy, closed)
+                yield from self._open(copy, closed)
             yield CopyProgress(aggregate, "done", total, total)
 
     def _looking(self) -> Generator[CopyProgress, None, dict[str, int]]:
@@ -127,7 +127,7 @@ class Copying:
 
     def _copy(self, copy: _AggregateCopy, total: int) -> Iterator[CopyProgress]:
         with ExitStack() as closing:
-            writing = self._taken(copy, range(self._target.partitions), closing)
+            writing = yield from self._taken(copy, range(self._target.partitions), closing)
             for done, moved in enumerate(copy.in_order(), 1):
                 writing[moved.partition].write(moved)
                 if done % CHUNK_COMMITS == 0:
@@ -144,18 +144,21 @@ class Copying:
                 each.open()
                 self._failpoint("partition_opened")
 
-    def _open(self, copy: _AggregateCopy, partitions: Sequence[int]) -> None:
+    def _open(self, copy: _AggregateCopy, partitions: Sequence[int]) -> Iterator[CopyProgress]:
         with ExitStack() as closing:
-            for each in self._taken(copy, partitions, closing):
+            for each in (yield from self._taken(copy, partitions, closing)):
                 each.open()
                 self._failpoint("partition_opened")
 
-    def _taken(self, copy: _AggregateCopy, partitions: Sequence[int], closing: ExitStack) -> list[_Writing]:
+    def _taken(
+        self, copy: _AggregateCopy, partitions: Sequence[int], closing: ExitStack
+    ) -> Generator[CopyProgress, None, list[_Writing]]:
         taken = []
         for partition in partitions:
             writing = _Writing(copy, partition, self._random.randbytes(16), self._clock, self._failpoint)
             taken.append(closing.enter_context(writing))
             self._failpoint("partition_taken")
+            yield CopyProgress(copy.aggregate, "taking", len(taken), len(partitions))
         return taken
 
 
