@@ -165,6 +165,7 @@ def test_a_rebuild_that_is_killed_in_each_phase_shows_all_that_was_written_meanw
     stage.eventually(lambda: not stage.ask(tables), "the old tables are gone")
 
 
+@pytest.mark.soak
 def test_a_rebuild_from_the_mirror_that_is_killed_in_each_phase_shows_all_that_was_written_meanwhile(
     stage: Stage,
 ) -> None:
