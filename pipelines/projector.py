@@ -37,7 +37,6 @@ from .settings import Settings
 from .sharing import Sharing
 from .standing_still import AGAIN_SECONDS, STILL_SECONDS_MAX, StandingStill
 from .table_kinds import TableKinds
-from .tables_log import check_same_log
 from .targets import Target, targets_of
 from .wishes import Wish
 from .wishing import Wishing
@@ -241,9 +240,7 @@ class Projector:
     # --- feeding ------------------------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Take the lease of every partition, and replay the range that each was at. Raises SettingsError for tables of
-        another log."""
-        check_same_log(self._wishing.ask, self._source.log, self._pipeline)
+        """Take the lease of every partition, and replay the range that each was at."""
         self._warn_of_gone()
         self._live.open()
         self._is_open.set()

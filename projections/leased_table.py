@@ -124,15 +124,15 @@ class PendingRow(NamedTuple):
     incarnation: str
 
 
-def of_another_log(aggregate: str) -> tuple[str, str]:
-    """What is wrong with tables that have another log's commits, and the cure. This log's would be taken for them."""
-    what = f"The tables have commits of {aggregate} from another log, or from a topic that was made anew since."
-    cure = (
-        "Give each log tables of its own: another data folder, by --data or MAGNETAR_DATA, or another ClickHouse. If "
-        "the other log is gone for good, remove the folder `clickhouse` in the data folder, or on a server the "
-        "pipeline's database and its rows in those of `magnetar`: the tables are filled from this log then."
+def of_another_log(aggregate: str) -> StoreUnavailable:
+    """The error for a table that has another log's commits: this log's would be taken for them."""
+    return StoreUnavailable(
+        f"The tables have commits of {aggregate} from another log, or from a topic that was made anew since.",
+        cure="Give each log tables of its own: another data folder, by --data or MAGNETAR_DATA, or another ClickHouse. "
+        "Was the log put back to an older copy? Restore both from one copy. If the other log is gone for good, remove "
+        "the folder `clickhouse` in the data folder, or on a server the pipeline's database and its rows in those of "
+        "`magnetar`: the tables are filled from this log then.",
     )
-    return what, cure
 
 
 class LeasedTable(ABC):
@@ -278,8 +278,7 @@ class LeasedTable(ABC):
             return None
         incarnation, first, last, after, owner, counted, *scope = rows[0]
         if self._incarnation and incarnation not in ("", self._incarnation):
-            what, cure = of_another_log(self._name)
-            raise StoreUnavailable(what, cure=cure)
+            raise of_another_log(self._name)
         self.check(partition, first, last, counted, Scope(*scope))
         place = None if after is None else MessageId(*(int(part) for part in after.split(":")))
         return Range(first, last, place, None if owner is None else bytes.fromhex(owner))

@@ -66,16 +66,6 @@ def places(ask: Ask, context: str) -> dict[tuple[str, int], Mark]:
     return {(row["aggregate"].removeprefix(prefix), row["partition"]): _mark(row) for row in rows}
 
 
-def incarnations(ask: Ask, context: str) -> dict[str, list[str]]:
-    """By aggregate, the incarnations of the topics of events that ranges were read from, as far as that is known."""
-    prefix = f"{context}/"
-    rows = ask(
-        "SELECT aggregate, groupUniqArray(incarnation) AS found FROM magnetar.pending "
-        f"WHERE startsWith(aggregate, {literal(prefix)}) AND incarnation != '' GROUP BY aggregate"
-    )
-    return {row["aggregate"].removeprefix(prefix): row["found"] for row in rows}
-
-
 def furthest_places(ask: Ask, context: str, aggregates: Sequence[str]) -> dict[tuple[str, int], Mark]:
     """By aggregate and partition, the place in the log before the last range that any table has begun."""
     of = ", ".join(literal(f"{context}/{aggregate}") for aggregate in aggregates)
