@@ -89,6 +89,10 @@ now on:
 {}
 ## A rule of a table
 
+A change of what a projection makes of events takes another `revision` in the same save. Without one, the projector
+takes the table for as good as before: from the save on, new events enter the table that is shown by the new rule,
+beside rows of the old one, and a rollback after a rebuild brings back both.
+
 Half an hour is late enough. In `examples/flights/pipeline.py`, with another `revision`, so that everybody sees that
 this table is not the one of before:
 
