@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from magnetar.projections import Fold, Sql
 from magnetar.projections.decoding import Decoder, Decoding
@@ -24,6 +25,9 @@ from magnetar.projections.tables import MirrorTables
 from .log import Log
 from .pipeline import Pipeline
 from .targets import projection_of
+
+_INCARNATION_SECONDS: Final = 2.0
+"""How old an answer of the log may be: less than a lost partition is left alone."""
 
 
 def mirror_source(pipeline: Pipeline, store: Store, aggregate: str, generation: Callable[[], int]) -> MirrorSource:
@@ -49,6 +53,7 @@ class TableKinds:
         self._pipeline, self._log, self._store, self._folder = pipeline, log, store, folder
         self._quarantine_keys_max = quarantine_keys_max
         self._decoder = Decoder(store, folder, decoding)
+        self._incarnations: dict[str, tuple[float, str]] = {}
 
     def make(
         self,
@@ -80,7 +85,12 @@ class TableKinds:
         return made
 
     def _incarnation(self, aggregate: str) -> str:
-        return self._log.describe(self._pipeline.events_of(aggregate).topic).incarnation
+        """All partitions of all tables ask for it when they are opened, mostly together."""
+        known = self._incarnations.get(aggregate)
+        if known is None or time.monotonic() - known[0] > _INCARNATION_SECONDS:
+            found = self._log.describe(self._pipeline.events_of(aggregate).topic).incarnation
+            self._incarnations[aggregate] = known = (time.monotonic(), found)
+        return known[1]
 
     def _source(self, aggregate: str, projection: type[Any], mirrored: Callable[[], int] | None) -> Source:
         schema, partitions = self._pipeline.events_of(aggregate)
