@@ -11,7 +11,7 @@ from magnetar.projections.contracts import contract_of
 from magnetar.projections.freshness import MIRROR
 from magnetar.projections.generations import Generations
 from magnetar.projections.mirror_source import Reach
-from magnetar.projections.range_loop import GAP_SECONDS, RANGE_COMMITS_MAX, counting
+from magnetar.projections.range_loop import pass_over
 from magnetar.projections.store import Store
 from magnetar.schemas import ReadRule, SettingsError, StoreUnavailable, TopicKind, wire_name
 from magnetar.schemas.derive import record_of
@@ -90,13 +90,11 @@ def _check_log(pipeline: Pipeline, log: Log, aggregate: str, partition: int, rea
     topic = pipeline.topic(aggregate, TopicKind.EVENTS)
     rule = ReadRule(reach.mark.owner, reach.mark.expected)
     with closing(log.reader(topic, partition, after=reach.mark.after)) as reader:
-        while rule.expected <= reach.last:
-            run = reader.read_run(messages_max=RANGE_COMMITS_MAX, timeout_seconds=GAP_SECONDS)
-            if run is None:
-                raise StoreUnavailable(
-                    f"The mirror of {aggregate} has {reach.last} commits on partition {partition}, and the log gives "
-                    f"none behind {rule.expected - 1}: nothing can be rebuilt from it.",
-                    cure="Was the log put back to an older copy than the tables? Restore both from one copy.",
-                    partition=partition,
-                )
-            counting(rule, run.payloads, run.last)
+        pass_over(reader, rule, reach.last + 1, after=reach.mark.after)
+    if rule.expected <= reach.last:
+        raise StoreUnavailable(
+            f"The mirror of {aggregate} has {reach.last} commits on partition {partition}, and the log gives none "
+            f"behind {rule.expected - 1}: nothing can be rebuilt from it.",
+            cure="Was the log put back to an older copy than the tables? Restore both from one copy.",
+            partition=partition,
+        )

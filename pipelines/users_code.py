@@ -14,7 +14,8 @@ def under_way() -> list[str]:
     """`Board.apply at shop/board.py:17`: each function of the user's that has not come back,
     with the line that it is at."""
     own = threading.get_ident()
-    frames = sys._current_frames()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - documented, for this
+    # Documented, underscore and all, for finding what hangs; nothing public gives the frames of other threads.
+    frames = sys._current_frames()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     found = (_called(frame) for thread, frame in frames.items() if thread != own)
     return sorted({each for each in found if each})
 

@@ -342,18 +342,15 @@ class RangeLoop:
         log does not have what is dropped."""
         self._feed = feed = self._open_feed(mark.after)
         rule, after = ReadRule(mark.owner, mark.expected), mark.after
-        while first is not None and rule.expected < first:
-            commits = min(first - rule.expected, self._range_commits_max)
-            run = feed.read_run(messages_max=commits, timeout_seconds=GAP_SECONDS)
-            if run is None:
+        if first is not None:
+            after = pass_over(feed, rule, first, after=after, commits_max=self._range_commits_max)
+            if rule.expected < first:
                 raise StoreUnavailable(
                     f"The mirror has commit {first - 1} of partition {self._partition}, and the log gives none behind "
                     f"{rule.expected - 1}.",
                     cure="Was the log put back to an older copy than the tables? Restore both from one copy.",
                     partition=self._partition,
                 )
-            counting(rule, run.payloads, run.last)
-            after = run.last
         self._rule, self._after = rule, after
 
     # --- from the log -------------------------------------------------------------------------------------------------
@@ -370,6 +367,20 @@ class RangeLoop:
 
     def _orphan(self, number: int) -> None:
         self._logger.warning("orphan", number=number, expected=self._rule.expected)
+
+
+def pass_over(
+    feed: Feed, rule: ReadRule, first: int, *, after: MessageId | None, commits_max: int = RANGE_COMMITS_MAX
+) -> MessageId | None:
+    """Read on until commit `first` comes next, or the log gives nothing more: `rule.expected` says which. Returns the
+    place of the last message that was read, or `after`."""
+    while rule.expected < first:
+        run = feed.read_run(messages_max=min(first - rule.expected, commits_max), timeout_seconds=GAP_SECONDS)
+        if run is None:
+            break
+        counting(rule, run.payloads, run.last)
+        after = run.last
+    return after
 
 
 def counting(

@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from fastavro import parse_schema, schemaless_reader
 from magnetar.schemas import PartitionRefused
+from magnetar.schemas.framing import write_unsigned
 
 from .columns import present
 
@@ -129,14 +130,7 @@ def _same(write: _Write, empty: bytes) -> Callable[[Any], Form]:
 
 
 def _length(count: int) -> bytes:
-    if count < 128:
-        return _SMALL[count]
-    out = bytearray()
-    while count > 0x7F:
-        out.append(count & 0x7F | 0x80)
-        count >>= 7
-    out.append(count)
-    return bytes(out)
+    return _SMALL[count] if count < 128 else write_unsigned(count)
 
 
 def _text(data: bytes) -> bytes:

@@ -20,12 +20,16 @@ def write_long(number: int) -> bytes:
         return _SMALL[number]
     if 0 <= number < 1048576:
         return bytes((number << 1 & 0x7F | 0x80, number >> 6 & 0x7F | 0x80, number >> 13))
-    rest = number << 1 if number >= 0 else -number * 2 - 1
+    return write_unsigned(number << 1 if number >= 0 else -number * 2 - 1)
+
+
+def write_unsigned(number: int) -> bytes:
+    """Seven bits a byte, the lowest first: what Avro's long is behind its zigzag, and RowBinary's lengths are."""
     out = bytearray()
-    while rest > 0x7F:
-        out.append(rest & 0x7F | 0x80)
-        rest >>= 7
-    out.append(rest)
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
     return bytes(out)
 
 

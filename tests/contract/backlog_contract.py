@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 from magnetar.pipelines.log import KnowsBacklog, Log, Share, SharesOut
 from magnetar.schemas import Topic
@@ -65,7 +66,7 @@ class BacklogContract(LogContract):
         a, b = log.share(events, name="a"), other.share(events, name="b")
         self.eventually(log, lambda: self._is_shared_out(a, b))
         b.close()
-        self.eventually(log, lambda: a.mine() == frozenset(range(PARTITIONS)))
+        self.eventually(log, partial(self._has_all, a))
         a.close()
 
     def test_projectors_of_another_group_have_all_partitions_among_themselves(
@@ -78,11 +79,14 @@ class BacklogContract(LogContract):
         alone, rest = log.share(events, name="a"), log.share(events, name="c", group="others")
         self.eventually(log, lambda: self._is_shared_out(a, b))
         for share in (alone, rest):
-            self.eventually(log, lambda share=share: share.mine() == frozenset(range(PARTITIONS)))  # type: ignore[misc]
+            self.eventually(log, partial(self._has_all, share))
         a.close()
-        self.eventually(log, lambda: b.mine() == frozenset(range(PARTITIONS)))
+        self.eventually(log, partial(self._has_all, b))
         for share in (b, alone, rest):
             share.close()
+
+    def _has_all(self, share: Share) -> bool:
+        return share.mine() == frozenset(range(PARTITIONS))
 
     def _is_shared_out(self, a: Share, b: Share) -> bool:
         first, second = a.mine(), b.mine()

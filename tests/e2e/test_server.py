@@ -14,10 +14,11 @@ from magnetar.projections.store import Store
 from tests.clickhouse_server import READER, Running, clickhouse
 from tests.e2e.conftest import Shell, start_dev
 from tests.e2e.test_quarantined import FOLD
-from tests.helm.conftest import Chart, minimal
-from tests.helm.conftest import chart as chart  # noqa: PLC0414 - a fixture of theirs
+from tests.helm.conftest import Chart, chart, minimal
 from tests.helm.in_pod import settings_in_pod
 from tests.pulsar_secured import Authority
+
+__all__ = ["chart"]  # a fixture of theirs
 
 
 @pytest.fixture

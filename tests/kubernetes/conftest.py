@@ -12,10 +12,12 @@ import helm_python
 import httpx
 import pytest
 
-from tests.helm.conftest import chart as chart  # noqa: PLC0414 - a fixture of theirs
+from tests.helm.conftest import chart
 from tests.kubernetes.control_plane import Api, program, running
 from tests.kubernetes.node import Node
 from tests.kubernetes.published import Published
+
+__all__ = ["chart"]  # a fixture of theirs
 
 HERE = Path(__file__).parent
 _NUMBERS = count()

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from magnetar.pipelines.clock import SystemClock
 from magnetar.pipelines.logs.pulsar import PulsarLog
@@ -100,8 +101,8 @@ def test_the_broker_drops_the_checkpoints_that_the_keeper_is_past_and_nothing_of
 
 def stored(system: PulsarSystem, topic: Topic) -> dict[str, Any]:
     """How the topic's one partition is stored."""
-    found: dict[str, Any] = system.log._admin.internal_stats(f"{system.tenant}/{topic}")  # type: ignore[attr-defined]
-    (partition,) = found["partitions"].values()
+    path = f"admin/v2/persistent/{system.tenant}/{topic}/partitioned-internalStats"
+    (partition,) = httpx.get(f"{system.broker.admin_url}/{path}").raise_for_status().json()["partitions"].values()
     return dict(partition)
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 import uuid
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from magnetar.pipelines.runtime import provision
 from magnetar.pipelines.settings import Settings
 from magnetar.schemas import OutcomeUnknown, SettingsError, TopicKind, partition_of
 
+from tests.chaos.processes import eventually
 from tests.pulsar_rig import Existing
 from tests.unit.pipelines.purses import Broke, Door, Knock, Paid, Pay, Purse, new_id
 
@@ -109,10 +109,11 @@ def test_a_command_that_waits_for_a_worker_is_not_sent_again(
     with SyncClient(pipeline, settings=settings) as client, ThreadPoolExecutor() as threads:
         asked = threads.submit(client.ask, Purse, "a", Pay(5), timeout_seconds=LONG)
         asks = client._connection._replies._asks
-        deadline = time.monotonic() + LONG
-        while not any(ask.end for several in list(asks.values()) for ask in several):  # until it was looked once
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        eventually(
+            lambda: any(ask.end for several in list(asks.values()) for ask in several),
+            "the client has looked once",
+            seconds=LONG,
+        )
         with working(pipeline, open_log()):
             assert asked.result(LONG).version == 1
     assert len(commands_of(pipeline, open_log())) == 1
@@ -122,6 +123,7 @@ def commands_of(pipeline: Pipeline, log: PulsarLog) -> list[Message]:
     """The commands to purse "a", and all others on its partition, as often as they were sent."""
     topic, partition = pipeline.topic("Purse", TopicKind.COMMANDS), partition_of("a", pipeline.partitions)
     end, reader, found = log.end(topic, partition), log.reader(topic, partition, after=None), list[Message]()
-    while not found or found[-1].id < end:  # type: ignore[operator]
+    assert end is not None
+    while not found or found[-1].id < end:
         found += reader.read(messages_max=10, timeout_seconds=LONG)
     return found

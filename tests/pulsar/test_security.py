@@ -26,8 +26,7 @@ from magnetar.schemas import AccessDenied, LogUnavailable, SettingsError, Topic,
 from tests.chaos.processes import eventually
 from tests.contract.log_contract import DEADLINE_SECONDS, SCHEMA, WIDER, entries, numbers
 from tests.e2e.conftest import Shell
-from tests.helm.conftest import Chart, minimal
-from tests.helm.conftest import chart as chart  # noqa: PLC0414 - a fixture of theirs
+from tests.helm.conftest import Chart, chart, minimal
 from tests.helm.in_pod import settings_in_pod
 from tests.pulsar.crew import MODULE, ROOT
 from tests.pulsar.test_scaling import backlog
@@ -35,6 +34,8 @@ from tests.pulsar.yard import LONG, commits, working
 from tests.pulsar_rig import Existing, data_folder, free_ports, started
 from tests.pulsar_secured import ADMIN, Authority, Secured
 from tests.unit.pipelines.purses import Pay, Purse
+
+__all__ = ["chart"]  # a fixture of theirs
 
 SOON_SECONDS = 10.0
 """Less than the fifteen seconds after which Pulsar's client would give up, on a busy machine."""

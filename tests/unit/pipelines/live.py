@@ -2,8 +2,8 @@
 
 import json
 import threading
-import time
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from magnetar.projections.quarantine import QuarantinedKey
 from magnetar.projections.query import ask_endpoint, read_endpoint
 from magnetar.schemas import TopicKind
 from magnetar.schemas.commit import CommitCodec
+
+from tests.chaos.processes import eventually
 
 DEADLINE_SECONDS = 120.0
 
@@ -76,10 +78,7 @@ class Live:
 
     def eventually(self, holds: Callable[[], bool]) -> None:
         """Wait for something that other threads do."""
-        until = time.monotonic() + DEADLINE_SECONDS
-        while not holds():
-            assert time.monotonic() < until
-            time.sleep(0.02)  # they need the processor meanwhile
+        eventually(holds, "other threads come to it", seconds=DEADLINE_SECONDS)
 
     def facts(self, pipeline: Pipeline, aggregate: str) -> Iterator[tuple[str, int, Any]]:
         """Every event of an aggregate in the log: its aggregate's id, its version, itself."""
@@ -110,20 +109,12 @@ class Live:
 
 @contextmanager
 def _thread(run: Callable[[Callable[[], bool]], object]) -> Generator[None]:
-    stop, errors = threading.Event(), list[BaseException]()
-
-    def guarded() -> None:
+    """Raises at the end what it has met."""
+    stop = threading.Event()
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(run, stop.is_set)
         try:
-            run(stop.is_set)
-        except BaseException as error:  # noqa: BLE001 - it is raised where the test waits
-            errors.append(error)
-
-    thread = threading.Thread(target=guarded, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(DEADLINE_SECONDS)
-    if errors:
-        raise errors[0]
+            yield
+        finally:
+            stop.set()
+    running.result()

@@ -49,7 +49,6 @@ def test_it_is_what_the_view_has_of_one_partition(
         doors.commit(events[-1].id, events[-1].event)
     doors.run(range_commits_max=7)
     found: list[FoldedRow[Any]] = list(project(projection, events=events))
-    hours_of = lambda row: (row.window - START) // HOUR if row.window else None  # noqa: E731 - used once, below
     if projection is Gates:
         rows = [
             (*(getattr(each.row, name) for name in ("gate", "people", "most")), hours_of(each), each.late)
@@ -61,6 +60,11 @@ def test_it_is_what_the_view_has_of_one_partition(
             "_id, people"
         )
     assert sum(each.late for each in found) > 0
+
+
+def hours_of(row: FoldedRow[Any]) -> int | None:
+    """Which hour its window begins in, if it has one."""
+    return (row.window - START) // HOUR if row.window else None
 
 
 class Latest(Fold):
