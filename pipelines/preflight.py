@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, runtime_checkable
 
 from magnetar.schemas import LogUnsafe
 
@@ -23,6 +23,10 @@ class Severity(StrEnum):
     """Something costs time or safety, and should be mended."""
     NOTE = "note"
     """Worth knowing; a doctor calls it clean all the same."""
+
+
+MISSING: Final = "missing"
+"""What is found where something is not there: `magnetar provision` makes it."""
 
 
 class Finding(NamedTuple):

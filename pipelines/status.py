@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 from magnetar.aggregates.checkpoint import find_rounds
-from magnetar.projections.progress import Ask, furthest_places, mirrored
+from magnetar.projections.progress import Ask, furthest_places, incarnations, mirrored
 from magnetar.projections.progress import places as mirror_places
 from magnetar.schemas import MagnetarError, MessageId, ReadRule, StoreUnavailable, Topic, TopicKind, Verdict
 from magnetar.schemas.commit import read_head, read_outcome
@@ -68,13 +68,26 @@ class StatusReader:
             there, places = mirrored(self._ask, self._pipeline.name), mirror_places(self._ask, self._pipeline.name)
         except MagnetarError:
             there, places = None, {}
+        foreign = self.of_another_log()
         return [
-            self._partition(aggregate, partition, backlog, owner, there, places)
+            self._partition(aggregate, partition, backlog, owner, None if aggregate in foreign else there, places)
             for aggregate in self._pipeline.aggregates
             for partition, (backlog, owner) in enumerate(
                 zip(self.backlogs(aggregate), self._owners(aggregate), strict=True)
             )
         ]
+
+    def of_another_log(self) -> set[str]:
+        """The aggregates of which the tables have what was read from another log, or from a topic that was made anew
+        since: where they are says nothing of this log. None where nobody answers."""
+        found = dict[str, set[str]]()
+        with suppress(MagnetarError):
+            found = incarnations(self._ask, self._pipeline.name)
+        return {
+            aggregate
+            for aggregate in found.keys() & self._pipeline.aggregates.keys()
+            if found[aggregate] - {self._log.describe(self._pipeline.events_of(aggregate).topic).incarnation}
+        }
 
     def read_from_others(self) -> dict[tuple[str, int], int]:
         """How many commits there are of other contexts' aggregates whose events are taken here, by partition. They are
@@ -110,7 +123,8 @@ class StatusReader:
         places: dict[tuple[str, int], Mark],
     ) -> PartitionStatus:
         number = None if there is None else there.get((aggregate, partition), 0)
-        tail = self._tail(aggregate, partition, places.get((aggregate, partition), START), number)
+        mark = START if there is None else places.get((aggregate, partition), START)
+        tail = self._tail(aggregate, partition, mark, number)
         active = None if backlog is None else backlog.active
         return PartitionStatus(
             aggregate,

@@ -14,12 +14,12 @@ from magnetar.schemas.derivation import Json, RecordCodec
 from magnetar.schemas.derive import record_of
 from magnetar.schemas.signatures import members_of, method_hints, method_of, parameters_of, shown, taken
 
-from .storage import Storage, read_storage, refuse_storage
+from .storage import Storage, read_codecs, read_storage, refuse_storage
 from .windows import Keyed, read_keyed
 
 _ROWS_FORM: Final = "(cls, event: …) -> Iterator[Self] or (cls, event: …, meta: Meta) -> Iterator[Self]"
 _FOLD_FORM: Final = "(self, event: …) -> Self | None or (self, event: …, meta: Meta) -> Self | None"
-_TAKEN: Final = frozenset({"apply", "project", "replace", "revision"})
+_TAKEN: Final = frozenset({"apply", "codecs", "project", "replace", "revision"})
 _TAKEN_IN_ROWS: Final = _TAKEN | {"order_by", "keep"}
 _TAKEN_IN_FOLDS: Final = _TAKEN | {"window", "by", "merges"}
 
@@ -36,7 +36,7 @@ class Contract(NamedTuple):
     keyed: Keyed | None = None
     """What the rows of a fold are told apart by, if not by the aggregate's id alone."""
     storage: Storage = Storage()
-    """How the table of a Rows is stored."""
+    """How the table is stored."""
 
     def fingerprint(self, revision: int) -> str:
         """What differs as soon as a table that was filled under another declaration is of no use any more."""
@@ -105,7 +105,10 @@ def read_fold(cls: type[Any]) -> None:
             field=f"{cls.__qualname__}.{lacking[0]}",
         )
     contract = _CONTRACTS[cls]
-    _CONTRACTS[cls] = contract._replace(keyed=read_keyed(cls, contract.events, contract.record))
+    _CONTRACTS[cls] = contract._replace(
+        keyed=read_keyed(cls, contract.events, contract.record),
+        storage=Storage(codecs=read_codecs(cls, contract.record)),
+    )
 
 
 def _has_default(cls: type[Any], field: str) -> bool:

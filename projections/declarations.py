@@ -14,6 +14,7 @@ from .storage import refuse_storage
 from .windows import Window
 
 _IN_QUERIES: Final = "Say it in the query; or write a Rows, whose table can have it."
+_CHOSEN: Final = "What such a query keeps is compressed by its type; write a Rows or a Fold to say otherwise."
 
 
 class Row(Immutable):
@@ -22,7 +23,7 @@ class Row(Immutable):
     @classmethod
     def __declared__(cls) -> None:
         """The columns are checked against the query, which may give what no message could have."""
-        refuse_storage(cls, {"order_by": _IN_QUERIES, "keep": _IN_QUERIES})
+        refuse_storage(cls, {"order_by": _IN_QUERIES, "keep": _IN_QUERIES, "codecs": _CHOSEN})
 
 
 class Sql(Row):
@@ -47,10 +48,11 @@ class Rows(Row):
     `revision` is to be raised when `project` has changed what it makes of events: the table is then to be rebuilt.
     `order_by = ("airport", "day")` are the fields by which queries choose rows, in whose order the table is stored;
     without it, it is stored as rows come in. `keep = timedelta(days=365)` lets rows go when the time of their command
-    is longer ago.
+    is longer ago. `codecs: ClassVar = {"note": "ZSTD(6)"}` compresses a column otherwise than its type would have it.
     """
 
     revision: ClassVar[int] = 1
+    codecs: ClassVar[Mapping[str, str]] = {}
     order_by: ClassVar[tuple[str, ...]] = ()
     keep: ClassVar[timedelta | None] = None
 
@@ -68,7 +70,7 @@ class Fold(Row):
     the view tells; `_late` counts the events that came when it was over. With `by = ("origin",)`, fields of the events
     that are the fold's own as well, there is a row for each of their values instead of each aggregate. Such rows come
     from all partitions, and the view merges them: `merges = {"flights": sum, "longest": max}` says how for each other
-    field, with sum, min or max.
+    field, with sum, min or max. `codecs` is that of a Rows.
 
     A subclass has `apply(self, event[, meta]) -> Self | None`, which gives the row after an event; None deletes it, and
     the next event finds the seed. The annotation of `event` says which events it takes, all of one aggregate. It is
@@ -78,6 +80,7 @@ class Fold(Row):
     """
 
     revision: ClassVar[int] = 1
+    codecs: ClassVar[Mapping[str, str]] = {}
     window: ClassVar[Window | None] = None
     by: ClassVar[tuple[str, ...]] = ()
     merges: ClassVar[Mapping[str, Callable[..., Any]]] = {}

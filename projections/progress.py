@@ -77,6 +77,18 @@ def furthest_places(ask: Ask, context: str, aggregates: Sequence[str]) -> dict[t
     return {(row["aggregate"].removeprefix(prefix), row["partition"]): _mark(row) for row in rows}
 
 
+def incarnations(ask: Ask, context: str) -> dict[str, set[str]]:
+    """By aggregate, the incarnations of its event topic that the tables' last ranges were read from."""
+    prefix = f"{context}/"
+    rows = ask(
+        "SELECT aggregate AS a, groupUniqArray(newest) AS found FROM (SELECT aggregate, "
+        "argMax(incarnation, (epoch, nonce, first)) AS newest FROM magnetar.pending "
+        f"WHERE startsWith(aggregate, {literal(prefix)}) GROUP BY `projection`, generation, aggregate, partition) "
+        "WHERE newest != '' GROUP BY a"
+    )
+    return {row["a"].removeprefix(prefix): set(row["found"]) for row in rows}
+
+
 def table_sizes(ask: Ask, context: str) -> dict[str, tuple[int, int]]:
     """By quoted table, its rows and its bytes on disk, as the parts say; an empty table is left out."""
     rows = ask(

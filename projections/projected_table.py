@@ -143,7 +143,8 @@ class ProjectedTable(QuarantiningTable):
         """The statement that creates it. Repeatable."""
         fields = {field["name"]: definition(field) for field in self._contract.record["fields"]}
         columns = {**fields, **ENVELOPE, **self.hidden}
-        lines = ",\n  ".join(f"{quoted(name)} {compressed(kind)}" for name, kind in columns.items())
+        codecs = dict(self._contract.storage.codecs)
+        lines = ",\n  ".join(f"{quoted(name)} {compressed(kind, codecs.get(name))}" for name, kind in columns.items())
         return (
             f"CREATE TABLE IF NOT EXISTS {self.name} (\n  {lines}\n) ENGINE = {self.engine} "
             f"PARTITION BY (_aggregate, _partition) ORDER BY ({self.sorting}) {self.lifetime}"

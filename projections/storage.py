@@ -1,7 +1,9 @@
-"""How the table of a Rows is stored, as its class says: what its rows are ordered by, and how long they are kept."""
+"""How a table is stored, as its class says: columns' codecs, and of a Rows its order, and how long rows are kept."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
@@ -15,6 +17,8 @@ DEFAULT_ORDER: Final = ("_at", "_id", "_version")
 
 _CONTAINERS: Final = ("Array(", "Map(", "Tuple(", "Nullable(Tuple(")
 _SECOND: Final = timedelta(seconds=1)
+_CODECS: Final = re.compile(r"\w+(\(\d+(, ?\d+)*\))?(, ?\w+(\(\d+(, ?\d+)*\))?)*", re.ASCII)
+"""One or several, each with its numbers: whether there are such, and for that type, is for ClickHouse to say."""
 _CURES: Final = {
     "order_by": "Its rows replace each other by their key, which is the table's order; put ORDER BY into the query.",
     "keep": "A row that is deleted by its age would be a state that is lost: the next event would find the defaults. "
@@ -31,6 +35,8 @@ class Storage(NamedTuple):
     """How long rows are kept, by the time of their command; 0 for ever."""
     is_nullable: bool = False
     """Whether a field of the order may be None."""
+    codecs: tuple[tuple[str, str], ...] = ()
+    """By field, what its column is compressed with, where that is not chosen by its type."""
 
     @property
     def sorting(self) -> tuple[str, ...]:
@@ -48,7 +54,32 @@ def read_storage(cls: type[Any], record: Json) -> Storage:
             f"{cls.__qualname__}.keep is {keep!r}.", cure="It is whole seconds: `keep = timedelta(days=365)`."
         )
     nullable = any("Nullable(" in kinds.get(name, "") for name in order_by)
-    return Storage(tuple(order_by), 0 if keep is None else keep // _SECOND, nullable)
+    seconds = 0 if keep is None else keep // _SECOND
+    return Storage(tuple(order_by), seconds, nullable, read_codecs(cls, record))
+
+
+def read_codecs(cls: type[Any], record: Json) -> tuple[tuple[str, str], ...]:
+    """What a Rows or a Fold says of its columns' codecs. Raises DeclarationError, naming class and field."""
+    names = [field["name"] for field in record["fields"]]
+    if not isinstance(cls.codecs, Mapping):
+        raise DeclarationError(
+            f"{cls.__qualname__}.codecs is {cls.codecs!r}.",
+            cure='It names columns and their codecs: `codecs = {"note": "ZSTD(6)"}`.',
+        )
+    for name, codec in cls.codecs.items():
+        if name not in names:
+            raise DeclarationError(
+                f"{cls.__qualname__}.codecs has {name!r}, which is no field of it.",
+                cure=f"It has {', '.join(names)}.",
+                field=f"{cls.__qualname__}.{name}",
+            )
+        if not isinstance(codec, str) or not _CODECS.fullmatch(codec):
+            raise DeclarationError(
+                f"{cls.__qualname__}.codecs has {codec!r} for {name!r}.",
+                cure="Write it as ClickHouse's CODEC takes it: ZSTD(6), or Delta, LZ4.",
+                field=f"{cls.__qualname__}.{name}",
+            )
+    return tuple(cls.codecs.items())
 
 
 def _check_order(cls: type[Any], order_by: Any, kinds: dict[str, str]) -> None:
@@ -77,4 +108,5 @@ def refuse_storage(cls: type[Any], cures: dict[str, str] = _CURES) -> None:
     fields: tuple[str, ...] = cls.__struct_fields__
     for name, cure in cures.items():
         if name not in fields and getattr(cls, name, None) is not None:
-            raise DeclarationError(f"{cls.__qualname__} has `{name}`, which is for Rows alone.", cure=cure)
+            whose = "Rows and Folds" if name == "codecs" else "Rows"
+            raise DeclarationError(f"{cls.__qualname__} has `{name}`, which is for {whose} alone.", cure=cure)

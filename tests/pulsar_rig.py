@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -37,6 +38,8 @@ LOCK_LOST = b"Lock on resource /ledgers/available/"
 LOCKS_LOST_MAX = 20
 """Where a standalone 4.0.8 takes ten seconds until its bookie registers a second time, the bookie can lose its lock to
 itself, and then does so a hundred times a second until it ends: each call of the admin API takes seconds."""
+PORTS = range(20_000, 32_768)
+"""Below those that Linux gives to outgoing connections (net.ipv4.ip_local_port_range)."""
 UNPACKING = "unpacking-"
 IN_USE = "in-use"
 PR_SET_PDEATHSIG = 1
@@ -124,12 +127,19 @@ def _remove_unless_in_use(folder: Path) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Different ports that nobody listens on at the moment."""
+    """Different ports that nobody listens on at the moment, and that no outgoing connection is given.
+
+    A broker that is killed wants its ports again: of those that the system gives away, another test has one by then.
+    """
     with contextlib.ExitStack() as stack:
-        listeners = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for listener in listeners:
-            listener.bind(("127.0.0.1", 0))
-        return [listener.getsockname()[1] for listener in listeners]
+        free: list[int] = []
+        for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+            if len(free) == count:
+                break
+            with contextlib.suppress(OSError):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+                free.append(port)
+        return free
 
 
 class Existing:
@@ -271,6 +281,11 @@ class Standalone(Existing):
             yield
         finally:
             self._signal(signal.SIGCONT)
+
+    def revive(self) -> None:
+        """Start it if it has ended: a test that could not start it again takes no other test with it."""
+        if self._process is None or self._process.poll() is not None:
+            self.start()
 
     def kill(self) -> None:
         """Kill it without warning."""

@@ -62,6 +62,7 @@ def status(
     **Example:** `magnetar status shop.pipeline --partitions`
     """
     import msgspec
+    from magnetar.projections.leased_table import of_another_log
 
     from ..clock import SystemClock
     from ..rebuild_status import changed
@@ -73,8 +74,12 @@ def status(
     ask = asking(settings)
     try:
         reader = StatusReader(pipeline, log, SystemClock(), ask)
-        found = reader.read()
-        projections = projections_of(ask, pipeline.name, found, reader.read_from_others())
+        found, foreign = reader.read(), sorted(reader.of_another_log())
+        projections = [
+            each
+            for each in projections_of(ask, pipeline.name, found, reader.read_from_others())
+            if each.aggregate not in foreign
+        ]
         held, due = list["QuarantinedKey"](), list[str]()
         with suppress(MagnetarError):  # nobody answers: what the log says is shown all the same
             held = shown_quarantined(ask, pipeline)
@@ -90,6 +95,7 @@ def status(
                 "projections": msgspec.to_builtins(projections),
                 "quarantined": [each._asdict() for each in held],
                 "rebuild_due": due,
+                "tables_of_another_log": foreign,
             }
         )
         return
@@ -112,6 +118,9 @@ def status(
             for row in rows
         ],
     )
+    for aggregate in foreign:
+        error = of_another_log(f"{pipeline.name}/{aggregate}")
+        typer.echo(f"\n{error.what} They are not fed. {error.cure}")
     if held:
         typer.echo()
         _say_quarantined(held, target)

@@ -181,7 +181,7 @@ def _print_steps(steps: Sequence[Step], as_json: bool) -> None:
 
 
 def _print_findings(findings: Sequence[Finding]) -> None:
-    from ..preflight import Severity
+    from ..preflight import MISSING, Severity
 
     for finding in findings:
         should = "better" if finding.severity is Severity.NOTE else "must be"
@@ -191,10 +191,13 @@ def _print_findings(findings: Sequence[Finding]) -> None:
         )
     counts = {severity: sum(f.severity is severity for f in findings) for severity in Severity}
     dangerous, warnings, notes = counts.values()
-    typer.echo(f"{dangerous} dangerous, {warnings} warnings, {notes} notes: {_verdict(dangerous, warnings)}")
+    is_whole = all(f.found != MISSING for f in findings)
+    typer.echo(f"{dangerous} dangerous, {warnings} warnings, {notes} notes: {_verdict(dangerous, warnings, is_whole)}")
 
 
-def _verdict(dangerous: int, warnings: int) -> str:
+def _verdict(dangerous: int, warnings: int, is_whole: bool) -> str:
     if dangerous:
         return "not safe for a pipeline. `magnetar plan` shows what `magnetar provision` would mend."
+    if not is_whole:
+        return "safe, but not all there: `magnetar provision` makes what is missing."
     return "safe, and could be better." if warnings else "clean."

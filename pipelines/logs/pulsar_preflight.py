@@ -10,7 +10,7 @@ from typing import Any, Final
 from magnetar.schemas import AccessDenied, TopicKind
 from magnetar.schemas.evolution import evolution
 
-from ..preflight import Finding, Severity
+from ..preflight import MISSING, Finding, Severity
 from ..provisioning import WantedTopic
 from .pulsar_admin import INCARNATION, KEEPER, TRIMMED, PulsarAdmin
 from .pulsar_plan import REPLIES_NAMESPACE, is_exempt
@@ -133,7 +133,7 @@ class PulsarPreflight:
         partitions = self._admin.partitions(name)
         if partitions is None:
             yield Finding(
-                Severity.WARNING, "topic", f"topic {name}", "missing", "there", "nothing can be sent or decided",
+                Severity.WARNING, "topic", f"topic {name}", MISSING, "there", "nothing can be sent or decided",
                 _PROVISION,
             )  # fmt: skip
             return
@@ -212,7 +212,7 @@ class PulsarPreflight:
             return
         subject, lost = f"namespace {namespace}", "nobody who asks gets an answer"
         if own is None:
-            yield Finding(Severity.WARNING, "namespace", subject, "missing", "there", lost, _PROVISION)
+            yield Finding(Severity.WARNING, "namespace", subject, MISSING, "there", lost, _PROVISION)
         elif not (own.get("autoTopicCreationOverride") or {}).get("allowAutoTopicCreation"):
             mend = f"pulsar-admin namespaces set-auto-topic-creation {namespace} --enable --type non-partitioned"
             yield Finding(Severity.WARNING, "automatic topic creation", subject, "off", "on", lost, mend)

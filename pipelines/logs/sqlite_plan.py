@@ -10,7 +10,7 @@ from typing import Final
 from magnetar.schemas import DataFolderError, LogUnavailable, Topic, TopicKind
 from magnetar.schemas.evolution import evolution
 
-from ..preflight import Finding, Severity
+from ..preflight import MISSING, Finding, Severity
 from ..provisioning import Sign, Step, WantedTopic
 from .sqlite_files import RESTORE, Folder
 
@@ -91,7 +91,7 @@ def findings(folder: Folder, topics: Sequence[WantedTopic]) -> Iterator[Finding]
     for wanted in topics:
         for path in folder.missing(wanted.topic, _partitions(folder, wanted)):
             yield Finding(
-                Severity.DANGEROUS, "file", str(path), "missing", "there",
+                Severity.DANGEROUS, "file", str(path), MISSING, "there",
                 f"{_LOST[wanted.topic.kind]}, and no worker starts", _mend(wanted.topic, path),
             )  # fmt: skip
     for step in steps(folder, topics):
@@ -105,7 +105,7 @@ def findings(folder: Folder, topics: Sequence[WantedTopic]) -> Iterator[Finding]
             )  # fmt: skip
         else:
             yield Finding(
-                Severity.WARNING, check, step.subject, "missing", f"there ({step.detail})", "nothing can be decided",
+                Severity.WARNING, check, step.subject, MISSING, f"there ({step.detail})", "nothing can be decided",
                 "magnetar provision MODULE",
             )  # fmt: skip
 

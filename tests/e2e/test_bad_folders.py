@@ -137,6 +137,13 @@ def test_tables_without_their_log_are_not_written(copy: Shell) -> None:
     copy.eventually(lambda: "from another log" in log.read_text(), "the projector says so", 120)
     assert "Restore both from one copy" in log.read_text()
     assert are_mirrored(copy, 3)
+    shown = copy.run("status", "shop").stdout
+    assert "The tables have commits of shop/Order from another log" in shown
+    assert "They are not fed." in shown
+    told = json.loads(copy.run("status", "shop", "--json").stdout)
+    assert told["tables_of_another_log"] == ["Order"]
+    assert [each["unmirrored"] for each in told["aggregates"]] == [None], "how far they are says nothing of this log"
+    assert told["projections"] == []
 
 
 def test_a_copy_in_another_place_goes_on_from_what_it_has(copy: Shell) -> None:

@@ -23,6 +23,13 @@ def broker() -> Iterator[Existing]:
         yield standalone
 
 
+@pytest.fixture(autouse=True)
+def _revived(request: pytest.FixtureRequest) -> None:
+    """The broker runs when a test begins, whatever became of it in another."""
+    if "broker" in request.fixturenames and isinstance(broker := request.getfixturevalue("broker"), Standalone):
+        broker.revive()
+
+
 @pytest.fixture
 def standalone(broker: Existing) -> Standalone:
     """The broker, where it may be frozen and killed."""

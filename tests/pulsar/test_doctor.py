@@ -80,6 +80,7 @@ def test_what_the_doctor_says_mends_it_as_pulsars_own_shell_takes_it(shop: Shell
     type_mends(shop, broker, "namespace ")
     planned = shop.run("plan", "shop").stdout
     assert "~ namespace" not in planned, planned
+    assert "safe, but not all there: `magnetar provision` makes what is missing." in shop.run("doctor", "shop").stdout
     printed(shop, "provision")
     for policy, worse in (
         ("inactiveTopicPolicies", INACTIVE),

@@ -76,6 +76,19 @@ APPLY = "def apply(self, event: Put) -> Self: return self"
         (f"class P(Rows):\n  a: int\n  keep = 365\n  {PROJECT}", "P.keep is 365"),
         (f"class P(Rows):\n  a: int\n  keep = timedelta(days=-1)\n  {PROJECT}", "P.keep is"),
         (f"class P(Rows):\n  a: int\n  keep = timedelta(milliseconds=1500)\n  {PROJECT}", "P.keep is"),
+        (
+            f"class P(Rows):\n  a: int\n  codecs = {{'b': 'ZSTD'}}\n  {PROJECT}",
+            "P.codecs has 'b', which is no field of it",
+        ),
+        (
+            f"class P(Rows):\n  a: int\n  codecs = {{'a': 'ZSTD(1)) TTL (1'}}\n  {PROJECT}",
+            "P.codecs has 'ZSTD.1.. TTL .1' for 'a'",
+        ),
+        (f"class P(Fold):\n  a: int = 0\n  codecs = ('ZSTD',)\n  {APPLY}", "P.codecs is .'ZSTD',."),
+        (
+            "class P(Sql):\n  codecs = {'a': 'ZSTD'}\n  select = 'SELECT 1 AS a'\n  a: int",
+            "which is for Rows and Folds",
+        ),
         (f"class P(Rows):\n  keep: int\n  {PROJECT}", "has a field 'keep', which is a name of Magnetar's"),
         ("class P(Rows):\n  a: int", "P has no class method `project`"),
         ("class P(Rows):\n  def project(self, event: Put) -> Iterator[Self]: ...", "no class method `project`"),

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import pytest
 from magnetar.projections import Rows
@@ -20,6 +20,12 @@ from examples.flights.pipeline import LateDeparture
 from tests.unit.projections.projected import Boxes, Large, Put, Sorted
 
 DAY_US = 24 * 3600 * 1_000_000
+
+
+class Packed(Large, wire_name="Large"):
+    """The same, compressed otherwise."""
+
+    codecs: ClassVar = {"amount": "Delta, LZ4"}
 
 
 class KeptForEver(Rows, wire_name="Amounts"):
@@ -74,6 +80,18 @@ def shown(boxes: Boxes) -> list[int]:
 def test_the_order_is_that_of_the_class_and_behind_it_that_in_which_rows_come(store: Store, tmp_path: Path) -> None:
     assert stored(Boxes(store, tmp_path, Large), "sorting_key") == "_at, _id, _version"
     assert stored(Boxes(store, tmp_path, Sorted), "sorting_key") == "by, amount, _at, _id, _version"
+
+
+def test_a_codec_is_that_of_the_class_where_it_says_one(store: Store, tmp_path: Path) -> None:
+    boxes = Boxes(store, tmp_path, Packed)
+    where = {"d": boxes.context, "t": f"{boxes.table.view}__g1"}
+    found = store.query(
+        "SELECT name, compression_codec FROM system.columns "
+        "WHERE database = {d:String} AND table = {t:String} AND NOT startsWith(name, '_')",
+        where,
+    )
+    assert {tuple(row) for row in found} == {("amount", "CODEC(Delta(8), LZ4)"), ("by", "CODEC(ZSTD(1))")}
+    assert fingerprint_of(Packed) == fingerprint_of(Large), "other bytes on disk are no other rows"
 
 
 def test_another_order_is_another_table_and_another_time_to_live_is_not() -> None:
