@@ -182,7 +182,7 @@ class Standalone(Existing):
         self._address, self._interface = address, interface
         self._settings = settings or {}
         self._home = distribution()
-        self._port, self._web = free_ports(2)
+        self._port, self._web, self._bookie = free_ports(3)
         super().__init__(f"pulsar://{address}:{self._port}", f"http://{address}:{self._web}")
         self._process: subprocess.Popen[bytes] | None = None
         self._configure()
@@ -201,6 +201,7 @@ class Standalone(Existing):
             "advertisedAddress": self._address,
             "listeningInterface": self._interface,  # without it, the bookie listens on all interfaces
             "allowLoopback": "true",
+            "allowEphemeralPorts": "true",  # without it, the bookie takes any port instead of the one that it is told
             # On a busy machine the only bookie answers late, and the broker would do without it for half an hour.
             "bookkeeperClientHealthCheckEnabled": "false",
             **self._settings,
@@ -235,6 +236,7 @@ class Standalone(Existing):
         command = [
             str(self._home / "bin" / "pulsar"), "standalone", "-nfw", "-nss", "-a", self._address,
             "--metadata-dir", str(data / "metadata"), "--bookkeeper-dir", str(data / "bookkeeper"),
+            "--bookkeeper-port", str(self._bookie),
         ]  # fmt: skip
         parent = os.getpid()
 

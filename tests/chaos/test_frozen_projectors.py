@@ -10,6 +10,8 @@ from magnetar.projections.range_loop import FAILPOINTS
 
 from tests.chaos.processes import DEADLINE_SECONDS, ROOT
 
+KINDS = ("Mirror", "RowsTable", "FoldTable", "KeyedFoldTable", "IncrementalTable")
+
 pytestmark = pytest.mark.xdist_group("chaos")
 
 
@@ -27,7 +29,7 @@ def test_projectors_that_slept_through_a_take_over_insert_nothing(tmp_path: Path
     wrong, printed = run_case(tmp_path, "frozen")
     assert wrong == []
     for failpoint in FAILPOINTS:
-        for kind in ("Mirror", "RowsTable", "FoldTable") if failpoint != "between_tables" else ("Mirror",):
+        for kind in KINDS if failpoint != "between_tables" else KINDS[:1]:
             assert f"frozen-{kind}-{failpoint} LeaseLost" in printed
 
 
@@ -36,7 +38,7 @@ def test_without_the_check_of_the_lease_that_fails(tmp_path: Path) -> None:
     assert wrong
 
 
-@pytest.mark.parametrize("kind", ["mirror", "rows", "fold"])
+@pytest.mark.parametrize("kind", ["mirror", "rows", "fold", "keyed_fold", "incremental"])
 def test_a_slow_insert_is_over_before_the_next_owner_reads_how_far_the_table_is(tmp_path: Path, kind: str) -> None:
     wrong, printed = run_case(tmp_path, f"slow_{kind}")
     assert wrong == []
@@ -44,7 +46,7 @@ def test_a_slow_insert_is_over_before_the_next_owner_reads_how_far_the_table_is(
     assert "Query was cancelled" in printed
 
 
-@pytest.mark.parametrize("kind", ["mirror", "rows"])
+@pytest.mark.parametrize("kind", ["mirror", "rows", "incremental"])
 def test_checking_the_lease_without_waiting_for_older_inserts_fails(tmp_path: Path, kind: str) -> None:
     wrong, printed = run_case(tmp_path, f"slow_{kind}", "older_inserts_not_stopped")
     assert "the slow insert is under way: True" in printed
