@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, runtime_checkable
 
-from magnetar.schemas import LogUnsafe
+from magnetar.schemas import AccessDenied, LogUnavailable, LogUnsafe
 
 if TYPE_CHECKING:
     from .log import Log
@@ -66,6 +66,29 @@ def examine(pipeline: Pipeline, log: Log) -> list[Finding]:
     found = log.examine(wanted_topics(pipeline)) if isinstance(log, Examined) else []
     order = list(Severity)
     return sorted(found, key=lambda finding: order.index(finding.severity))
+
+
+def examine_read(pipeline: Pipeline, log: Log) -> Iterator[Finding]:
+    """What is not as it should be of other contexts' topics from which the pipeline's projections take events."""
+    from .provisioning import read_topics
+
+    for wanted in read_topics(pipeline):
+        subject, of = f"topic {wanted.topic}", wanted.topic.context
+        try:
+            partitions = log.describe(wanted.topic).partitions
+        except AccessDenied:  # a worker does not read it, and need not be able to: the plan has the rights
+            continue
+        except LogUnavailable:
+            yield Finding(
+                Severity.WARNING, "topic", subject, "not there yet", "there",
+                f"its events are waited for: {of} makes it", f"magnetar provision, with the module of {of}",
+            )  # fmt: skip
+            continue
+        if partitions != wanted.partitions:
+            yield Finding(
+                Severity.WARNING, "number of partitions", subject, str(partitions), str(wanted.partitions),
+                "nothing is taken from it", f"declare {of} here with the partitions that it has",
+            )  # fmt: skip
 
 
 def refuse_dangers(findings: Sequence[Finding], *, of: str) -> None:

@@ -14,11 +14,14 @@ from magnetar.pipelines.logs import sqlite_plan
 from magnetar.pipelines.logs.pulsar_policies import POLICIES, STRATEGY, new_namespace
 from magnetar.pipelines.logs.pulsar_preflight import clocks, policy_findings, versions
 from magnetar.pipelines.logs.sqlite import SqliteLog
-from magnetar.pipelines.preflight import Finding, Severity, examine, refuse_dangers
+from magnetar.pipelines.preflight import Finding, Severity, examine, examine_read, refuse_dangers
 from magnetar.pipelines.provisioning import Sign, apply, plan
 from magnetar.pipelines.runtime import provision, run_worker
 from magnetar.pipelines.settings import Settings, load_settings
 from magnetar.schemas import Command, Event, Fault, LogUnsafe, SettingsError
+
+from tests.unit.pipelines.foreign import billing, purses
+from tests.unit.pipelines.purses import Purse
 
 STANDALONE = {
     "defaultRetentionTimeInMinutes": "0",
@@ -308,3 +311,19 @@ def test_a_token_is_given_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     with pytest.raises(SettingsError, match="Both MAGNETAR_TOKEN and MAGNETAR_TOKEN_FILE") as error:
         load_settings()
     assert "s3cret" not in str(error.value)
+
+
+def test_what_is_read_of_another_context_is_looked_for(tmp_path: Path) -> None:
+    log = SqliteLog(tmp_path, SystemClock())
+    provision(billing, log)
+    missing, *_ = examine_read(billing, log)
+    assert (missing.severity, missing.subject) == (Severity.WARNING, "topic purses/purse-events")
+    assert "purses makes it" in missing.lost
+    provision(Pipeline("purses", aggregates=[Purse], partitions=purses.partitions + 1), log)
+    other = next(each for each in examine_read(billing, log) if each.subject == missing.subject)
+    assert (other.check, other.wanted) == ("number of partitions", str(purses.partitions))
+    log.close()
+    log = SqliteLog(tmp_path / "another", SystemClock())
+    provision(purses, log)
+    assert list(examine_read(billing, log)) == []
+    log.close()
