@@ -32,6 +32,10 @@ from .projector_metrics import watch_fed
 from .tracing import tracing
 from .watching import WatchedTable
 
+LOOK_SECONDS: Final = 30.0
+"""How often it is asked, while nothing comes, whether anything could: Pulsar's client waits in silence for a right that
+was taken away, or for a token that has expired."""
+
 RETRY_SECONDS: Final = 5.0
 """How long a partition that was lost is left alone at least, and twice that at most."""
 
@@ -149,6 +153,7 @@ class Feeding:
         self._tracing = tracing()
         self._loops: dict[Part, RangeLoop | None] = {}
         self._open_at: dict[Part, float] = {}
+        self._look_at = source.clock.monotonic() + LOOK_SECONDS
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix=f"magnetar-{name}")
         self._logger = structlog.get_logger("magnetar.projector").bind(context=source.pipeline.name)
 
@@ -229,7 +234,21 @@ class Feeding:
         if self._source.mine is not None:
             self._leave_to_others()
             self._begin_with_new()
-        return self._step(list(self._loops))
+        if not (commits := self._step(list(self._loops))):
+            self._look()
+        return commits
+
+    def _look(self) -> None:
+        """Say it if the log does not give the events any more, now and then."""
+        if self._source.clock.monotonic() < self._look_at:
+            return
+        self._look_at = self._source.clock.monotonic() + LOOK_SECONDS
+        read = {part.table.aggregate: part.partition for part, loop in self._loops.items() if loop is not None}
+        for aggregate, partition in read.items():
+            try:
+                self._source.is_used(aggregate, partition)
+            except LogUnavailable as error:
+                self._logger.warning("events cannot be read", aggregate=aggregate, what=error.what, cure=error.cure)
 
     def step_table(self, table: Table) -> int:
         """The same for one table."""

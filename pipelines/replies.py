@@ -6,7 +6,7 @@ import threading
 from concurrent.futures import Future
 from typing import Any, Final
 
-from magnetar.schemas import MagnetarError, MessageId, MessageRefused, PartitionRefused, Undecodable
+from magnetar.schemas import LogUnavailable, MagnetarError, MessageId, MessageRefused, PartitionRefused, Undecodable
 from magnetar.schemas.commit import read_command_id
 
 from .log import Entry, Inbox, Log
@@ -169,5 +169,7 @@ def _answer(ask: Ask, reply: Reply) -> None:
         ask.receipt.set_exception(unknown(ask.command_id, "its answer was lost") if lost else error)
     except (PartitionRefused, Undecodable) as error:
         ask.receipt.set_exception(unreadable(ask.command_id, error))
+    except LogUnavailable as error:  # its schema is not to be had: it is decided all the same
+        ask.receipt.set_exception(unknown(ask.command_id, f"its answer cannot be read ({error.what.rstrip('.')})"))
     except Exception as error:  # noqa: BLE001 - the asker's to see, and not this thread's to end of
         ask.receipt.set_exception(error)

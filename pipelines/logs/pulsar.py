@@ -7,11 +7,12 @@ import os
 import re
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, Protocol, TypeVar
 
 import pulsar
-from magnetar.schemas import LogUnavailable, MessageId, Topic, TopicKind
+from magnetar.schemas import AccessDenied, LogUnavailable, MessageId, Topic, TopicKind
 
 from ..clock import Clock
 from ..log import Backlog, Ownership, Reached, TopicDescription
@@ -141,11 +142,23 @@ class PulsarLog:
             self._schemas[key] = self._admin.schema(self._name(topic), number)
         return self._schemas[key]
 
+    @contextmanager
+    def _translated(self, doing: str, **options: Any) -> Generator[None]:
+        """As `translated`; where the token has expired, which the client only waits for in vain, that is said."""
+        try:
+            with translated(doing, **options):
+                yield
+        except LogUnavailable as error:
+            if not self._access.has_expired or isinstance(error, AccessDenied):
+                raise
+            what, cure = self._access.why_refused()
+            raise AccessDenied(what, cure=cure) from error
+
     def publisher(self, topic: Topic, *, schema: str) -> PulsarPublisher:
         """A producer per partition, opened when it is needed."""
 
         def open_sender(partition: int) -> Sender:
-            with translated(f"publishing to {topic}", right="produce"):
+            with self._translated(f"publishing to {topic}", right="produce"):
                 producer = self._others.create_producer(self._url(topic, partition), **self._producer(schema))
             return Sender(producer, self.message_bytes_max, self._clock)
 
@@ -188,7 +201,7 @@ class PulsarLog:
         """How to take part in a partition of a topic: by a Failover consumer of this name."""
 
         def subscribe(partition: int) -> Any:
-            with translated(f"subscribing to {topic}"):
+            with self._translated(f"subscribing to {topic}"):
                 return self._others.subscribe(
                     self._url(topic, partition),
                     subscription,
@@ -203,7 +216,7 @@ class PulsarLog:
         """Open an exclusive producer that fences whoever has the partition now."""
         options = self._producer(schema)
         options["producer_name"] = producer_name(name, secrets.token_hex(8))
-        with translated(f"fencing {topic} partition {partition}", right="produce"):
+        with self._translated(f"fencing {topic} partition {partition}", right="produce"):
             producer = self._writers.create_producer(
                 self._url(topic, partition), access_mode=pulsar.ProducerAccessMode.ExclusiveWithFencing, **options
             )
@@ -219,7 +232,7 @@ class PulsarLog:
         start = pulsar.MessageId.earliest
         if after is not None:
             start = pulsar.MessageId(partition, after.ledger, after.entry, after.batch)
-        with translated(f"reading {topic} partition {partition}"):
+        with self._translated(f"reading {topic} partition {partition}"):
             return self._keep(PulsarReader(self._others.create_reader(self._url(topic, partition), start)))
 
     def end(self, topic: Topic, partition: int) -> MessageId | None:
@@ -260,12 +273,12 @@ class PulsarLog:
             consumer = self._subscribe_inbox(address)
         except pulsar.TopicNotFound:
             apply(list(PulsarPlan(self._admin, self._tenant).reply_steps()))
-            with translated("opening an inbox"):
+            with self._translated("opening an inbox"):
                 consumer = self._subscribe_inbox(address)
         return self._keep(PulsarInbox(address, consumer))
 
     def _subscribe_inbox(self, address: str) -> Any:
-        with translated("opening an inbox", but=pulsar.TopicNotFound):
+        with self._translated("opening an inbox", but=pulsar.TopicNotFound):
             return self._others.subscribe(address, "inbox", receiver_queue_size=INBOX_QUEUE)
 
     def reply(self, address: str, payloads: Sequence[bytes]) -> None:

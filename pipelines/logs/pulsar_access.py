@@ -5,16 +5,20 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import re
 import ssl
 from collections.abc import Generator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpx
 import pulsar
 from magnetar.schemas import SettingsError
+
+_LETTERS: Final = re.compile(r"[A-Za-z0-9._~+/=-]+")
+"""What a token in an HTTP header may be made of (RFC 6750, 2.1)."""
 
 
 class Token:
@@ -26,24 +30,42 @@ class Token:
         self._stamp: tuple[int, int] | None = None
 
     @property
+    def is_in_file(self) -> bool:
+        """Whether it may be renewed while somebody runs with it."""
+        return self._file is not None
+
+    @property
     def origin(self) -> str:
         """Where it comes from, for people."""
         return "MAGNETAR_TOKEN" if self._file is None else f"MAGNETAR_TOKEN_FILE ({self._file})"
 
     def read(self) -> str:
-        """The token as it is now. Raises SettingsError for a file that cannot be read."""
+        """The token as it is now. Raises SettingsError for a file that cannot be read, and for what is no token."""
         if self._file is not None:
             try:
                 found = self._file.stat()
                 stamp = (found.st_mtime_ns, found.st_ino)
-                if stamp != self._stamp and (text := self._file.read_text()).strip():  # empty: it is being written
+                if stamp != self._stamp and (text := self._file.read_text().strip()):  # empty: it is being written
+                    self._check(text)
                     self._text, self._stamp = text, stamp
             except (OSError, UnicodeDecodeError) as error:
                 raise SettingsError(
                     f"The token cannot be read from {self.origin}: {type(error).__name__}.",
                     cure="Check that the file is there, and that this user may read it.",
                 ) from error
-        return (self._text or "").strip()
+        text = (self._text or "").strip()
+        self._check(text)
+        return text
+
+    def _check(self, text: str) -> None:
+        """Raise SettingsError for what no HTTP header could have, which its library would say with the token in it."""
+        if not text:
+            raise SettingsError(f"{self.origin} is empty.", cure="Put the token there.")
+        if not _LETTERS.fullmatch(text):
+            raise SettingsError(
+                f"{self.origin} has no token: it has a line break, a space or another character that no token has.",
+                cure="Put the token there alone, in one line, without `Bearer` or `token:` before it.",
+            )
 
     def read_or_last(self) -> str:
         """The same for Pulsar's client, whose threads an exception would end the process from: the last one known."""
@@ -73,6 +95,14 @@ class Access:
         self.token = token
         self._tls_ca = tls_ca
         self._tls_validate_hostname = tls_validate_hostname
+        try:
+            self._context = ssl.create_default_context(cafile=None if tls_ca is None else str(tls_ca))
+        except OSError as error:  # SSLError is one
+            raise SettingsError(
+                f"MAGNETAR_TLS_CA names {tls_ca}, which has no certificate: {error.strerror or error}.",
+                cure="Name the authority's PEM.",
+            ) from error
+        self._context.check_hostname = tls_validate_hostname
 
     def client_options(self) -> dict[str, Any]:
         """What Pulsar's client is opened with. It asks for the token whenever the broker does."""
@@ -85,15 +115,19 @@ class Access:
 
     def admin_options(self) -> dict[str, Any]:
         """What the HTTP client of the admin API is opened with."""
-        context = ssl.create_default_context(cafile=None if self._tls_ca is None else str(self._tls_ca))
-        context.check_hostname = self._tls_validate_hostname
-        return {"verify": context, "auth": None if self.token is None else _Bearer(self.token)}
+        return {"verify": self._context, "auth": None if self.token is None else _Bearer(self.token)}
+
+    @property
+    def has_expired(self) -> bool:
+        """Whether there is a token that nobody takes any more."""
+        return self.token is not None and self.token.expired_at() is not None
 
     def why_refused(self) -> tuple[str, str]:
         """What is wrong with the token that the broker did not take, and the cure."""
-        renew = "Get a new one from whoever runs the cluster; the file is read again by itself."
         if self.token is None:
             return "Pulsar wants a token, and none is set.", "Set MAGNETAR_TOKEN_FILE (or MAGNETAR_TOKEN)."
+        read_again = "the file is read again by itself" if self.token.is_in_file else "processes read it at their start"
+        renew = f"Get a new one from whoever runs the cluster; {read_again}."
         if (at := self.token.expired_at()) is not None:
             return f"The token from {self.token.origin} expired at {at:%Y-%m-%d %H:%M:%S} UTC.", renew
         return f"Pulsar does not take the token from {self.token.origin}: it is damaged, or signed by another.", renew

@@ -31,6 +31,14 @@ TRIMMED: Final = {"retentionTimeInMinutes": 0, "retentionSizeInMB": 0}
 _EARLIEST: Final = {"ledgerId": -1, "entryId": -1, "partitionIndex": -1}
 
 _REDIRECTS_MAX: Final = 5
+_CERTIFICATE, _HTTPS_ONLY, _HTTP_ONLY = "CERTIFICATE_VERIFY_FAILED", "illegal request line", "WRONG_VERSION_NUMBER"
+"""What the HTTP client says where no waiting helps: of the certificate, and where one side alone speaks TLS."""
+_CURES: Final = {
+    _CERTIFICATE: "Check MAGNETAR_TLS_CA, and the host name in MAGNETAR_BROKER_ADMIN.",
+    _HTTPS_ONLY: "Does the port want TLS? MAGNETAR_BROKER_ADMIN is then https://…, and MAGNETAR_BROKER pulsar+ssl://….",
+    _HTTP_ONLY: "The port knows no TLS: MAGNETAR_BROKER_ADMIN is then http://…, and MAGNETAR_BROKER pulsar://….",
+}
+_UNANSWERED: Final = "Check MAGNETAR_BROKER_ADMIN (without it, it is http://127.0.0.1:8080), and that the broker runs."
 
 
 class RegisteredSchema(NamedTuple):
@@ -55,8 +63,16 @@ class PulsarAdmin:
         )
 
     def check(self) -> None:
-        """Raise at once if nobody answers, or the token is not taken: Pulsar's client would only time out."""
-        self.call("GET", "/brokers/version")
+        """Raise at once if nobody answers, or the token is not taken: Pulsar's client would only time out.
+
+        Raises SettingsError for a wrong authority, host name or scheme, which no waiting mends.
+        """
+        try:
+            self.call("GET", "/brokers/version")
+        except LogUnavailable as error:
+            if isinstance(error.__cause__, httpx.HTTPError) and any(each in error.what for each in _CURES):
+                raise SettingsError(error.what, cure=error.cure) from error.__cause__
+            raise
 
     def close(self) -> None:
         """Close the connections."""
@@ -78,9 +94,7 @@ class PulsarAdmin:
         except httpx.HTTPError as error:
             raise LogUnavailable(
                 f"Pulsar's admin API at {self._client.base_url} does not answer: {str(error).rstrip('.')}.",
-                cure="Check MAGNETAR_TLS_CA, and the host name in MAGNETAR_BROKER_ADMIN."
-                if "CERTIFICATE" in str(error)
-                else "Check MAGNETAR_BROKER_ADMIN (without it, it is http://127.0.0.1:8080), and that the broker runs.",
+                cure=next((cure for said, cure in _CURES.items() if said in str(error)), _UNANSWERED),
             ) from error
         if response.is_success or response.status_code in accept:
             return response

@@ -79,6 +79,9 @@ def _batch_size(own: Any) -> int:
     return 0
 
 
+_TIMED_OUT: Final = "Does the broker run? One that wants TLS is pulsar+ssl://… in MAGNETAR_BROKER."
+
+
 @contextmanager
 def translated(
     doing: str, *, right: str = "consume", but: type[Exception] | tuple[type[Exception], ...] = ()
@@ -105,7 +108,7 @@ def translated(
             "then. If they are there, check MAGNETAR_TENANT.",
         ) from error
     except pulsar.Timeout as error:
-        raise LogUnavailable(f"Pulsar did not answer in time while {doing}.", cure="Does the broker run?") from error
+        raise LogUnavailable(f"Pulsar did not answer in time while {doing}.", cure=_TIMED_OUT) from error
     except pulsar.PulsarException as error:
         raise LogUnavailable(
             f"Pulsar refused {doing}: {type(error).__name__}.",

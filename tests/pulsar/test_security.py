@@ -83,7 +83,7 @@ def opened(secured: Secured, token: str | None = None, **others: object) -> Iter
 
 def refused_soon(secured: Secured, match: str, token: str | None = None, **others: object) -> None:
     started = time.monotonic()
-    with pytest.raises(LogUnavailable, match=match), opened(secured, token, **others):
+    with pytest.raises((LogUnavailable, SettingsError), match=match), opened(secured, token, **others):
         pass
     assert time.monotonic() - started < SOON_SECONDS
 
@@ -206,6 +206,7 @@ def test_a_releases_settings_lead_there_and_an_error_names_the_value_that_is_wro
     )
     assert named in refused
     refused = provisioned_with(secured.token(ADMIN), other)
+    assert refused.startswith("2: "), "no waiting mends it"
     assert "CERTIFICATE_VERIFY_FAILED" in refused
     assert "MAGNETAR_TLS_CA is pulsar.tls.caSecret (the key ca.crt of the Secret brokers-tls)" in refused
     refused = provisioned_with(secured.token(f"{context}-client"), ours)
@@ -221,6 +222,34 @@ def test_a_certificate_of_another_authority_is_refused(secured: Secured, tmp_pat
         opened(secured, secured.token(WORKER), broker_admin=secured.plain.admin_url, tls_ca=other.certificate) as log,
     ):
         log.fence(EVENTS, 0, schema=SCHEMA, name="worker")
+
+
+def test_a_port_that_speaks_tls_or_does_not_is_told_from_the_other(secured: Secured) -> None:
+    port = secured.admin_url.rpartition(":")[2]
+    with (
+        pytest.raises(SettingsError, match="does not answer") as refused,
+        opened(secured, secured.token(ADMIN), broker_admin=f"http://localhost:{port}"),
+    ):
+        pass
+    assert "MAGNETAR_BROKER_ADMIN is then https://" in refused.value.cure
+    plain = secured.plain.admin_url.replace("http:", "https:")
+    with (
+        pytest.raises(SettingsError, match="does not answer") as refused,
+        opened(secured, secured.token(ADMIN), broker_admin=plain),
+    ):
+        pass
+    assert "MAGNETAR_BROKER_ADMIN is then http://" in refused.value.cure
+
+
+def test_who_runs_when_the_token_expires_says_so_and_not_that_the_broker_is_gone(secured: Secured) -> None:
+    with opened(secured, secured.token(WORKER, seconds=3)) as worker:
+        expires = time.monotonic() + 3
+        with pytest.raises(LogUnavailable, match="in time"), worker._translated("reading"):
+            raise LogUnavailable("Pulsar did not answer in time while reading.")
+        while time.monotonic() < expires + 1:
+            time.sleep(0.1)
+        with pytest.raises(AccessDenied, match="MAGNETAR_TOKEN expired at 2"), worker._translated("reading"):
+            raise LogUnavailable("Pulsar did not answer in time while reading.")
 
 
 def test_the_host_name_is_checked_unless_that_is_refused_by_name(secured: Secured) -> None:

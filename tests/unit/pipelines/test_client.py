@@ -14,6 +14,7 @@ from typing import Any, assert_type
 import pytest
 from magnetar.pipelines import CommandParked, Outgoing, Receipt, SyncClient
 from magnetar.schemas import (
+    AccessDenied,
     DataFolderError,
     LogUnavailable,
     MagnetarError,
@@ -356,3 +357,17 @@ def test_a_forked_process_is_told_to_open_its_own_and_leaves_its_parents_alone(t
     assert [line.split()[0] for line in lines] == ["SettingsError", "version"], ran.stdout + ran.stderr
     assert "Open a client in each process, after the fork." in lines[0]
     assert lines[1] == "version 2"
+
+
+def test_an_answer_whose_schema_may_not_be_read_is_no_refusal_of_the_command(
+    place: Place, client: SyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is decided: who took it for refused, and sent it anew, would have it done twice."""
+
+    def denied(*_: object) -> None:
+        raise AccessDenied("Pulsar does not allow this role GET /schemas/…")
+
+    monkeypatch.setattr(client._connection._log, "schema", denied)
+    with place.working(), pytest.raises(OutcomeUnknown, match=r"its answer cannot be read .*GET /schemas") as unknown:
+        client.ask(Purse, "a", Pay(1), timeout_seconds=30)
+    assert is_uuid7(str(unknown.value.fields["command_id"]))

@@ -51,6 +51,37 @@ def test_what_is_wrong_with_a_token_is_said_without_showing_it(text: str, words:
     assert text not in f"{what} {cure} {access!r} {access.token!r}"
 
 
+@pytest.mark.parametrize("wrapped", ["{0}\n{1}", "{0} {1}", "Bearer {0}{1}", "token:{0}{1}", "{0}{1}\u00e9"])
+def test_what_is_no_token_is_refused_without_showing_it(tmp_path: Path, wrapped: str) -> None:
+    """The HTTP library would say which header is illegal, with the token in it."""
+    valid = token(sub="w")
+    file = tmp_path / "token"
+    file.write_text(wrapped.format(valid[:20], valid[20:]))
+    for found in (Token(file=file), Token(text=file.read_text())):
+        with pytest.raises(SettingsError, match="has no token: it has a line break, a space or another") as refused:
+            found.read()
+        assert valid[20:] not in f"{refused.value} {refused.value.cure} {refused.value.fields}"
+    file.write_text(valid + "\n")
+    renewed = Token(file=file)
+    assert renewed.read() == valid
+    file.write_text(f"{valid}\n{valid}")
+    os.utime(file, ns=(1, 1))
+    assert renewed.read_or_last() == valid, "who runs with the last one goes on with it"
+
+
+def test_an_empty_token_is_said_to_be_empty(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("\n")
+    for found in (Token(file=tmp_path / "token"), Token(text="")):
+        with pytest.raises(SettingsError, match=r"MAGNETAR_TOKEN.* is empty"):
+            found.read()
+
+
+def test_a_file_without_a_certificate_is_named(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("a host's name\n")
+    with pytest.raises(SettingsError, match=r"MAGNETAR_TLS_CA names .*ca.pem, which has no certificate"):
+        Access(tls_ca=tmp_path / "ca.pem")
+
+
 def test_a_missing_authority_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="MAGNETAR_TLS_CA"):
         Access(tls_ca=tmp_path / "ca.pem")
