@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from typing import Any, Final
 
@@ -62,13 +63,16 @@ class StatusReader:
         self._clock = clock
         self._ask = ask
 
-    def read(self) -> list[PartitionStatus]:
-        """Every partition, by aggregate. The log is read from where the tables are; without tables, from its start."""
+    def read(self, foreign: AbstractSet[str] | None = None) -> list[PartitionStatus]:
+        """Every partition, by aggregate. The log is read from where the tables are; without tables, from its start.
+
+        `foreign` is what `of_another_log` said, if somebody has asked already.
+        """
         try:
             there, places = mirrored(self._ask, self._pipeline.name), mirror_places(self._ask, self._pipeline.name)
         except MagnetarError:
             there, places = None, {}
-        foreign = self.of_another_log()
+        foreign = self.of_another_log() if foreign is None else foreign
         return [
             self._partition(aggregate, partition, backlog, owner, None if aggregate in foreign else there, places)
             for aggregate in self._pipeline.aggregates

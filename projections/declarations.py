@@ -23,7 +23,8 @@ class Row(Immutable):
     @classmethod
     def __declared__(cls) -> None:
         """The columns are checked against the query, which may give what no message could have."""
-        refuse_storage(cls, {"order_by": _IN_QUERIES, "keep": _IN_QUERIES, "codecs": _CHOSEN})
+        refuse_storage(cls, {"order_by": _IN_QUERIES, "keep": _IN_QUERIES})
+        refuse_storage(cls, {"codecs": _CHOSEN}, whose="Rows and Folds")
 
 
 class Sql(Row):

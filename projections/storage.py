@@ -103,10 +103,9 @@ def _check_order(cls: type[Any], order_by: Any, kinds: dict[str, str]) -> None:
             )
 
 
-def refuse_storage(cls: type[Any], cures: dict[str, str] = _CURES) -> None:
-    """Raise DeclarationError for a Fold, or an Sql, that says what a Rows alone may say."""
+def refuse_storage(cls: type[Any], cures: dict[str, str] = _CURES, *, whose: str = "Rows") -> None:
+    """Raise DeclarationError for a class that says of its table what is for `whose` alone, with the cure for each."""
     fields: tuple[str, ...] = cls.__struct_fields__
     for name, cure in cures.items():
         if name not in fields and getattr(cls, name, None) is not None:
-            whose = "Rows and Folds" if name == "codecs" else "Rows"
             raise DeclarationError(f"{cls.__qualname__} has `{name}`, which is for {whose} alone.", cure=cure)

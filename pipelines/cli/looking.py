@@ -74,7 +74,8 @@ def status(
     ask = asking(settings)
     try:
         reader = StatusReader(pipeline, log, SystemClock(), ask)
-        found, foreign = reader.read(), sorted(reader.of_another_log())
+        foreign = reader.of_another_log()
+        found = reader.read(foreign)
         projections = [
             each
             for each in projections_of(ask, pipeline.name, found, reader.read_from_others())
@@ -95,7 +96,7 @@ def status(
                 "projections": msgspec.to_builtins(projections),
                 "quarantined": [each._asdict() for each in held],
                 "rebuild_due": due,
-                "tables_of_another_log": foreign,
+                "tables_of_another_log": sorted(foreign),
             }
         )
         return
@@ -118,7 +119,7 @@ def status(
             for row in rows
         ],
     )
-    for aggregate in foreign:
+    for aggregate in sorted(foreign):
         error = of_another_log(f"{pipeline.name}/{aggregate}")
         typer.echo(f"\n{error.what} They are not fed. {error.cure}")
     if held:

@@ -25,7 +25,7 @@ class Token:
     """A JSON web token, from the environment or from a file that is read again when it has changed."""
 
     def __init__(self, *, text: str | None = None, file: Path | None = None) -> None:
-        self._text = text
+        self._text = (text or "").strip()
         self._file = file
         self._stamp: tuple[int, int] | None = None
 
@@ -37,24 +37,24 @@ class Token:
     @property
     def origin(self) -> str:
         """Where it comes from, for people."""
-        return "MAGNETAR_TOKEN" if self._file is None else f"MAGNETAR_TOKEN_FILE ({self._file})"
+        return f"MAGNETAR_TOKEN_FILE ({self._file})" if self.is_in_file else "MAGNETAR_TOKEN"
 
     def read(self) -> str:
         """The token as it is now. Raises SettingsError for a file that cannot be read, and for what is no token."""
+        text, stamp = self._text, self._stamp
         if self._file is not None:
             try:
                 found = self._file.stat()
-                stamp = (found.st_mtime_ns, found.st_ino)
-                if stamp != self._stamp and (text := self._file.read_text().strip()):  # empty: it is being written
-                    self._check(text)
-                    self._text, self._stamp = text, stamp
+                now = (found.st_mtime_ns, found.st_ino)
+                if now != stamp and (written := self._file.read_text().strip()):  # empty: it is being written
+                    text, stamp = written, now
             except (OSError, UnicodeDecodeError) as error:
                 raise SettingsError(
                     f"The token cannot be read from {self.origin}: {type(error).__name__}.",
                     cure="Check that the file is there, and that this user may read it.",
                 ) from error
-        text = (self._text or "").strip()
         self._check(text)
+        self._text, self._stamp = text, stamp
         return text
 
     def _check(self, text: str) -> None:
@@ -71,7 +71,7 @@ class Token:
         """The same for Pulsar's client, whose threads an exception would end the process from: the last one known."""
         with contextlib.suppress(SettingsError):
             return self.read()
-        return (self._text or "").strip()
+        return self._text
 
     def expired_at(self) -> datetime | None:
         """When it expired, if it says so; the signature is the broker's to check."""

@@ -19,7 +19,7 @@ _AT = "toUnixTimestamp64Micro(_at) AS at"
 _ENVELOPE = f"_id, _version AS version, _number AS number, _partition AS part, {_AT}"
 
 
-_DELAYS = "origin, dest, toString(month) AS of, departures, toInt32(round(mean_delay * departures)) AS minutes"
+_DELAYS = "origin, dest, toString(month) AS of, departures, mean_delay"
 _HOURLY = "origin, toUnixTimestamp(_window) AS hour, departures, delay_minutes, longest_delay, _late AS late"
 
 
@@ -83,14 +83,14 @@ def _hourly(logs: Sequence[Stored]) -> list[tuple[Any, ...]]:
 
 
 def _delays(logs: Sequence[Stored]) -> list[tuple[Any, ...]]:
-    """Departures by route and month, and the minutes of their delays."""
+    """Departures by route and month, and their mean delay: of whole minutes, which both sides sum up exactly."""
     found: dict[tuple[str, str, str], tuple[int, int]] = {}
     for event, *_ in _facts(logs):
         if isinstance(event, Departed):
             route = event.origin, event.dest, event.at.strftime("%Y-%m-01")
             departures, minutes = found.get(route, (0, 0))
             found[route] = departures + 1, minutes + event.delay_minutes
-    return [(*route, *sums) for route, sums in found.items()]
+    return [(*route, departures, minutes / departures) for route, (departures, minutes) in found.items()]
 
 
 def _late(logs: Sequence[Stored]) -> list[tuple[Any, ...]]:

@@ -48,10 +48,11 @@ SLEEP_SECONDS = 6
 
 
 class Late(RowsTable):
-    """Of late departures, where RowsTable is of all events."""
+    """Of late departures, where RowsTable is of all events. No case is about it."""
 
 
 KINDS: Final[tuple[type[LeasedTable], ...]] = (Mirror, IncrementalTable, RowsTable, FoldTable, KeyedFoldTable)
+FED: Final[tuple[type[LeasedTable], ...]] = (*KINDS, Late)
 PROJECTIONS: Final[dict[type[LeasedTable], type[Any]]] = {
     IncrementalTable: DelaysByRoute,
     KeyedFoldTable: HourlyDepartures,
@@ -138,19 +139,13 @@ class Stage:
     def judge(self) -> list[str]:
         """Bring what is left into all tables, and compare."""
         found = []
-        for partition, kind in product(range(flights.partitions), KINDS):
+        for partition, kind in product(range(flights.partitions), FED):
             try:
                 run(self.loop(partition, 50_000, kind=kind))
             except StoreUnavailable as error:
                 found.append(str(error))
-        self._rest()
         logs = stored(self.asking.data)
         return found + wrong_in_mirror(self.ask, logs) + wrong_in_projections(self.ask, logs, traced=True)
-
-    def _rest(self) -> None:
-        """The rows of the table that no case is about."""
-        for partition in range(flights.partitions):
-            run(self.loop(partition, 50_000, kind=Late))
 
     def close(self) -> None:
         """Close engine and log."""

@@ -55,7 +55,9 @@ def test_partitions_of_a_frozen_worker_go_on_and_it_comes_back_without_a_war_of_
     crew.eventually(lambda: frozen in crew.names() and crew.is_spread(3), "the woken one has a share again")
     say("after it woke, to the answer on the last partition", crew.ask(range(PARTITIONS)), below=15)
     crew.eventually(crew.has_settled, "no partition changes its owner any more")  # in a war of fences, they always do
-    print("owners, one after the other, by partition:", crew.claims())
+    settled = crew.claims()
+    print("owners, one after the other, by partition:", settled)
+    assert max(settled) <= 6  # each of the three may have had it, before and after
 
 
 def test_a_worker_that_is_told_to_stop_hands_its_partitions_over(crew: Crew) -> None:
