@@ -15,6 +15,7 @@ from magnetar.projections.decoding import Decoding
 from magnetar.projections.freshness import MIRROR, freshness_view
 from magnetar.projections.generations import Generations, Kind, Origin, Step, behind
 from magnetar.projections.gone import view_of
+from magnetar.projections.held_leases import Held
 from magnetar.projections.leased_table import LeasedTable, Table
 from magnetar.projections.quarantining_table import QuarantiningTable
 from magnetar.projections.scratch_rows import ScratchRows
@@ -22,7 +23,7 @@ from magnetar.projections.snapshot import progress_of
 from magnetar.projections.sql_views import create_view
 from magnetar.projections.store import Store
 from magnetar.projections.views import RESERVED, views
-from magnetar.schemas import QueryRefused, SettingsError, StoreUnavailable
+from magnetar.schemas import LeaseLost, QueryRefused, SettingsError, StoreUnavailable
 
 from .clock import Clock
 from .control import Settling
@@ -35,7 +36,7 @@ from .projector_metrics import hide_rebuild, show_rebuild, watch_fed, watch_quar
 from .rebuild import SWAP_COMMITS_MAX, Filler, Furthest, catch_up, commits_behind
 from .settings import Settings
 from .sharing import Sharing
-from .standing_still import AGAIN_SECONDS, STILL_SECONDS_MAX, StandingStill
+from .standing_still import AGAIN_SECONDS, STILL_SECONDS_MAX, stand_still
 from .table_kinds import TableKinds
 from .targets import Target, targets_of
 from .wishes import Wish
@@ -178,7 +179,20 @@ class Projector:
         known = self._known[table.target]
         is_from_mirror = self._is_filling(table) and known.origin is Origin.MIRROR
         mirrored = partial(self._shown_generation, table.aggregate) if is_from_mirror else None
-        return self._kinds.make(table, mirrored=mirrored, failpoint=self._failpoint_of(table))
+        made = self._kinds.make(table, mirrored=mirrored, failpoint=self._failpoint_of(table))
+        if self._sharing is not None:
+            made.check_may_grow = partial(self._check_may_grow, table)
+        return made
+
+    def _check_may_grow(self, table: Table) -> None:
+        """It may be written down that other rows are shown, and the views may still show these: they stand still until
+        this projector has shown the others, whoever was about to do it."""
+        target = self._targets[table.target]
+        known = self._wishing.read(target)
+        is_behind = self._is_cut_off or known.swaps != self._known[target.name].swaps
+        if known.shown != table.generation and is_behind:
+            self._wished.set()
+            raise LeaseLost(f"Generation {known.shown} of {target.name} is being shown.")
 
     def _shown_generation(self, aggregate: str) -> int:
         """Of its mirror."""
@@ -201,8 +215,7 @@ class Projector:
         """Views over what is shown. While an outgrown generation is, its views stay as they were when it was not."""
         shown = [self._shown(Table(MIRROR, aggregate, 1)) for aggregate in self._pipeline.aggregates]
         for table in shown:
-            if table in self._tables:
-                self._tables[table].show()
+            self._show(self._targets[table.target])
         outgrown = [table.aggregate for table in shown if table not in self._tables]
         old = {event for aggregate in outgrown for event in self._pipeline.schemas[aggregate].events}
         made = views([self._kinds.mirror(table).tables for table in shown])
@@ -225,12 +238,14 @@ class Projector:
         """Create or replace the view of a query, which is checked first."""
         create_view(self._store, self._pipeline.name, projection, taken)
 
-    def _show(self, target: Target) -> None:
-        """Show a projection's rows."""
-        self._show_tables(target.tables(self._known[target.name].shown))
-
-    def _show_tables(self, tables: Sequence[Table], failpoint: Callable[[str], None] = lambda _: None) -> None:
-        """One view shows them all."""
+    def _show(self, target: Target, failpoint: Callable[[str], None] = lambda _: None) -> None:
+        """Show a target's rows: one view shows those of all its tables. Unless another projector has just shown others,
+        which `_apply` shows."""
+        known = self._known[target.name]
+        if self._sharing is not None and self._wishing.read(target).swaps != known.swaps:
+            self._wished.set()
+            return
+        tables = target.tables(known.shown)
         if tables[0] in self._tables:
             self._tables[tables[0]].show(failpoint)
         for table in tables:
@@ -400,6 +415,8 @@ class Projector:
                 self._prepare_tables(target, generation, is_newest=True)
                 self._failpoint("generation_created")
                 self._logger.info("generation begun", target=target.name, generation=generation)
+        if before.swaps != known.swaps:  # and may have died, or been frozen, before its views showed it
+            self._show_again(target, before)
 
     def _swap_if_caught_up(self, target: Target, generation: int) -> None:
         tables = target.tables(generation)
@@ -428,16 +445,19 @@ class Projector:
             return
         begun_at = self._clock.monotonic()
         until, self._still_at = begun_at + STILL_SECONDS_MAX, begun_at + AGAIN_SECONDS
-        still = StandingStill([(self._make(each), self._partitions(each)) for each in map(self._shown, shown)])
+        leases = stand_still([(self._make(each), self._partitions(each)) for each in map(self._shown, shown)])
         goals = _goals(shown)
         while (left := self._lacking(target, generation, goals)) and self._clock.monotonic() < until:
             for table in shown:
                 if table in self._live.tables:
                     self._live.step_table(table)
             self._clock.sleep(IDLE_SECONDS)
-        if not left and still.holds() and self._clock.monotonic() < until:
-            self._swap(target, generation)
-            self._still_at = 0.0
+        if not left:
+            try:
+                self._swap(target, generation, leases)
+                self._still_at = 0.0
+            except LeaseLost as error:
+                self._logger.info("not shown yet", target=target.name, generation=generation, what=error.what)
         seconds = round(self._clock.monotonic() - begun_at, 3)
         self._logger.info("tables stood still", target=target.name, seconds=seconds, lacking=left)
 
@@ -474,23 +494,29 @@ class Projector:
     def _catch_up(self, shown: Mapping[Table, Furthest], feeding: Feeding) -> bool:
         return all(catch_up(shown[table], feeding, table, partitions=self._partitions(table)) for table in shown)
 
-    def _swap(self, target: Target, generation: int) -> None:
-        """1. Writes down that it is shown. 2. Shows it. `prepare` finishes what was killed in between."""
-        tables = target.tables(generation)
-        is_outgrown = any(self._shown(table) not in self._tables for table in tables)
+    def _swap(self, target: Target, generation: int, leases: Sequence[Held] = ()) -> None:
+        """1. Writes down that it is shown. 2. Shows it. `prepare` finishes what was killed in between.
+
+        Raises LeaseLost, and shows nothing, if the tables that are shown do not stand still any more.
+        """
+        before = self._known[target.name]
         self._failpoint("before_swap")
-        known = self._wishing.write(target, [Step(generation, Kind.SHOWN)])
+        known = self._wishing.write(target, [Step(generation, Kind.SHOWN)], leases)
         if known.shown != generation:  # it was given up in this moment: the wish is looked at next
             return
         self._known[target.name] = known
-        self._feed_live(tables)
+        self._feed_live(target.tables(generation))
         hide_rebuild(self._pipeline.name, target.name)
         self._failpoint("swap_recorded")
-        self._show_tables(tables, self._failpoint)
+        self._show_again(target, before)
         self._failpoint("after_swap")
-        if is_outgrown:
-            self._create_views()
         self._logger.info("generation shown", target=target.name, generation=generation)
+
+    def _show_again(self, target: Target, before: Generations) -> None:
+        """Show what is written down now, and was not before."""
+        self._show(target, self._failpoint)
+        if any(table not in self._tables for table in target.tables(before.shown)):  # outgrown, and other views with it
+            self._create_views()
 
 
 def _goals(shown: Mapping[Table, Furthest]) -> dict[tuple[str, int], int]:

@@ -10,6 +10,7 @@ from typing import Any
 from magnetar.projections.columns import quoted
 from magnetar.projections.generations import Generations, GenerationTable, Origin, Step
 from magnetar.projections.gone import drop, gone
+from magnetar.projections.held_leases import Held
 from magnetar.projections.leased_table import ADMIN_DEFINITIONS, Table
 from magnetar.projections.quarantine import wish_statement
 from magnetar.projections.scratch_rows import ScratchRows, keep_rows
@@ -68,9 +69,9 @@ class Wishing:
         """What the steps of a target come to."""
         return self._steps.read(*target.steps_key(self._pipeline.name))
 
-    def write(self, target: Target, steps: Iterable[Step]) -> Generations:
-        """Write down steps of a target; returns what they come to."""
-        return self._steps.write(*target.steps_key(self._pipeline.name), steps)
+    def write(self, target: Target, steps: Iterable[Step], leases: Sequence[Held] = ()) -> Generations:
+        """Write down steps of a target; returns what they come to. Raises LeaseLost if one of the leases is gone."""
+        return self._steps.write(*target.steps_key(self._pipeline.name), steps, leases)
 
     def wish(self, wish: Wish, names: Iterable[str], origin: Origin = Origin.TOPICS) -> None:
         """Write down what is to become of the generations.

@@ -7,13 +7,14 @@ is killed, the next one finds in the steps what is left to do.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple, TypeVar
 
-from magnetar.schemas import SettingsError
+from magnetar.schemas import LeaseLost, SettingsError, StoreUnavailable
 
 from .columns import literal
+from .held_leases import Held, is_lease_lost
 from .store import Store
 
 DEFINITION: Final = (
@@ -76,6 +77,8 @@ class Generations(NamedTuple):
     """The greatest number that was ever given to one."""
     origin: Origin = Origin.TOPICS
     """What `filling` is filled from."""
+    swaps: int = 0
+    """How often another one was shown."""
 
     def after(self, step: Step) -> Generations:
         """What a step makes of them. A step that means nothing here changes nothing."""
@@ -86,7 +89,7 @@ class Generations(NamedTuple):
             fed = (*self.fed, generation)
             return self._replace(fed=fed, wanted=generation, filling=generation, last=generation, origin=origin)
         if kind is Kind.SHOWN and generation in self.fed and generation != self.shown:
-            return self._replace(shown=generation, before=self.shown, wanted=None, filling=None)
+            return self._replace(shown=generation, before=self.shown, wanted=None, filling=None, swaps=self.swaps + 1)
         if kind is Kind.DROPPED and generation in self.fed and generation != self.shown:
             return self._without(generation)
         return self
@@ -174,26 +177,32 @@ class GenerationTable:
         """What the steps come to."""
         return of_steps(self._steps(projection, aggregate))
 
-    def write(self, projection: str, aggregate: str, steps: Iterable[Step]) -> Generations:
-        """Write steps down behind those that stand there; returns what they come to. They are durable then."""
+    def write(self, projection: str, aggregate: str, steps: Iterable[Step], leases: Sequence[Held] = ()) -> Generations:
+        """Write steps down behind those that stand there; returns what they come to. They are durable then.
+
+        Raises LeaseLost, and writes nothing, if one of the leases is not held any more.
+        """
         with self._lock:
             known = self._steps(projection, aggregate)
             for step in steps:
                 known.append(step)
-                self._store.command(
-                    "INSERT INTO magnetar.generations (`projection`, aggregate, nth, generation, step, origin) "
-                    "VALUES ({projection:String}, {aggregate:String}, {nth:UInt32}, {generation:UInt32}, "
-                    "{step:String}, {origin:String})",
-                    {
-                        "projection": projection,
-                        "aggregate": aggregate,
-                        "nth": len(known),
-                        "generation": step.generation,
-                        "step": step.kind.value,
-                        "origin": step.origin.value,
-                    },
-                )
+                self._insert(projection, aggregate, len(known), step, leases)
             return of_steps(known)
+
+    def _insert(self, projection: str, aggregate: str, nth: int, step: Step, leases: Sequence[Held]) -> None:
+        """The values stand in the statement: ClickHouse keeps no comment of one with parameters, and so no mark."""
+        marks = "".join(f"/* {each.mark} */ " for each in leases)
+        conditions = " AND ".join(each.condition for each in leases) or "1"
+        try:
+            self._store.command(
+                f"{marks}INSERT INTO magnetar.generations (`projection`, aggregate, nth, generation, step, origin) "
+                f"SELECT {literal(projection)}, {literal(aggregate)}, {nth}, {step.generation}, "
+                f"{literal(step.kind.value)}, {literal(step.origin.value)} WHERE {conditions}"
+            )
+        except StoreUnavailable as error:
+            if is_lease_lost(error):
+                raise LeaseLost("Another projector feeds a table again that was to stand still.") from error
+            raise
 
     def _steps(self, projection: str, aggregate: str) -> list[Step]:
         found = self._store.query(steps_query(projection, aggregate))
@@ -202,8 +211,10 @@ class GenerationTable:
 
 def steps_query(projection: str, aggregate: str) -> str:
     """The query whose rows are the steps, as GenerationTable names them. Tables that an older projector has made have
-    no origin yet, and whoever looks from outside does not make it."""
+    no origin yet, and whoever looks from outside does not make it. Of two that were written down at once, everybody
+    takes the same for the first."""
     return (
         "SELECT generation, step, COLUMNS('^origin$') FROM magnetar.generations "
-        f"WHERE `projection` = {literal(projection)} AND aggregate = {literal(aggregate)} ORDER BY nth"
+        f"WHERE `projection` = {literal(projection)} AND aggregate = {literal(aggregate)} "
+        "ORDER BY nth, at, step, generation"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple
@@ -16,11 +16,11 @@ from .columns import literal, quoted
 from .freshness import MIRROR
 from .generations import DEFINITION as GENERATIONS
 from .generations import WITH_ORIGIN
+from .held_leases import Held, held, is_lease_lost
 from .quarantine import DEFINITION as QUARANTINE
 from .range_loop import Lease, Mirrored, Range
 from .store import Block, Store
 
-_LEASE_LOST: Final = "magnetar: the lease is lost"
 _KEY: Final = (
     "`projection` LowCardinality(String), generation UInt32, aggregate LowCardinality(String), "
     "partition UInt16, epoch UInt64, nonce String"
@@ -156,6 +156,8 @@ class LeasedTable(ABC):
         self.ask_incarnation: Callable[[], str] = lambda: ""
         """Asks the log for the incarnation of the topic of events, which another log has not."""
         self._incarnation = ""
+        self.check_may_grow: Callable[[], None] = lambda: None
+        """Raises LeaseLost while the table must stand still: asked by whoever has just taken a lease of it."""
 
     range_commits_max: ClassVar[int] = 10_000_000
     """Commits in one range at most, for what this kind makes of them."""
@@ -244,12 +246,17 @@ class LeasedTable(ABC):
         self._stop_inserts(self._mark_of_table())
         return leases
 
-    def newest_leases(self) -> dict[int, Lease]:
-        """By partition, the lease that counts."""
-        rows = self._store.query(
-            f"SELECT partition, max((epoch, nonce)) FROM magnetar.leases WHERE {self._of_table()} GROUP BY partition"
+    def held_all(self, leases: Mapping[int, Lease]) -> Held:
+        """What a statement says that needs all these leases, which `take_all` has taken under one nonce."""
+        nonce = next(iter(leases.values())).nonce
+        newest = (
+            f"SELECT argMax(nonce, (epoch, nonce)) AS newest FROM magnetar.leases WHERE {self._of_table()} "
+            "GROUP BY partition"
         )
-        return {partition: Lease(*newest) for partition, newest in rows}
+        return Held(
+            " ".join(map(self._mark, leases)),
+            held(f"SELECT countIf(newest = {literal(nonce)}) FROM ({newest})", f"toUInt64({len(leases)})"),
+        )
 
     def stop_older_inserts(self, partition: int) -> None:
         """Kill what is still being inserted into the partition, and wait until it is gone."""
@@ -265,8 +272,9 @@ class LeasedTable(ABC):
 
         Raises StoreUnavailable if the tables are not as that range says: ClickHouse does not wait for the disk, and a
         power cut can take rows that it has confirmed, or the row of the range. So it does if the range was read from
-        another log.
+        another log, and LeaseLost while the table must stand still.
         """
+        self.check_may_grow()
         self._incarnation = self.ask_incarnation()
         rows = self._store.query(
             "SELECT incarnation, first, last, after, owner, counted, counted_since, counted_until "
@@ -351,7 +359,7 @@ class LeasedTable(ABC):
         try:
             self._store.command(f"/* {self._mark(partition)} */ {statement}, {INSERT_SETTINGS}", block=block)
         except StoreUnavailable as error:
-            if _LEASE_LOST in error.what:
+            if is_lease_lost(error):
                 raise LeaseLost(f"Another projector has taken {self._name} partition {partition} over.") from error
             raise
 
@@ -359,7 +367,7 @@ class LeasedTable(ABC):
         """True while this lease is the newest; an error otherwise, also if there is no lease at all."""
         newest = f"SELECT max((epoch, nonce)) FROM magnetar.leases WHERE {self._where(partition)}"
         ours = f"(toUInt64({lease.epoch}), {literal(lease.nonce)})"
-        return f"throwIf(({newest}) != {ours}, {literal(_LEASE_LOST)}) = 0"
+        return held(newest, ours)
 
     def _where(self, partition: int) -> str:
         return f"{self._of_table()} AND partition = {partition}"

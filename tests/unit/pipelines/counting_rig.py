@@ -51,16 +51,16 @@ tallies = Pipeline("tallies", aggregates=[Tally], partitions=2)
 class Rig:
     """A log in a folder, one worker, and a client."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, pipeline: Pipeline = tallies) -> None:
         self.folder = folder
         self.clock = SystemClock()
         self.log = SqliteLog(folder, self.clock)
-        provision(tallies, self.log)
-        self.client = SyncClient(tallies, settings=Settings(data=folder))
+        provision(pipeline, self.log)
+        self.client = SyncClient(pipeline, settings=Settings(data=folder))
         self.worker = Worker(
             self.log,
             Tally,
-            tallies.schemas["Tally"],
+            pipeline.schemas["Tally"],
             partitions=2,
             name="w1",
             clock=self.clock,

@@ -46,7 +46,7 @@ def test_a_rebuild_that_is_under_way_is_not_begun_again() -> None:
 
 
 def test_after_the_swap_the_old_generation_is_fed_still() -> None:
-    assert Generations(fed=(1, 2), shown=2, before=1, wanted=None, filling=None, last=2) == REBUILT
+    assert Generations(fed=(1, 2), shown=2, before=1, wanted=None, filling=None, last=2, swaps=1) == REBUILT
 
 
 def test_a_rollback_wants_the_generation_that_was_shown_before_and_a_second_one_takes_it_back() -> None:
@@ -122,3 +122,19 @@ def test_what_an_older_projector_has_written_down_is_filled_from_the_topics(stor
     assert [tuple(row) for row in store.query(query)] == [(2, "wanted")]
     store.command(WITH_ORIGIN.replace("magnetar.generations", "older.generations"))
     assert [tuple(row) for row in store.query(query)] == [(2, "wanted", "topics")]
+
+
+def test_two_steps_that_were_written_down_at_once_have_one_order_for_everybody(store: Store) -> None:
+    for database, first, second in (("one", "shown", "dropped"), ("other", "dropped", "shown")):
+        store.command(f"CREATE DATABASE IF NOT EXISTS {database}")
+        store.command(DEFINITION.replace("magnetar.generations", f"{database}.generations"))
+        for step in (first, second):  # a part each, in the order in which they came
+            store.command(
+                f"INSERT INTO {database}.generations (`projection`, aggregate, nth, generation, step, at) "
+                f"VALUES ('p', 'a', 2, 2, '{step}', '2026-01-01 00:00:00')"
+            )
+    one, other = (
+        list(map(tuple, store.query(steps_query("p", "a").replace("magnetar.", f"{each}."))))
+        for each in ("one", "other")
+    )
+    assert one == other == [(2, "dropped"), (2, "shown")]

@@ -263,7 +263,6 @@ def test_the_leases_of_all_partitions_are_taken_at_once_above_all_before(context
     context.loop().step()
     earlier = context.mirror.take_lease(0, "one"), context.mirror.take_lease(2, "one")
     taken = context.mirror.take_all(4, "all")
-    assert taken == context.mirror.newest_leases()
     assert [taken[0].epoch, taken[1], taken[2].epoch] == [earlier[0].epoch + 1, Lease(1, "all"), earlier[1].epoch + 1]
     payloads = [context.messages[-1].payload]
     with pytest.raises(LeaseLost):
