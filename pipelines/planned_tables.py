@@ -152,7 +152,6 @@ class _Comparison:
         self._columns: dict[tuple[str, str], dict[str, str]] = {}
         for database, table, name, kind in store.query(_COLUMNS, ours):
             self._columns.setdefault((database, table), {})[name] = kind
-        self._swaps = self._count_swaps()
         self._changed: set[str] = set()
         """The names of tables and views that are not what they will be."""
 
@@ -217,25 +216,7 @@ class _Comparison:
         if self._is_as_it_was(key, statement):
             return []
         self._changed.add(key[1])
-        detail = "its query, columns or comments are others"
-        return [Step(Sign.CHANGE, subject, detail, partial(self._replace, subject, statement))]
-
-    def _replace(self, subject: str, statement: _Statement) -> None:
-        """A projector may have shown other rows since, which it would show no more."""
-        if self._count_swaps() != self._swaps:
-            raise StoreUnavailable(
-                f"The {subject} is not changed: a rebuild has shown other rows since this was planned.",
-                cure="Provision again: what is done is not done twice.",
-            )
-        self._store.run(subject, [statement])
-
-    def _count_swaps(self) -> int:
-        swaps = self._store.query(
-            "SELECT count() FROM magnetar.generations WHERE step = 'shown' "
-            "AND splitByChar('/', aggregate)[1] = {context:String}",
-            {"context": self._context},
-        )
-        return swaps[0][0] if swaps else 0
+        return self._step(Sign.CHANGE, subject, "its query, columns or comments are others", statement)
 
     def _is_as_it_was(self, key: tuple[str, str], statement: _Statement) -> bool:
         ((wanted,),) = self._store.query(f"SELECT formatQuerySingleLine({literal(statement.sql)})")

@@ -17,7 +17,6 @@ from magnetar.projections import Sql
 from magnetar.projections.generations import GenerationTable, Kind
 from magnetar.projections.generations import Step as Made
 from magnetar.projections.store import Store
-from magnetar.schemas import StoreUnavailable
 
 from examples.flights.flight import Flight
 from examples.flights.pipeline import flights
@@ -122,19 +121,6 @@ def test_another_time_to_live_is_planned(rig: Rig) -> None:
     ]
     apply(rig.plan(kept))
     assert rig.said(kept) == []
-
-
-def test_a_plan_from_before_a_swap_replaces_no_view(rig: Rig) -> None:
-    rig.prepare(everything)
-    rig.store.command("CREATE OR REPLACE VIEW flights.board AS SELECT 1 AS status")
-    planned, made = rig.plan(everything), GenerationTable(rig.store)
-    made.write("Board", "another", [Made(2, Kind.WANTED), Made(2, Kind.SHOWN)])
-    assert len(planned) == 1
-    made.write("Planned", "flights", [Made(2, Kind.WANTED), Made(2, Kind.SHOWN)])
-    with pytest.raises(StoreUnavailable, match=r"view flights\.board is not changed: a rebuild has shown other rows"):
-        apply(planned)
-    apply(rig.plan(everything))
-    assert rig.said(everything) == []
 
 
 def test_what_somebody_has_removed_is_made_again(rig: Rig) -> None:
