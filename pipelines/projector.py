@@ -77,7 +77,7 @@ class Projector:
         for each range."""
         self._pipeline = pipeline
         self._sharing = sharing
-        self._still_at = 0.0
+        self._still_at: dict[str, float] = {}
         self._store = store
         self._clock = clock
         self._failpoint = failpoint or (lambda _: None)
@@ -126,14 +126,15 @@ class Projector:
         self._wishing.define()
         for target in self._targets.values():
             self._known[target.name] = known = self._wishing.read(target)
-            for generation in range(1, known.last + 1):
-                if generation in known.fed:
-                    self._prepare_tables(target, generation, is_newest=generation == known.fed[-1])
-                else:  # whoever dropped it may have been killed before it was gone
-                    self._drop_tables(target, generation)
+            for generation in known.fed:
+                self._prepare_tables(target, generation, is_newest=generation == known.fed[-1])
             if self._feeds(target.name):
                 self._begin_again(target)
         self._create_views()
+        for target in self._targets.values():  # whoever dropped it may have been killed before it was gone
+            known = self._known[target.name]
+            for generation in set(range(1, known.last + 1)) - set(known.fed):
+                self._drop_tables(target, generation)
 
     def _feeds(self, target: str) -> bool:
         """Whether it is for this projector to fill it and to swap it: another group's tables are only shown here."""
@@ -142,6 +143,8 @@ class Projector:
     def _prepare_tables(self, target: Target, generation: int, *, is_newest: bool) -> None:
         """Create or widen them. What is older and cannot be widened stays as it is, and is fed no more."""
         for table in target.tables(generation):
+            if table in self._tables:
+                continue
             made = self._make(table)
             try:
                 made.prepare()
@@ -190,7 +193,7 @@ class Projector:
         target = self._targets[table.target]
         known = self._wishing.read(target)
         is_behind = self._is_cut_off or known.swaps != self._known[target.name].swaps
-        if known.shown != table.generation and is_behind:
+        if table.generation not in (known.shown, known.filling) and is_behind:
             self._wished.set()
             raise LeaseLost(f"Generation {known.shown} of {target.name} is being shown.")
 
@@ -223,13 +226,13 @@ class Projector:
             if name not in old:
                 self._store.command(statement)
         self._store.command(freshness_view(self._pipeline.name, kept(self._pipeline)))
+        for target in self._targets.values():
+            if target.projection != MIRROR:
+                self._show(target)
         if outgrown:
             return
         names = {name for table in shown for name in self._kinds.mirror(table).tables.shown_names}
         taken = {*made, *names, *RESERVED}
-        for target in self._targets.values():
-            if target.projection != MIRROR:
-                self._show(target)
         for projection in self._pipeline.projections:
             if issubclass(projection, Sql) and not projection.incremental:
                 self._create_view(projection, taken)
@@ -386,22 +389,45 @@ class Projector:
         self._filler.check()
         if self._wished.is_set():
             self._wished.clear()
-            for target in self._targets.values():
-                self._apply(target)
+            self._apply_all()
         if self._clock.monotonic() >= self._look_at:
             self._look_at = self._clock.monotonic() + SWAP_LOOK_SECONDS
             for name, known in self._known.items():
                 if known.wanted is not None and self._feeds(name):
                     self._swap_if_caught_up(self._targets[name], known.wanted)
 
+    def _apply_all(self) -> None:
+        """Raises what one of them has raised, when all have had their turn."""
+        failed: Exception | None = None
+        for target in self._targets.values():
+            try:
+                self._apply(target)
+            except (StoreUnavailable, QueryRefused) as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
+
     def _apply(self, target: Target) -> None:
-        """Begin to feed what is to be fed, and drop what is not."""
+        """Begin to feed what is to be fed, show what is to be shown, and drop what is not fed any more."""
         before, known = self._known[target.name], self._wishing.read(target)
         self._known[target.name] = known
+        try:
+            self._change(target, before, known)
+        except BaseException:
+            self._known[target.name] = before  # all of it is done again
+            raise
+
+    def _change(self, target: Target, before: Generations, known: Generations) -> None:
         if before.filling is not None and before.filling != known.filling and before.filling in known.fed:
             self._feed_live(target.tables(before.filling))  # another projector has shown it
             hide_rebuild(self._pipeline.name, target.name)
         with self._filler.paused() as filling:
+            for generation in set(known.fed) - set(before.fed):
+                self._prepare_tables(target, generation, is_newest=True)
+                self._failpoint("generation_created")
+                self._logger.info("generation begun", target=target.name, generation=generation)
+            if before.swaps != known.swaps:  # and may have died, or been frozen, before its views showed it
+                self._show_again(target, before)
             for generation in set(before.fed) - set(known.fed):
                 for table in target.tables(generation):
                     for feeding in (filling, self._live):
@@ -411,12 +437,6 @@ class Projector:
                     self._drop_tables(target, generation)
                 hide_rebuild(self._pipeline.name, target.name)
                 self._logger.info("generation dropped", target=target.name, generation=generation)
-            for generation in set(known.fed) - set(before.fed):
-                self._prepare_tables(target, generation, is_newest=True)
-                self._failpoint("generation_created")
-                self._logger.info("generation begun", target=target.name, generation=generation)
-        if before.swaps != known.swaps:  # and may have died, or been frozen, before its views showed it
-            self._show_again(target, before)
 
     def _swap_if_caught_up(self, target: Target, generation: int) -> None:
         tables = target.tables(generation)
@@ -440,12 +460,16 @@ class Projector:
     ) -> None:
         """Where several projectors feed: the one that has the first partition lets the shown tables stand still until
         what all have filled is as far. A row that a reader has seen is then in both."""
-        is_due = self._clock.monotonic() >= self._still_at and 0 in sharing.mine(target.aggregates[0])
+        is_due = self._clock.monotonic() >= self._still_at.get(target.name, 0.0)
+        is_due = is_due and 0 in sharing.mine(target.aggregates[0])
         if not is_due or self._lacking(target, generation, _goals(shown)) > SWAP_COMMITS_MAX:
             return
         begun_at = self._clock.monotonic()
-        until, self._still_at = begun_at + STILL_SECONDS_MAX, begun_at + AGAIN_SECONDS
+        until, self._still_at[target.name] = begun_at + STILL_SECONDS_MAX, begun_at + AGAIN_SECONDS
         leases = stand_still([(self._make(each), self._partitions(each)) for each in map(self._shown, shown)])
+        if self._wishing.read(target) != self._known[target.name]:  # others may be shown: it is looked at next
+            self._wished.set()
+            return
         goals = _goals(shown)
         while (left := self._lacking(target, generation, goals)) and self._clock.monotonic() < until:
             for table in shown:
@@ -455,7 +479,7 @@ class Projector:
         if not left:
             try:
                 self._swap(target, generation, leases)
-                self._still_at = 0.0
+                self._still_at.pop(target.name)
             except LeaseLost as error:
                 self._logger.info("not shown yet", target=target.name, generation=generation, what=error.what)
         seconds = round(self._clock.monotonic() - begun_at, 3)
@@ -502,7 +526,8 @@ class Projector:
         before = self._known[target.name]
         self._failpoint("before_swap")
         known = self._wishing.write(target, [Step(generation, Kind.SHOWN)], leases)
-        if known.shown != generation:  # it was given up in this moment: the wish is looked at next
+        if known.shown != generation:  # it was given up in this moment
+            self._wished.set()
             return
         self._known[target.name] = known
         self._feed_live(target.tables(generation))

@@ -71,6 +71,10 @@ def test_rows_come_to_the_server_and_are_rebuilt_and_rolled_back_there(shop: She
     dropped = shop.run("quarantined", "shop", "drop", "Basket", "2", "--reason", "a test", "--actor", "ann")
     assert (dropped.returncode, "version 1 dropped" in dropped.stdout) == (0, True), dropped
 
+    (planned,) = told(shop, "rebuild", "shop", "Basket", "--dry-run", "--json")
+    (table,) = planned["tables"]
+    assert (planned["from"], table["table"], table["events"], table["commits"]) == ("topics", "Basket", 3, 3)
+    assert planned["disk_free_bytes"] > table["disk_bytes"] > 0
     for arguments, said in (
         ((), "generation 2 is shown"),
         (("--rollback",), "generation 1 is shown"),
