@@ -69,19 +69,19 @@ def swapped_while_behind() -> None:
 def shown_tables_go_on() -> None:
     """Where several projectors feed, the shown tables do not stand still while the views are swapped.
 
-    Besides, what is being filled takes three seconds for each round, and a second goes by before the swap: the shown
-    ones get ahead for sure. If they stand still, neither matters.
+    Besides, what is being filled takes five seconds for each round, and four go by before the swap: the shown ones get
+    ahead for sure. If they stand still, neither matters.
     """
     step, swap = Feeding.step, Projector._swap
 
     def step_slowly(self: Any) -> int:
         if not self._is_shown:
-            time.sleep(3.0)  # what is filled stays behind: the sabotage itself
+            time.sleep(5.0)  # what is filled stays behind: the sabotage itself
         return step(self)
 
-    def swap_slowly(self: Any, target: Any, generation: int) -> None:
-        time.sleep(1.0)  # meanwhile the shown tables, which do not stand still, get further: the sabotage itself
-        swap(self, target, generation)
+    def swap_slowly(self: Any, *of: Any) -> None:
+        time.sleep(4.0)  # meanwhile the shown tables, which do not stand still, get further: the sabotage itself
+        swap(self, *of)
 
     put(step_slowly, Feeding, "step")
     put(swap_slowly, Projector, "_swap")
