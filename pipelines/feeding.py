@@ -11,7 +11,7 @@ from functools import partial
 from typing import Final, NamedTuple
 
 import structlog
-from magnetar.projections.leased_table import LeasedTable, Table
+from magnetar.projections.leased_table import LeasedTable, PendingRow, Table
 from magnetar.projections.quarantining_table import QuarantiningTable
 from magnetar.projections.range_loop import RANGE_COMMITS_MAX, Feed, Planned, RangeLoop
 from magnetar.schemas import (
@@ -312,19 +312,24 @@ class Feeding:
 
     def _write_down(self, planned: list[tuple[Part, Planned]]) -> None:
         """Write ranges down before they are inserted."""
-        if not planned:
+        rows = [row for part, each in planned if (row := self._pending_row(part, each)) is not None]
+        if not rows:
             return
-        stores = self._stores
-        rows = [
-            stores[part.table].pending_row(part.partition, loop.lease, each.range)
-            for part, each in planned
-            if (loop := self._loops[part]) is not None
-        ]
         try:
-            stores[planned[0][0].table].write_pending_rows(rows)
+            self._stores[planned[0][0].table].write_pending_rows(rows)
         except StoreUnavailable as error:
             for part, _ in planned:
                 self._lose(part, error)
+
+    def _pending_row(self, part: Part, planned: Planned) -> PendingRow | None:
+        """None of a partition that is lost, which this can make it: some kinds of tables ask ClickHouse for it."""
+        if (loop := self._loops[part]) is None:
+            return None
+        try:
+            return self._stores[part.table].pending_row(part.partition, loop.lease, planned.range)
+        except _LOSING as error:
+            self._lose(part, error)
+            return None
 
     def _insert(self, part: Part, planned: Planned) -> int:
         """Insert a range that is written down."""

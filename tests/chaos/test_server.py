@@ -93,6 +93,12 @@ def arrived(data: Path) -> int:
         return 0
 
 
+def goes_on(data: Path, had: int) -> bool:
+    """Whether more is in the tables than this: who is just starting would end without its server, and be started again
+    by whoever supervises it."""
+    return arrived(data) > had
+
+
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
     """A server, to which this process's environment leads."""
@@ -117,7 +123,7 @@ def test_every_row_is_there_once_after_bad_days_of_the_server_and_of_the_project
         for name in ("first", "second")
     )
     days = BadDays(server, projector, second, dice).all()
-    each, sent, watch = want.commands // (len(days) + 1), 0, Watch(settings.data)
+    each, sent, had, watch = want.commands // (len(days) + 1), 0, 0, Watch(settings.data)
     with parts(worker, projector, second), SyncClient(flights, settings=settings) as client:
         worker.start()
         projector.start()
@@ -127,6 +133,8 @@ def test_every_row_is_there_once_after_bad_days_of_the_server_and_of_the_project
                 if sent - decided < BACKLOG:
                     sent += sum(client.send_many(islice(outgoing, CHUNK)))
                 time.sleep(0.02)  # the log tells nobody of a commit: how many there are is counted again
+            eventually(partial(goes_on, settings.data, had), "the projector goes on", projector)
+            had = arrived(settings.data)
             print(f"behind commit {decided}: {day.__name__}")
             day()
         list(client.send_many(outgoing))
