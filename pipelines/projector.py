@@ -461,8 +461,8 @@ class Projector:
         """Where several projectors feed: the one that has the first partition lets the shown tables stand still until
         what all have filled is as far. A row that a reader has seen is then in both."""
         is_due = self._clock.monotonic() >= self._still_at.get(target.name, 0.0)
-        is_due = is_due and 0 in sharing.mine(target.aggregates[0])
-        if not is_due or self._lacking(target, generation, _goals(shown)) > SWAP_COMMITS_MAX:
+        is_mine = 0 in sharing.mine(target.aggregates[0])
+        if not is_due or not is_mine or self._lacking(target, generation, _goals(shown)) > SWAP_COMMITS_MAX:
             return
         begun_at = self._clock.monotonic()
         until, self._still_at[target.name] = begun_at + STILL_SECONDS_MAX, begun_at + AGAIN_SECONDS

@@ -16,6 +16,9 @@ import pytest
 from magnetar.projections.query import ENDPOINT_FILE
 
 ROOT = Path(__file__).resolve().parents[2]
+LONG = "MAGNETAR_TEST_SOAK" in os.environ
+"""Whether the tests run at length."""
+
 DEADLINE_SECONDS = 240.0
 """How long anything may take: far more than it needs, since the machine may be busy."""
 

@@ -22,10 +22,9 @@ from magnetar.projections.query import read_endpoint
 from magnetar.schemas import MagnetarError
 
 from examples.flights.pipeline import flights
-from tests.chaos.processes import DEADLINE_SECONDS, ROOT, Part, eventually
+from tests.chaos.processes import DEADLINE_SECONDS, LONG, ROOT, Part, eventually
 
 MAGNETAR = Path(sys.executable).with_name("magnetar")
-LONG = "MAGNETAR_TEST_SOAK" in os.environ
 CHUNK, PAUSE_SECONDS = 50, 0.05
 SENT_EVERY_SECONDS = PAUSE_SECONDS if LONG else 0.2
 """About a thousand commands a second; in every run, a quarter of it: all that was sent is compared at the end."""

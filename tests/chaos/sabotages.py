@@ -17,6 +17,11 @@ from magnetar.projections.leased_table import LeasedTable
 from magnetar.projections.mirror import Mirror
 from magnetar.schemas import Topic
 
+from tests.chaos.processes import eventually
+
+AHEAD: Final = 100
+"""Commits that a reader has seen, and misses behind the swap until what was being filled has taken them in."""
+
 
 def put(method: Callable[..., Any], owner: Any, name: str) -> None:
     """Put a method in the place of one that protects, in this process alone. Raises AttributeError for one that is not
@@ -69,22 +74,25 @@ def swapped_while_behind() -> None:
 def shown_tables_go_on() -> None:
     """Where several projectors feed, the shown tables do not stand still while the views are swapped.
 
-    Besides, what is being filled takes five seconds for each round, and four go by before the swap: the shown ones get
-    ahead for sure. If they stand still, neither matters.
+    Besides, what is being filled takes three seconds for each round, and the swap waits until the shown ones are well
+    ahead of it. If they stand still, they never are.
     """
     step, swap = Feeding.step, Projector._swap
 
     def step_slowly(self: Any) -> int:
         if not self._is_shown:
-            time.sleep(5.0)  # what is filled stays behind: the sabotage itself
+            time.sleep(3.0)  # what is filled stays behind: the sabotage itself
         return step(self)
 
-    def swap_slowly(self: Any, *of: Any) -> None:
-        time.sleep(4.0)  # meanwhile the shown tables, which do not stand still, get further: the sabotage itself
-        swap(self, *of)
+    def swap_behind(self: Any, target: Any, generation: int, leases: Any) -> None:
+        shown = {table: self._goal(table) for table in target.tables(generation)}
+        eventually(
+            lambda: self._lacking(target, generation, projector._goals(shown)) >= AHEAD, "the shown tables are ahead"
+        )
+        swap(self, target, generation, leases)
 
     put(step_slowly, Feeding, "step")
-    put(swap_slowly, Projector, "_swap")
+    put(swap_behind, Projector, "_swap")
     put(lambda _: [], projector, "stand_still")
 
 

@@ -12,11 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.on_pulsar import PulsarRun
-from tests.chaos.processes import parts
+from tests.chaos.processes import LONG, parts
 from tests.pulsar_rig import Standalone, data_folder, started
 
 SEED = int(os.environ.get("MAGNETAR_CHAOS_SEED", secrets.randbelow(1 << 32)))
-LONG = "MAGNETAR_TEST_SOAK" in os.environ
 BLOWS = [*["kill"] * (20 if LONG else 3), *["freeze"] * (3 if LONG else 1), *["kill the broker"] * (2 if LONG else 1)]
 
 AWAKENINGS = 5

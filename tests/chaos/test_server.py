@@ -28,12 +28,11 @@ from examples.flights.data import commands, expected, rows
 from examples.flights.pipeline import flights
 from tests.chaos.comparing import Watch, stored, wrong_in_history, wrong_in_mirror
 from tests.chaos.comparing_projections import wrong_in_projections
-from tests.chaos.processes import Part, eventually, parts
+from tests.chaos.processes import LONG, Part, eventually, parts
 from tests.chaos.rebuilding import Rebuilding, Sender
 from tests.clickhouse_server import Running, clickhouse
 
 SEED = int(os.environ.get("MAGNETAR_CHAOS_SEED", secrets.randbelow(1 << 32)))
-LONG = "MAGNETAR_TEST_SOAK" in os.environ
 FLIGHTS, CHUNK, BACKLOG = 2000 if LONG else 1000, 100, 400
 REBUILT = ("Flight", "Board")
 """A mirror and a fold."""
