@@ -11,7 +11,7 @@ from magnetar.schemas import AccessDenied, LogUnavailable, LogUnsafe
 if TYPE_CHECKING:
     from .log import Log
     from .pipeline import Pipeline
-    from .provisioning import WantedTopic
+    from .provisioning import Roles, WantedTopic
 
 
 class Severity(StrEnum):
@@ -59,6 +59,15 @@ class Examined(Protocol):
         ...
 
 
+@runtime_checkable
+class GivesRights(Protocol):
+    """A log that gives rights to roles; the embedded one knows none."""
+
+    def examine_rights(self, topics: Sequence[WantedTopic], roles: Roles) -> list[Finding]:
+        """Which rights the roles lack on the topics that are there."""
+        ...
+
+
 def examine(pipeline: Pipeline, log: Log) -> list[Finding]:
     """What is not as it should be, the most dangerous first."""
     from .provisioning import wanted_topics
@@ -89,6 +98,14 @@ def examine_read(pipeline: Pipeline, log: Log) -> Iterator[Finding]:
                 Severity.WARNING, "number of partitions", subject, str(partitions), str(wanted.partitions),
                 "nothing is taken from it", f"declare {of} here with the partitions that it has",
             )  # fmt: skip
+
+
+def examine_rights(pipeline: Pipeline, log: Log, roles: Roles) -> list[Finding]:
+    """Which rights the roles lack: an administrator can look, and for a role without a name there is none to give."""
+    from .provisioning import read_topics, wanted_topics
+
+    topics = [*wanted_topics(pipeline), *read_topics(pipeline)]
+    return log.examine_rights(topics, roles) if isinstance(log, GivesRights) and any(roles.values()) else []
 
 
 def refuse_dangers(findings: Sequence[Finding], *, of: str) -> None:

@@ -126,6 +126,11 @@ def load_settings(*, data: Path | None = None, broker: str | None = None) -> Set
         first = error.errors()[0]
         name = f"MAGNETAR_{'_'.join(str(part) for part in first['loc']).upper()}"
         raise SettingsError(f"{name} is not usable: {first['msg']}.", cure="Correct it or unset it.") from error
+    for name, address in (("MAGNETAR_BROKER", settings.broker), ("MAGNETAR_BROKER_ADMIN", settings.broker_admin)):
+        if "@" in address:  # not shown: there may be a password before it
+            raise SettingsError(
+                f"{name} has a user or a password in it.", cure="Take it out: MAGNETAR_TOKEN_FILE says who we are."
+            )
     if settings.broker != EMBEDDED and not settings.broker.startswith(("pulsar://", "pulsar+ssl://")):
         raise SettingsError(
             f"MAGNETAR_BROKER is {settings.broker!r}.", cure="Use `embedded`, or pulsar://host:6650 for a Pulsar."

@@ -90,10 +90,16 @@ def doctor(target: Target, data: Data = None, json: AsJson = False) -> None:
 
     **Example:** `magnetar doctor shop.pipeline`
     """
-    from ..preflight import Severity, examine, examine_read
+    from ..preflight import Severity, examine, examine_read, examine_rights
+    from ..provisioning import roles_of
 
     with _opened(target, data, if_missing="refuse") as (pipeline, log, settings):
-        findings = [*examine(pipeline, log), *examine_read(pipeline, log), *_engine_findings(pipeline, settings)]
+        findings = [
+            *examine(pipeline, log),
+            *examine_read(pipeline, log),
+            *examine_rights(pipeline, log, roles_of(settings)),
+            *_engine_findings(pipeline, settings),
+        ]
     if json:
         print_json([finding.as_json() for finding in findings])
     else:

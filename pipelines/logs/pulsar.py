@@ -24,7 +24,7 @@ from .pulsar_backlog import backlog_of, by_partition, owner_of, producer_name, r
 from .pulsar_consumer import BACKLOG, PulsarConsumer
 from .pulsar_messages import PulsarReader, translated
 from .pulsar_plan import REPLIES_NAMESPACE, PulsarPlan
-from .pulsar_preflight import PulsarPreflight
+from .pulsar_preflight import PulsarPreflight, rights_findings
 from .pulsar_reach import check_answers, check_listens
 from .pulsar_replies import INBOX_QUEUE, PulsarInbox, Replier
 from .pulsar_send import PENDING_MESSAGES_MAX, PassThrough, PulsarAppender, PulsarPublisher, Sender
@@ -104,6 +104,10 @@ class PulsarLog:
             exposed=self._exposed,
         )
         return preflight.findings(topics)
+
+    def examine_rights(self, topics: Sequence[WantedTopic], roles: Roles) -> list[Finding]:
+        """Which rights the roles lack on the topics that are there, as `plan` would give them."""
+        return list(rights_findings(self._admin, self._tenant, topics, roles))
 
     def _check_answers(self, topics: Sequence[WantedTopic]) -> None:
         names = (self._name(wanted.topic) for wanted in topics)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from magnetar.schemas import Topic, TopicKind
 from magnetar.schemas.evolution import evolution
@@ -22,6 +22,18 @@ _GONE: Final = (
     "Restore it; to begin anew, delete the command topic too"
 )
 _SHOWN_MAX: Final = 6
+
+
+class Right(NamedTuple):
+    """What a role lacks on a topic or in a namespace."""
+
+    subject: str
+    path: str
+    """Where the admin API has its permissions."""
+    role: str
+    missing: str
+    actions: list[str]
+    """All that it may then do there."""
 
 
 class PulsarPlan:
@@ -42,10 +54,10 @@ class PulsarPlan:
         for wanted in topics:
             steps += self.topic_steps(wanted)
         for wanted in topics:
-            steps += self._topic_rights(wanted, roles)
+            steps += self._grants(self.topic_rights(wanted, roles))
         for wanted in read:
             steps += self._reading_steps(wanted, roles)
-        return [*steps, *self._reply_rights(topics, roles)]
+        return [*steps, *self._grants(self.reply_rights(topics, roles))]
 
     def _tenant_steps(self) -> Iterator[Step]:
         if not self._admin.has_tenant(self._tenant):
@@ -210,20 +222,22 @@ class PulsarPlan:
         elif partitions != wanted.partitions:
             yield Step(Sign.REFUSED, f"topic {name}", _wrong_partitions(partitions, wanted.partitions))
         else:
-            yield from self._topic_rights(wanted, roles)
+            yield from self._grants(self.topic_rights(wanted, roles))
 
     # --- rights -----------------------------------------------------------------------------------------------------
 
-    def _topic_rights(self, wanted: WantedTopic, roles: Roles) -> Iterator[Step]:
+    def topic_rights(self, wanted: WantedTopic, roles: Roles) -> Iterator[Right]:
+        """The rights that the roles lack on a topic."""
         name = f"{self._tenant}/{wanted.topic}"
         granted: Mapping[str, Sequence[str]] | None = None
         for part, actions in (READERS_RIGHTS if wanted.reader else RIGHTS[wanted.topic.kind]).items():
             if role := _role(roles, part, wanted):
                 if granted is None:
                     granted = self._admin.topic_permissions(name) or {}
-                yield from self._grant(f"topic {name}", f"/persistent/{name}", role, actions, granted)
+                yield from _lacking(f"topic {name}", f"/persistent/{name}", role, actions, granted)
 
-    def _reply_rights(self, topics: Sequence[WantedTopic], roles: Roles) -> Iterator[Step]:
+    def reply_rights(self, topics: Sequence[WantedTopic], roles: Roles) -> Iterator[Right]:
+        """The rights that the roles lack on the inboxes."""
         namespace = f"{self._tenant}/{REPLIES_NAMESPACE}"
         wanted = {
             (role, action): None
@@ -234,18 +248,15 @@ class PulsarPlan:
         granted = self._admin.namespace_permissions(namespace) or {} if wanted else {}
         for role in {role: None for role, _ in wanted}:
             actions = [action for who, action in wanted if who == role]
-            yield from self._grant(f"namespace {namespace}", f"/namespaces/{namespace}", role, actions, granted)
+            yield from _lacking(f"namespace {namespace}", f"/namespaces/{namespace}", role, actions, granted)
 
-    def _grant(
-        self, subject: str, path: str, role: str, actions: Sequence[str], granted: Mapping[str, Sequence[str]]
-    ) -> Iterator[Step]:
-        has = granted.get(role, ())
-        if missing := [action for action in actions if action not in has]:
+    def _grants(self, rights: Iterator[Right]) -> Iterator[Step]:
+        for right in rights:
             yield Step(
                 Sign.CREATE,
-                subject,
-                f"role {role} may {' and '.join(missing)}",
-                lambda: self._admin.call("POST", f"{path}/permissions/{role}", sorted({*has, *actions})),
+                right.subject,
+                f"role {right.role} may {right.missing}",
+                partial(self._admin.call, "POST", f"{right.path}/permissions/{right.role}", right.actions),
             )
 
 
@@ -259,6 +270,14 @@ def _role(roles: Roles, part: str, wanted: WantedTopic) -> str:
 
     role = roles.get(part, "").replace("{context}", wanted.reader or wanted.topic.context)
     return role.replace("{aggregate}", kebab(wanted.topic.aggregate))
+
+
+def _lacking(
+    subject: str, path: str, role: str, actions: Sequence[str], granted: Mapping[str, Sequence[str]]
+) -> Iterator[Right]:
+    has = granted.get(role, ())
+    if missing := [action for action in actions if action not in has]:
+        yield Right(subject, path, role, " and ".join(missing), sorted({*has, *actions}))
 
 
 def _wrong_partitions(found: int, wanted: int) -> str:

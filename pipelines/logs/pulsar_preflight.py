@@ -11,9 +11,9 @@ from magnetar.schemas import AccessDenied, TopicKind
 from magnetar.schemas.evolution import evolution
 
 from ..preflight import MISSING, Finding, Severity
-from ..provisioning import WantedTopic
+from ..provisioning import Roles, WantedTopic
 from .pulsar_admin import INCARNATION, KEEPER, TRIMMED, PulsarAdmin
-from .pulsar_plan import REPLIES_NAMESPACE, is_exempt
+from .pulsar_plan import REPLIES_NAMESPACE, PulsarPlan, is_exempt
 from .pulsar_policies import POLICIES, Policy, Runtime, broker_persistence, effective
 
 TESTED: Final = "4.0"
@@ -45,7 +45,7 @@ class PulsarPreflight:
     def findings(self, topics: Sequence[WantedTopic]) -> list[Finding]:
         """All findings, in the order in which they were looked for."""
         runtime = self._admin.runtime()
-        found = [*self._connection(), *self._broker(runtime)]
+        found = [*self._connection(), *self._broker(runtime), *self._tenant_findings()]
         for context in sorted({wanted.topic.context for wanted in topics}):
             here = [wanted for wanted in topics if wanted.topic.context == context]
             found += self._namespace(f"{self._tenant}/{context}", here, runtime or {})
@@ -96,6 +96,13 @@ class PulsarPreflight:
                 Severity.NOTE, "keepAliveIntervalSeconds", _BROKER, runtime["keepAliveIntervalSeconds"], "4",
                 "the partitions of a worker whose machine is frozen or cut off wait twice that long",
                 "broker.conf: keepAliveIntervalSeconds=4",
+            )  # fmt: skip
+
+    def _tenant_findings(self) -> Iterator[Finding]:
+        if not self._admin.has_tenant(self._tenant):
+            yield Finding(
+                Severity.WARNING, "tenant", f"tenant {self._tenant}", MISSING, "there", "no worker starts",
+                f"MAGNETAR_TENANT, if that is a slip; else {_PROVISION}",
             )  # fmt: skip
 
     # --- a namespace and its topics ---------------------------------------------------------------------------------
@@ -232,6 +239,27 @@ def policy_findings(namespace: str, own: Mapping[str, Any] | None, runtime: Runt
         yield Finding(
             _severity(policy, own or {}, now), policy.name, subject, policy.show(now), policy.must, policy.lost,
             _PROVISION if own is None else policy.mending(namespace, now),
+        )  # fmt: skip
+
+
+def rights_findings(admin: PulsarAdmin, tenant: str, topics: Sequence[WantedTopic], roles: Roles) -> Iterator[Finding]:
+    """Which rights the roles lack on the topics that are there. A worker's own role may not look, nor need it."""
+    plan = PulsarPlan(admin, tenant)
+    there = [wanted for wanted in topics if admin.partitions(f"{tenant}/{wanted.topic}")]
+    try:
+        lacking = [right for wanted in there for right in plan.topic_rights(wanted, roles)]
+        if admin.namespace(f"{tenant}/{REPLIES_NAMESPACE}") is not None:
+            lacking += plan.reply_rights([wanted for wanted in topics if not wanted.reader], roles)
+    except AccessDenied:
+        yield Finding(
+            Severity.NOTE, "rights", f"tenant {tenant}", "hidden from this role", "known", "they are not checked",
+            "magnetar doctor MODULE, with the token of an administrator",
+        )  # fmt: skip
+        return
+    for right in lacking:
+        yield Finding(
+            Severity.WARNING, f"the right of {right.role} to {right.missing}", right.subject, MISSING, "given",
+            "the broker refuses it that", _PROVISION,
         )  # fmt: skip
 
 

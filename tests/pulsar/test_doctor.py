@@ -116,6 +116,19 @@ def test_a_worker_that_may_makes_what_is_missing_and_answers(shop: Shell, broker
     assert asked.stdout == "accepted: Bought(sku='tea', pieces=2)  (version 1, shop/Order/6/1)\n", asked.stderr
 
 
+def test_rights_that_roles_lack_are_missed_until_they_are_given(shop: Shell) -> None:
+    assert shop.run("provision", "shop").returncode == 0
+    shop.environment |= {"MAGNETAR_WORKER_ROLE": "{context}-{aggregate}", "MAGNETAR_CLIENT_ROLE": "web"}
+    said = printed(shop, "doctor")
+    assert "topic acme/shop/order-events: the right of shop-order to consume and produce is missing, must be" in said
+    assert "topic acme/shop/order-commands: the right of web to produce is missing, must be given" in said
+    assert "namespace acme/magnetar-replies: the right of web to consume is missing, must be given" in said
+    assert "7 warnings" in said
+    assert "`magnetar provision` makes what is missing" in said
+    assert shop.run("provision", "shop").returncode == 0
+    assert "0 warnings" in printed(shop, "doctor")
+
+
 def test_a_service_url_at_which_there_is_no_broker_is_named_by_all_that_look(shop: Shell, broker: Existing) -> None:
     (free,) = free_ports(1)
     shop.environment["MAGNETAR_BROKER"] = f"pulsar://127.0.0.1:{free}"

@@ -398,7 +398,11 @@ def test_a_right_that_is_taken_away_is_missed_by_name_and_given_back(secured: Se
         assert [str(step) for step in admin.plan(wanted, ROLES)] == [
             f"+ topic public/{other}: role {role} may consume and produce"
         ]
+        (found,) = admin.examine_rights(wanted, ROLES)
+        assert f"{found.subject}: {found.check}" == f"topic public/{other}: the right of {role} to consume and produce"
+        assert [each.found for each in worker.examine_rights(wanted, ROLES)] == ["hidden from this role"]
         apply(admin.plan(wanted, ROLES))
+        assert admin.examine_rights(wanted, ROLES) == []
         fence_when_allowed(worker, other).append(entries(2), timeout_seconds=DEADLINE_SECONDS)
         read = worker.reader(other, 0, after=None).read(messages_max=2, timeout_seconds=DEADLINE_SECONDS)
         assert numbers(read)[0] == 1

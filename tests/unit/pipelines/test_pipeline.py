@@ -109,6 +109,23 @@ def test_a_setting_that_is_wrong_is_named(name: str, value: str, words: str, mon
         load_settings()
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MAGNETAR_BROKER", "pulsar://ann:hunter2@pulsar:6650"),
+        ("MAGNETAR_BROKER", "ann:hunter2@pulsar:6650"),
+        ("MAGNETAR_BROKER_ADMIN", "https://ann:hunter2@pulsar:8443"),
+    ],
+)
+def test_a_password_in_an_address_is_refused_and_not_shown(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=f"^{name} has a user or a password in it") as refused:
+        load_settings()
+    assert "hunter2" not in f"{refused.value!r} {refused.value} {refused.value.cure}"
+
+
 class Strange(Event):
     pass
 
