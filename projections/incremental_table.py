@@ -10,6 +10,7 @@ from typing import Any, Final
 from magnetar.schemas import DeclarationError, PartitionRefused, QueryRefused, StoreUnavailable, wire_name
 from magnetar.schemas.aggregate_schema import AggregateSchema
 
+from .altered import refuse_altered
 from .columns import column_type, literal, quoted
 from .compression import compressed
 from .declarations import Sql, view_name
@@ -71,8 +72,9 @@ class IncrementalTable(LeasedTable):
     def prepare(self) -> None:
         """Create the table. Raises DeclarationError for a query that cannot be kept, or does not fit the class."""
         self._check()
+        columns = self._columns()
         order = ", ".join(quoted(key.name) for key in self.plan.keys) or "tuple()"
-        lines = ",\n  ".join(f"{quoted(name)} {compressed(kind)}" for name, kind in self._columns().items())
+        lines = ",\n  ".join(f"{quoted(name)} {compressed(kind)}" for name, kind in columns.items())
         self._store.command(
             f"CREATE TABLE IF NOT EXISTS {self.name} (\n  {lines}\n) ENGINE = AggregatingMergeTree "
             f"PARTITION BY _partition ORDER BY ({order}) "
@@ -80,6 +82,7 @@ class IncrementalTable(LeasedTable):
             f"COMMENT {literal(fingerprinted(said_of(self.projection), self.plan.fingerprint))}"
         )
         refuse_outgrown(self._store, self._source.schema.context, self.table, self.view, self.plan.fingerprint)
+        refuse_altered(self._store, self.name, columns, target=self.table.target)
 
     def _columns(self) -> dict[str, str]:
         """The columns, as the engine says them of the query that fills them."""

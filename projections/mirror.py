@@ -11,12 +11,13 @@ from typing import Final
 from magnetar.schemas import StoreUnavailable
 from magnetar.schemas.aggregate_schema import AggregateSchema
 
+from .altered import refuse_altered
 from .decoding import Decoder
 from .freshness import MIRROR
 from .leased_table import ALL, INSERT_SETTINGS, LeasedTable, Scope, Table
 from .range_loop import Lease, Range
 from .store import Block, Store
-from .tables import MirrorTables
+from .tables import ENVELOPE, MirrorTables
 from .views import shown_views
 
 DECODED_TWICE_MAX: Final = 1000
@@ -48,9 +49,25 @@ class Mirror(LeasedTable):
         """Create what is missing of the tables, and widen what has grown. Repeatable."""
         for statement in self.tables.definitions():
             self._store.command(statement)
+        self._refuse_altered()
+        for statement in self.tables.additions():
+            self._store.command(statement)
         columns = self._store.query(f"DESCRIBE TABLE {self.tables.events}")
         for statement in self.tables.widenings({row[0]: row[1] for row in columns}):
             self._store.command(statement)
+
+    def _refuse_altered(self) -> None:
+        """A column that is not there is new, unless it was shown already: columns are added before they are shown."""
+        aggregate = self.table.aggregate
+        shown = self._store.query(
+            "SELECT name FROM system.columns WHERE database = {database:String} AND table = {table:String}",
+            {"database": self.tables.schema.context, "table": self.tables.shown_events},
+        )
+        events = self.tables.event_columns()
+        had = {*ENVELOPE, "type", *(name for (name,) in shown)}
+        growing = self.tables.growing_columns()
+        refuse_altered(self._store, self.tables.events, events, target=aggregate, had=had, growing=growing)
+        refuse_altered(self._store, self.tables.commits, self.tables.commit_columns(), target=aggregate)
 
     def last_numbers(self) -> dict[int, int]:
         """By partition, the number of the last commit in the tables, whoever put it there."""

@@ -14,6 +14,7 @@ from magnetar.schemas.commit import CommitCodec, Fact
 from magnetar.schemas.derivation import Json
 from magnetar.schemas.framing import write_long
 
+from .altered import refuse_altered
 from .columns import column_type, comment, literal, quoted, structure
 from .compression import compressed
 from .container import container
@@ -141,16 +142,21 @@ class ProjectedTable(QuarantiningTable):
 
     def definition(self) -> str:
         """The statement that creates it. Repeatable."""
-        fields = {field["name"]: definition(field) for field in self._contract.record["fields"]}
-        columns = {**fields, **ENVELOPE, **self.hidden}
         codecs = dict(self._contract.storage.codecs)
-        lines = ",\n  ".join(f"{quoted(name)} {compressed(kind, codecs.get(name))}" for name, kind in columns.items())
+        lines = ",\n  ".join(
+            f"{quoted(name)} {compressed(kind, codecs.get(name))}" for name, kind in self.columns().items()
+        )
         return (
             f"CREATE TABLE IF NOT EXISTS {self.name} (\n  {lines}\n) ENGINE = {self.engine} "
             f"PARTITION BY (_aggregate, _partition) ORDER BY ({self.sorting}) {self.lifetime}"
             f"SETTINGS {self.settings} "
             f"COMMENT {literal(fingerprinted(said_of(self.projection), self.fingerprint))}"
         )
+
+    def columns(self) -> dict[str, str]:
+        """The definitions of its columns, by name."""
+        fields = {field["name"]: definition(field) for field in self._contract.record["fields"]}
+        return {**fields, **ENVELOPE, **self.hidden}
 
     @property
     def sorting(self) -> str:
@@ -173,9 +179,11 @@ class ProjectedTable(QuarantiningTable):
         return fingerprint_of(self.projection)
 
     def prepare(self) -> None:
-        """Create the table. Raises StoreUnavailable if it is there, and was filled under another declaration."""
+        """Create the table. Raises StoreUnavailable if it is there, and was filled under another declaration or altered
+        by hand."""
         self._store.command(self.definition())
         refuse_outgrown(self._store, self._source.context, self.table, self.view, self.fingerprint)
+        refuse_altered(self._store, self.name, self.columns(), target=self.table.target)
 
     def show(self, _: Callable[[str], None] = lambda _: None, /) -> None:
         """Let the view show this generation."""

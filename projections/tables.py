@@ -91,18 +91,28 @@ class MirrorTables:
         )
 
     def definitions(self) -> list[str]:
-        """The statements that create what is missing, and add the columns of new events and fields. Repeatable."""
+        """The statements that create what is missing. Repeatable."""
         aggregate = self.schema.aggregate
         order = "type, aggregate_id, version"
-        commits = _compressed({**ENVELOPE, **_COMMITS}, CONTIGUOUS)
         return [
-            self._table(self.events, self._event_columns(), order, f"the events of {aggregate}, one row each"),
-            self._table(self.commits, commits, "number", f"the commits of {aggregate}, one row each"),
-            *(
-                f"ALTER TABLE {self.events} ADD COLUMN IF NOT EXISTS {quoted(name)} {definition}"
-                for name, definition in self._event_columns().items()
-            ),
+            self._table(self.events, self.event_columns(), order, f"the events of {aggregate}, one row each"),
+            self._table(self.commits, self.commit_columns(), "number", f"the commits of {aggregate}, one row each"),
         ]
+
+    def additions(self) -> list[str]:
+        """The statements that add the columns of new events and fields. Repeatable."""
+        return [
+            f"ALTER TABLE {self.events} ADD COLUMN IF NOT EXISTS {quoted(name)} {definition}"
+            for name, definition in self.event_columns().items()
+        ]
+
+    def commit_columns(self) -> dict[str, str]:
+        """The columns of the table of commits, which are always the same."""
+        return _compressed({**ENVELOPE, **_COMMITS}, CONTIGUOUS)
+
+    def growing_columns(self) -> list[str]:
+        """The columns of the table of events that get another type when a record in them gets a field."""
+        return [name for name, field in self._fields().items() if record_names(column_type(field["type"]))]
 
     @property
     def shown_names(self) -> tuple[str, str]:
@@ -113,7 +123,8 @@ class MirrorTables:
         """The statements that remove the tables. Repeatable."""
         return [f"DROP TABLE IF EXISTS {table} SYNC" for table in (self.events, self.commits)]
 
-    def _event_columns(self) -> dict[str, str]:
+    def event_columns(self) -> dict[str, str]:
+        """The columns of the table of events."""
         columns = {**ENVELOPE, "type": "LowCardinality(String)"}
         columns.update({name: definition(field) for name, field in self._fields().items()})
         return _compressed(columns, ASCENDING)

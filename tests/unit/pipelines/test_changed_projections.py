@@ -119,3 +119,41 @@ def test_a_projection_that_was_renamed_leaves_its_table_until_that_is_dropped(tm
     assert "done" in said
     assert "flights.board is the table of a projection Board, and the pipeline has none of that name" in said
     assert 'With wire_name="Board" it goes on with that table.' in said
+
+
+ALTERED = """
+from pathlib import Path
+from structlog.testing import capture_logs
+from magnetar.pipelines.rebuild_status import generations_of
+from magnetar.pipelines.wishes import Wish
+from tests.unit.pipelines.boards import Board1, Running, pipeline
+
+running = Running(Path(sys.argv[1]))
+running.schedule("a", "b")
+running.projector(Board1).close()
+for table, column in (("board__g1", "status"), ("flight__events__g1", "at")):
+    running.store.command(f"ALTER TABLE flights.{table} DROP COLUMN {column}")
+running.schedule("c")
+with capture_logs() as logs:
+    projector = running.projector(Board1)
+due = {each["projection"]: each["what"] for each in logs if each["event"] == "rebuild is due"}
+print(*due.values())
+assert set(due) == {"Board", "mirror"}, due
+assert running.rows("flight", "planned") == [("a",), ("b",), ("c",)], "the others go on"
+
+projector.wish(Wish.REBUILD, ["Board", "Flight"])
+while any(generations_of(running.store.rows, pipeline(Board1), name).shown != 2 for name in ("Board", "Flight")):
+    projector.step()
+assert running.rows("_id, status") == [(id, "Scheduled") for id in "abc"]
+assert [id for id, at in running.rows("_id, _at", "Scheduled") if at.year > 2000] == ["a", "b", "c"]
+projector.close()
+running.close()
+print("done")
+"""
+
+
+def test_what_was_altered_by_hand_is_filled_no_more_until_a_rebuild_fills_new_tables(tmp_path: Path) -> None:
+    said = run(ALTERED, tmp_path)
+    assert "done" in said
+    assert "`flights`.`board__g1` has no column status, made as String: it was altered by hand" in said
+    assert "`flights`.`flight__events__g1` has no column at, made as DateTime64(6, 'UTC')" in said

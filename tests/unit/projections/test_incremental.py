@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from magnetar.projections import Sql
+from magnetar.projections import Sql, leased_table
 from magnetar.projections.decoding import Decoder, Decoding
 from magnetar.projections.incremental import plan_of, read_by, refuse_functions
 from magnetar.projections.incremental_table import IncrementalTable
@@ -208,6 +208,40 @@ def test_rows_are_those_of_the_query_over_all_events_whatever_the_ranges(
     for size, way in ((1, Decoding.ENGINE), (50_000, Decoding.ENGINE), (50_000, Decoding.PYTHON)):
         shop.context.decoder = Decoder(store, tmp_path, way)
         assert same(shop.filled(shop.table(select, **fields), size), plain, exact), (size, way, select)
+
+
+MANY = "SELECT sku, sum(pieces) AS total, max(_number) AS newest FROM Sold GROUP BY sku"
+
+
+def many_sold(shop: Shop) -> None:
+    """In 50,000 commits, with more groups than ClickHouse sums up in one go by itself."""
+    shop.sell(*([sold(f"{n}-{i}", pieces=n + i) for i in range(3)] for n in range(50_000)))
+    shop.context.loop().step()  # what was too much for one range of the mirror
+
+
+def blocks_of(shop: Shop, table: IncrementalTable) -> int:
+    """How many blocks were inserted."""
+    _, name = table.name.replace("`", "").split(".")
+    where = f"database = '{shop.context.name}' AND table = '{name}'"
+    return int(shop.rows(f"SELECT max(max_block_number) FROM system.parts WHERE {where}")[0][0])
+
+
+def test_a_range_of_fifty_thousand_commits_is_one_block_with_the_rows_of_the_query(shop: Shop) -> None:
+    many_sold(shop)
+    shop.store.command(f"USE {shop.context.name}")
+    table = shop.table(MANY, **FIELDS)
+    filled = shop.filled(table, 50_001)  # with the claim
+    assert len(filled) == 150_000
+    assert filled == shop.rows(MANY)
+    assert blocks_of(shop, table) == 1
+
+
+def test_with_clickhouses_own_sizes_of_blocks_it_would_be_several(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    many_sold(shop)
+    monkeypatch.setattr(leased_table, "INSERT_SETTINGS", "insert_deduplicate = 1, min_insert_block_size_rows = 50000")
+    table = shop.table(MANY, **FIELDS)
+    shop.filled(table, 50_001)
+    assert blocks_of(shop, table) > 1
 
 
 # --- exactly once -----------------------------------------------------------------------------------------------------

@@ -102,6 +102,7 @@ class Context:
         self.folder = folder
         self.decoder = Decoder(store, folder, decoding)
         self.schemas = [self.schema(list(events))]
+        self._codecs: list[CommitCodec] = []
         self.messages: list[Stored] = []
         self.mirror = self.open()
         self.claim()
@@ -129,17 +130,23 @@ class Context:
             self.store.command(statement)
         return mirror
 
+    def codec(self) -> CommitCodec:
+        """Of the newest schema; to make one takes as long as hundreds of commits."""
+        if len(self._codecs) < len(self.schemas):
+            self._codecs = [CommitCodec(schema) for schema in self.schemas]
+        return self._codecs[-1]
+
     def claim(self) -> None:
-        self._store(CommitCodec(self.schemas[-1]).claim(OWNER, 0, "w"))
+        self._store(self.codec().claim(OWNER, 0, "w"))
 
     def commit(self, number: int, tail: bytes, *, version: int = 0, id: str = "a") -> None:
         envelope = CommandEnvelope(id, uuid7(1, number), 1_700_000_000_000_001, actor="me", metadata={"k": "v"})
         source = write_source(Source(MessageId(number, 2, 3), 1_700_000_000_123, str(uuid.UUID(int=7))))
-        codec = CommitCodec(self.schemas[-1])
+        codec = self.codec()
         self._store(codec.encode(number, OWNER, envelope, version, encode_ids_to_time(envelope), source, tail))
 
     def accepted(self, number: int, *events: Event, version: int = 0) -> None:
-        self.commit(number, CommitCodec(self.schemas[-1]).accepted(events), version=version)
+        self.commit(number, self.codec().accepted(events), version=version)
 
     def _store(self, payload: bytes) -> None:
         self.messages.append(Stored(MessageId(len(self.messages) + 1), payload, len(self.schemas)))
