@@ -333,6 +333,13 @@ CASES: dict[str, tuple[dict[str, str], str]] = {
         {f'magnetar_partitions_lost_total{{{PURSE},reason="OwnershipLost"}}': "1x9 1+4x20"},
         "12m",
     ),
+    "MagnetarPartitionsLost": (
+        {
+            f'magnetar_partitions_lost_total{{{PURSE},reason="OwnershipLost"}}': "1+5x30",
+            f'magnetar_partitions_lost_total{{{PURSE},reason="AccessDenied"}}': "1x9 1+8x20",
+        },
+        "12m",
+    ),
     "MagnetarPartitionsRefused": ({f"magnetar_partitions_refused{{{PURSE}}}": "0x9 1x20"}, "15m"),
     "MagnetarNobodyFeeds": (
         {
@@ -358,6 +365,14 @@ CASES: dict[str, tuple[dict[str, str], str]] = {
     ),
     "MagnetarTablesStuck": (
         {f'magnetar_table_partitions_lost_total{{{BOARD},error="StoreUnavailable"}}': "1x9 1+8x20"},
+        "12m",
+    ),
+    "MagnetarEventsUnread": (
+        {
+            f'magnetar_commit_number{{{PURSE},partition="1",pod="w"}}': "5x4 5+10x30",
+            f'magnetar_table_number{{{BOARD},partition="1",pod="p"}}': "5x40",
+            f'magnetar_table_number{{{PURSE},projection="mirror",partition="1",pod="p"}}': "5x4 5+10x30",
+        },
         "12m",
     ),
     "MagnetarEventsQuarantined": ({f"magnetar_quarantined_keys{{{BOARD}}}": "0x9 1x20"}, "11m"),
