@@ -1,4 +1,4 @@
-"""Workers and a mirror on a real broker, under load from an oracle, and what is done to them."""
+"""Workers and a projector on a real broker, under load from an oracle, and what is done to them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from magnetar.pipelines.logs.pulsar import SUBSCRIPTION, PulsarLog
 from examples.flights import demo
 from examples.flights.pipeline import flights
 from tests.chaos.comparing import CODEC, COMMANDS, Stored, stored_in, wrong_in_history, wrong_in_mirror
+from tests.chaos.comparing_projections import wrong_in_projections
 from tests.chaos.oracle import Told, read_journal
 from tests.chaos.processes import Part, answers, eventually
 from tests.counting import counting
@@ -54,11 +55,11 @@ class PulsarRun:
         self.workers = [
             Part(folder, "worker", *sabotage, name=f"worker-{letter}", settings=settings) for letter in "abc"
         ]
-        self.mirror = Part(folder, "projector", settings=settings)
+        self.projector = Part(folder, "projector", settings=settings)
         self._journal = folder / "journal"
         asked = ("--journal", str(self._journal), "--random-seed", str(random_seed), *self.load)
         self.oracle = OraclePart(folder, "oracle", *asked, settings=settings)
-        self.parts = (*self.workers, self.mirror, self.oracle)
+        self.parts = (*self.workers, self.projector, self.oracle)
         self._log: PulsarLog | None = None
 
     @property
@@ -85,7 +86,7 @@ class PulsarRun:
         """Start everything, and wait until commands are decided."""
         for worker in self.workers:
             self._start(worker)
-        self.mirror.start()
+        self.projector.start()
         eventually(self._is_provisioned, "the topics are there", *self.workers)
         self.oracle.start()
         self.until_told(100)
@@ -114,7 +115,7 @@ class PulsarRun:
     def _look_after(self) -> None:
         """Start again what has ended by itself, as a supervisor would: without a broker, a start fails."""
         assert self.oracle.lives == 0 or not self.oracle.is_dead()
-        for part in (*self.workers, self.mirror):
+        for part in (*self.workers, self.projector):
             if part.exit_code is not None:
                 self.ended.append(f"{part.name}: {part.output.strip().splitlines()[-1][:200]}")
                 (self._start if part in self.workers else Part.start)(part)
@@ -124,6 +125,7 @@ class PulsarRun:
         self.until_told(self._dice.randint(50, 300))
         strikes: dict[str, Callable[[], None]] = {
             "kill": self._kill_a_worker,
+            "kill the projector": self._kill_the_projector,
             "freeze": self._freeze_a_worker,
             "kill the broker": self._kill_the_broker,
         }
@@ -134,6 +136,10 @@ class PulsarRun:
         self._note("kill", victim)
         victim.kill()
         self._start(victim)
+
+    def _kill_the_projector(self) -> None:
+        self.projector.kill()
+        self.projector.start()
 
     def _freeze_a_worker(self) -> None:
         """Stop it in its tracks until others have all that it had and have decided something, and wake it."""
@@ -181,11 +187,12 @@ class PulsarRun:
     # --- what is left -----------------------------------------------------------------------------------------------
 
     def judge(self) -> list[str]:
-        """All that is wrong with log, journal and mirror."""
+        """All that is wrong with log, journal and tables."""
         logs, told = stored_in(self.log), self.told()
         commits = sum(len(counting(each.events)) for each in logs)
-        arrived = lambda: answers(self.mirror) and demo.commits_in_tables(self.data) >= commits  # noqa: E731
-        eventually(arrived, f"{commits} commits are in the tables", self.mirror)
+        arrived = lambda: answers(self.projector) and demo.commits_in_tables(self.data) >= commits  # noqa: E731
+        eventually(arrived, f"{commits} commits are in the tables", self.projector)
+        print(f"{self.projector.lives - 1} kills of the projector")
         print(f"{commits} commits, {sum(each.what == 'unknown' for each in told)} times unknown for a while")
         print(f"{self.output().count('commands not given')} times a worker looked for commands that it was not given")
         print(*recovery_times(self.blows, logs, told), *self.ended, sep="\n")
@@ -194,6 +201,7 @@ class PulsarRun:
             *wrong_in_history(logs),
             *wrong_in_journal(told, logs),
             *wrong_in_mirror(partial(demo.ask, self.data), logs),
+            *wrong_in_projections(partial(demo.ask, self.data), logs),
         ]
 
 
