@@ -245,8 +245,8 @@ def policy_findings(namespace: str, own: Mapping[str, Any] | None, runtime: Runt
 def rights_findings(admin: PulsarAdmin, tenant: str, topics: Sequence[WantedTopic], roles: Roles) -> Iterator[Finding]:
     """Which rights the roles lack on the topics that are there. A worker's own role may not look, nor need it."""
     plan = PulsarPlan(admin, tenant)
-    there = [wanted for wanted in topics if admin.partitions(f"{tenant}/{wanted.topic}")]
     try:
+        there = [wanted for wanted in topics if admin.partitions(f"{tenant}/{wanted.topic}")]
         lacking = [right for wanted in there for right in plan.topic_rights(wanted, roles)]
         if admin.namespace(f"{tenant}/{REPLIES_NAMESPACE}") is not None:
             lacking += plan.reply_rights([wanted for wanted in topics if not wanted.reader], roles)
