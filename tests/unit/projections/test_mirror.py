@@ -102,7 +102,7 @@ class Context:
         self.folder = folder
         self.decoder = Decoder(store, folder, decoding)
         self.schemas = [self.schema(list(events))]
-        self._codecs: list[CommitCodec] = []
+        self._codec: tuple[AggregateSchema, CommitCodec] | None = None
         self.messages: list[Stored] = []
         self.mirror = self.open()
         self.claim()
@@ -132,9 +132,9 @@ class Context:
 
     def codec(self) -> CommitCodec:
         """Of the newest schema; to make one takes as long as hundreds of commits."""
-        if len(self._codecs) < len(self.schemas):
-            self._codecs = [CommitCodec(schema) for schema in self.schemas]
-        return self._codecs[-1]
+        if self._codec is None or self._codec[0] is not self.schemas[-1]:
+            self._codec = self.schemas[-1], CommitCodec(self.schemas[-1])
+        return self._codec[1]
 
     def claim(self) -> None:
         self._store(self.codec().claim(OWNER, 0, "w"))
