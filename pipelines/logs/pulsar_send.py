@@ -26,6 +26,9 @@ SLICE_MESSAGES_MAX: Final = 5000
 
 SLICE_BYTES_MAX: Final = 16 * 1024 * 1024
 
+LARGE_BYTES_MIN: Final = 64 * 1024
+"""From this size on a message has a callback of its own: a broker whose limit is under ours refuses it alone."""
+
 _OPENING_AT_ONCE_MAX: Final = 4
 
 
@@ -67,9 +70,10 @@ class _Room:
 class Sender:
     """One producer, shared by any threads. A Python callback per message would cost more than all the rest together.
 
-    Only the last message of a slice has one. Why that is safe: a producer's messages are confirmed in their order;
-    nothing over the size limit is handed to it, its queue is never full, and nothing times out in the client. So none
-    is dropped on the way without the last one failing too.
+    Only the last message of a slice has one, and those that are large. Why that is safe: a producer's messages are
+    confirmed in their order; nothing over our limit is handed to it, its queue is never full, and nothing times out in
+    the client. So none is dropped on the way without the last one failing too, but one that is too large for a broker
+    whose limit is lower.
     """
 
     def __init__(self, producer: Any, bytes_max: int, clock: Clock) -> None:
@@ -107,14 +111,16 @@ class Sender:
             self._room.give_back(len(entries))
             sending.settle(result, id)
 
-        self._hand_over(entries, settle)
+        self._hand_over(entries, sending.note, settle)
         return sending
 
-    def _hand_over(self, entries: Sequence[Entry], settle: Callable[[Any, Any], None]) -> None:
+    def _hand_over(
+        self, entries: Sequence[Entry], note: Callable[[Any, Any], None], settle: Callable[[Any, Any], None]
+    ) -> None:
         send = self._producer.send_async
         try:
             for key, payload in entries[:-1]:
-                send(payload, None, partition_key=key or None)
+                send(payload, None if len(payload) < LARGE_BYTES_MIN else note, partition_key=key or None)
             key, payload = entries[-1]
             send(payload, settle, partition_key=key or None)
         except BaseException as error:
@@ -152,11 +158,17 @@ class Sending:
         self._deadline = deadline
         self._clock = clock
         self._answer: tuple[Any, Any] | None = None
+        self._refused: tuple[Any, Any] | None = None
         self._answered = threading.Event()
 
+    def note(self, result: Any, id: Any) -> None:
+        """What Pulsar has answered for a large message before the last."""
+        if result != _pulsar.Result.Ok:
+            self._refused = result, id
+
     def settle(self, result: Any, id: Any) -> None:
-        """What Pulsar has answered for the last message, which is for all of them."""
-        self._answer = result, id
+        """What Pulsar has answered for the last message, which is for all of them that are not large."""
+        self._answer = self._refused or (result, id)
         self._answered.set()
 
     @property

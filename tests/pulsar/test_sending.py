@@ -2,12 +2,14 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
-from magnetar.pipelines.log import Log, Message
+from magnetar.pipelines.clock import SystemClock
+from magnetar.pipelines.log import Entry, Log, Message
+from magnetar.pipelines.logs import pulsar_send
 from magnetar.pipelines.logs.pulsar import PulsarLog
 from magnetar.pipelines.logs.pulsar_plan import REPLIES_NAMESPACE
 from magnetar.schemas import (
@@ -21,7 +23,7 @@ from magnetar.schemas import (
 )
 
 from tests.contract.log_contract import DEADLINE_SECONDS, SCHEMA, WIDER, entries, numbers
-from tests.pulsar_rig import Existing, Standalone
+from tests.pulsar_rig import Existing, Standalone, data_folder, started
 
 SOON_SECONDS = 12.0
 """When a call that was given a second must have returned, on a busy machine: one that waits for the broker takes 15, or
@@ -240,3 +242,36 @@ def test_a_topic_that_is_unloaded_under_a_stream_loses_nothing_and_stores_nothin
                 return
             assert unloading.result().is_success
     assert read(log, topic, confirmed) == list(range(confirmed))
+
+
+@pytest.fixture(scope="module")
+def narrow() -> Iterator[PulsarLog]:
+    """On a broker that takes no message over 1 MiB, of which its role cannot be told."""
+    with data_folder() as folder, started(Standalone(folder, {"maxMessageSize": str(2**20)})) as standalone:
+        log = PulsarLog(standalone.service_url, standalone.admin_url, clock=SystemClock())
+        yield log
+        log.close()
+
+
+def test_a_message_that_is_too_large_for_the_broker_alone_is_not_lost_among_others(narrow: PulsarLog) -> None:
+    commands, events = (Topic("narrow", "Thing", kind) for kind in (TopicKind.COMMANDS, TopicKind.EVENTS))
+    for topic in (commands, events):
+        narrow.provision(topic, partitions=1, schema=SCHEMA)
+    large = [*entries(0), Entry("a", bytes(2**21)), *entries(1)]
+    appender = narrow.fence(events, 0, schema=SCHEMA, name="worker")
+    with pytest.raises(OutcomeUnknown, match="MessageTooBig"):
+        appender.append(large, timeout_seconds=DEADLINE_SECONDS)
+    publisher = narrow.publisher(commands, schema=SCHEMA)
+    with pytest.raises(OutcomeUnknown, match="MessageTooBig"):
+        publisher.publish(0, large, timeout_seconds=DEADLINE_SECONDS)
+    publisher.publish(0, entries(2), timeout_seconds=DEADLINE_SECONDS)
+    assert read(narrow, commands, 3) == [0, 1, 2]
+
+
+def test_without_a_callback_of_its_own_it_would_be(narrow: PulsarLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulsar_send, "LARGE_BYTES_MIN", 2**30)
+    topic = Topic("narrow", "Lost", TopicKind.COMMANDS)
+    narrow.provision(topic, partitions=1, schema=SCHEMA)
+    large = [*entries(0), Entry("a", bytes(2**21)), *entries(1)]
+    narrow.publisher(topic, schema=SCHEMA).publish(0, large, timeout_seconds=DEADLINE_SECONDS)
+    assert read(narrow, topic, 2) == [0, 1]
