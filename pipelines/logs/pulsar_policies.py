@@ -138,6 +138,15 @@ def _quota_is_fine(value: Any) -> bool:
     return bool(quota.get("limitSize", -1) < 0 and quota.get("limitTime", -1) < 0)
 
 
+def age_quota(own: Mapping[str, Any], runtime: Runtime) -> tuple[int, str]:
+    """The seconds that a command may wait, -1 for ever, and what the broker does then. Our own policies set none."""
+    quota = (own.get("backlog_quota_map") or {}).get("message_age")
+    if quota is not None:
+        return int(quota.get("limitTime", -1)), str(quota.get("policy", ""))
+    seconds = int(runtime.get("backlogQuotaDefaultLimitSecond") or -1)
+    return seconds if seconds > 0 else -1, runtime.get("backlogQuotaDefaultRetentionPolicy", "producer_request_hold")
+
+
 def _quota_holds(value: Any) -> bool:
     """A limit at which producers are stopped, not messages dropped."""
     return all(str(quota.get("policy", "")).startswith("producer_") for quota in value.values())

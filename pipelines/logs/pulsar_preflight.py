@@ -14,7 +14,7 @@ from ..preflight import MISSING, Finding, Severity
 from ..provisioning import Roles, WantedTopic
 from .pulsar_admin import INCARNATION, KEEPER, TRIMMED, PulsarAdmin
 from .pulsar_plan import REPLIES_NAMESPACE, PulsarPlan, is_exempt
-from .pulsar_policies import POLICIES, Policy, Runtime, broker_persistence, effective
+from .pulsar_policies import POLICIES, Policy, Runtime, age_quota, broker_persistence, effective
 
 TESTED: Final = "4.0"
 """The version of Pulsar that the tests run on, without its patch level."""
@@ -239,6 +239,20 @@ def policy_findings(namespace: str, own: Mapping[str, Any] | None, runtime: Runt
         yield Finding(
             _severity(policy, own or {}, now), policy.name, subject, policy.show(now), policy.must, policy.lost,
             _PROVISION if own is None else policy.mending(namespace, now),
+        )  # fmt: skip
+    yield from _age_findings(namespace, subject, own or {}, runtime)
+
+
+def _age_findings(namespace: str, subject: str, own: Mapping[str, Any], runtime: Runtime) -> Iterator[Finding]:
+    """A quota by age is found and not set back: it is none of the broker's by itself, so that somebody wants it."""
+    seconds, then = age_quota(own, runtime)
+    if seconds > 0:
+        yield Finding(
+            Severity.WARNING if then.startswith("producer_") else Severity.DANGEROUS,
+            "backlog quota by age", subject, f"{seconds} s, then {then}", "no limit",
+            "behind a worker that stood still for so long, the broker takes no more commands, or drops waiting ones",
+            f"pulsar-admin namespaces set-backlog-quota {namespace} --type message_age --limitTime -1 --policy "
+            "producer_exception",
         )  # fmt: skip
 
 

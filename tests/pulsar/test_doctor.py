@@ -116,6 +116,22 @@ def test_a_worker_that_may_makes_what_is_missing_and_answers(shop: Shell, broker
     assert asked.stdout == "accepted: Bought(sku='tea', pieces=2)  (version 1, shop/Order/6/1)\n", asked.stderr
 
 
+def test_a_quota_by_age_is_found_and_what_the_doctor_says_takes_it_away(shop: Shell, broker: Existing) -> None:
+    assert shop.run("provision", "shop").returncode == 0
+    namespace = f"{shop.environment['MAGNETAR_TENANT']}/shop"
+    quota = {"limitSize": -1, "limitTime": 3600, "policy": "consumer_backlog_eviction"}
+    path = f"{broker.admin_url}/admin/v2/namespaces/{namespace}/backlogQuota?backlogQuotaType=message_age"
+    httpx.post(path, json=quota, timeout=60).raise_for_status()
+    assert "backlog quota by age is 3600 s, then consumer_backlog_eviction, must be no" in printed(
+        shop, "doctor", code=3
+    )
+    ran = shop.run("run", "shop")
+    assert ran.returncode == 3
+    assert "backlog quota by age is 3600 s" in ran.stderr
+    type_mends(shop, broker, f"namespace {namespace}")
+    assert "0 dangerous, 0 warnings" in printed(shop, "doctor")
+
+
 def test_rights_that_roles_lack_are_missed_until_they_are_given(shop: Shell) -> None:
     assert shop.run("provision", "shop").returncode == 0
     shop.environment |= {"MAGNETAR_WORKER_ROLE": "{context}-{aggregate}", "MAGNETAR_CLIENT_ROLE": "web"}

@@ -101,6 +101,9 @@ def open_log(tmp_path: Path) -> Iterator[Callable[[], SqliteLog]]:
         log.close()
 
 
+UNLIMITED = {"destination_storage": {"limitSize": -1, "limitTime": -1, "policy": "producer_exception"}}
+
+
 def severities(policies: dict[str, Any], runtime: dict[str, str] | None = None) -> dict[str, Severity]:
     found = policy_findings("public/depot", policies, STANDALONE if runtime is None else runtime)
     return {each.check: each.severity for each in found}
@@ -146,6 +149,18 @@ def test_a_namespace_that_says_nothing_has_the_brokers_defaults() -> None:
             "backlog_quota_map",
             {"destination_storage": {"limitSize": 1, "limitTime": -1, "policy": "producer_exception"}},
             "backlog quota",
+            Severity.WARNING,
+        ),
+        (
+            "backlog_quota_map",
+            {**UNLIMITED, "message_age": {"limitSize": -1, "limitTime": 9, "policy": "consumer_backlog_eviction"}},
+            "backlog quota by age",
+            Severity.DANGEROUS,
+        ),
+        (
+            "backlog_quota_map",
+            {**UNLIMITED, "message_age": {"limitSize": -1, "limitTime": 9, "policy": "producer_request_hold"}},
+            "backlog quota by age",
             Severity.WARNING,
         ),
         ("schema_compatibility_strategy", "ALWAYS_COMPATIBLE", "schema compatibility", Severity.DANGEROUS),
