@@ -172,6 +172,7 @@ def test_a_rebuild_from_the_mirror_that_is_killed_in_each_phase_shows_all_that_w
     stage.judge()
 
 
+@pytest.mark.soak
 def test_a_rebuild_without_a_projector_is_done_by_the_command_and_goes_on_after_a_kill(stage: Stage) -> None:
     stage.start()
     stage.projector.kill()

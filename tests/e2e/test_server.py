@@ -247,6 +247,6 @@ def test_the_servers_certificate_is_verified(shop: Shell, tmp_path: Path) -> Non
             ("MAGNETAR_CLICKHOUSE", server.endpoint.url.replace("localhost", "127.0.0.1")),  # not its name
             ("MAGNETAR_CLICKHOUSE_CA", str(Authority(tmp_path / "another").certificate)),
         ):
-            shop.environment |= server.environment | {name: value}
+            shop.environment |= server.environment | {name: value, "MAGNETAR_BROKER_WAIT_SECONDS": "2"}
             for ran in (shop.run("query", "SELECT 1"), shop.run("run", "shop", "--role", "projector")):
                 assert (ran.returncode, "CERTIFICATE_VERIFY_FAILED" in ran.stderr) == (3, True), (os.getpid(), ran)
