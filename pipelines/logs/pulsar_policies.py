@@ -139,12 +139,12 @@ def _quota_is_fine(value: Any) -> bool:
 
 
 def age_quota(own: Mapping[str, Any], runtime: Runtime) -> tuple[int, str]:
-    """The seconds that a command may wait, -1 for ever, and what the broker does then. Our own policies set none."""
+    """The seconds that a command may wait, none above 0 for ever, and what the broker does then. We set none."""
     quota = (own.get("backlog_quota_map") or {}).get("message_age")
     if quota is not None:
         return int(quota.get("limitTime", -1)), str(quota.get("policy", ""))
-    seconds = int(runtime.get("backlogQuotaDefaultLimitSecond") or -1)
-    return seconds if seconds > 0 else -1, runtime.get("backlogQuotaDefaultRetentionPolicy", "producer_request_hold")
+    policy = runtime.get("backlogQuotaDefaultRetentionPolicy", "producer_request_hold")
+    return int(runtime.get("backlogQuotaDefaultLimitSecond") or -1), policy
 
 
 def _quota_holds(value: Any) -> bool:

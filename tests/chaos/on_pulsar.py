@@ -190,8 +190,11 @@ class PulsarRun:
         """All that is wrong with log, journal and tables."""
         logs, told = stored_in(self.log), self.told()
         commits = sum(len(counting(each.events)) for each in logs)
-        arrived = lambda: answers(self.projector) and demo.commits_in_tables(self.data) >= commits  # noqa: E731
-        eventually(arrived, f"{commits} commits are in the tables", self.projector)
+        eventually(
+            lambda: answers(self.projector) and demo.commits_in_tables(self.data) >= commits,
+            f"{commits} commits are in the tables",
+            self.projector,
+        )
         print(f"{self.projector.lives - 1} kills of the projector")
         print(f"{commits} commits, {sum(each.what == 'unknown' for each in told)} times unknown for a while")
         print(f"{self.output().count('commands not given')} times a worker looked for commands that it was not given")

@@ -81,7 +81,7 @@ def shown_tables_go_on() -> None:
 
     def step_slowly(self: Any) -> int:
         if not self._is_shown:
-            time.sleep(3.0)  # what is filled stays behind: the sabotage itself
+            time.sleep(3.0)  # the fault that is put in: a filler so slow that readers can see what it lacks
         return step(self)
 
     def swap_behind(self: Any, target: Any, generation: int, leases: Any) -> None:

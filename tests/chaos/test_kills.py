@@ -141,8 +141,12 @@ def test_after_kills_at_random_times_and_at_every_failpoint_all_is_as_if_nothing
     with parts(worker, projector):
         with SyncClient(flights, settings=settings) as client:
             run.run(client)
-        arrived = lambda: answers(projector) and demo.commits_in_tables(settings.data) >= want.commands  # noqa: E731
-        eventually(arrived, "all commits are in the tables", worker, projector)
+        eventually(
+            lambda: answers(projector) and demo.commits_in_tables(settings.data) >= want.commands,
+            "all commits are in the tables",
+            worker,
+            projector,
+        )
         unrecorded = run.unrecorded()
         print(
             f"{want.commands} commands, {worker.lives - 1} kills of the worker, {projector.lives - 1} of the projector"

@@ -244,9 +244,12 @@ def test_a_topic_that_is_unloaded_under_a_stream_loses_nothing_and_stores_nothin
     assert read(log, topic, confirmed) == list(range(confirmed))
 
 
+ONE_IS_LARGE = [*entries(0), Entry("a", bytes(2**21)), *entries(1)]
+
+
 @pytest.fixture(scope="module")
 def narrow() -> Iterator[PulsarLog]:
-    """On a broker that takes no message over 1 MiB, of which its role cannot be told."""
+    """On a broker that takes no message over 1 MiB."""
     with data_folder() as folder, started(Standalone(folder, {"maxMessageSize": str(2**20)})) as standalone:
         log = PulsarLog(standalone.service_url, standalone.admin_url, clock=SystemClock())
         yield log
@@ -257,13 +260,12 @@ def test_a_message_that_is_too_large_for_the_broker_alone_is_not_lost_among_othe
     commands, events = (Topic("narrow", "Thing", kind) for kind in (TopicKind.COMMANDS, TopicKind.EVENTS))
     for topic in (commands, events):
         narrow.provision(topic, partitions=1, schema=SCHEMA)
-    large = [*entries(0), Entry("a", bytes(2**21)), *entries(1)]
     appender = narrow.fence(events, 0, schema=SCHEMA, name="worker")
     with pytest.raises(OutcomeUnknown, match="MessageTooBig"):
-        appender.append(large, timeout_seconds=DEADLINE_SECONDS)
+        appender.append(ONE_IS_LARGE, timeout_seconds=DEADLINE_SECONDS)
     publisher = narrow.publisher(commands, schema=SCHEMA)
     with pytest.raises(OutcomeUnknown, match="MessageTooBig"):
-        publisher.publish(0, large, timeout_seconds=DEADLINE_SECONDS)
+        publisher.publish(0, ONE_IS_LARGE, timeout_seconds=DEADLINE_SECONDS)
     publisher.publish(0, entries(2), timeout_seconds=DEADLINE_SECONDS)
     assert read(narrow, commands, 3) == [0, 1, 2]
 
@@ -272,6 +274,5 @@ def test_without_a_callback_of_its_own_it_would_be(narrow: PulsarLog, monkeypatc
     monkeypatch.setattr(pulsar_send, "LARGE_BYTES_MIN", 2**30)
     topic = Topic("narrow", "Lost", TopicKind.COMMANDS)
     narrow.provision(topic, partitions=1, schema=SCHEMA)
-    large = [*entries(0), Entry("a", bytes(2**21)), *entries(1)]
-    narrow.publisher(topic, schema=SCHEMA).publish(0, large, timeout_seconds=DEADLINE_SECONDS)
+    narrow.publisher(topic, schema=SCHEMA).publish(0, ONE_IS_LARGE, timeout_seconds=DEADLINE_SECONDS)
     assert read(narrow, topic, 2) == [0, 1]

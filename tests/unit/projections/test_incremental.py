@@ -210,7 +210,8 @@ def test_rows_are_those_of_the_query_over_all_events_whatever_the_ranges(
         assert same(shop.filled(shop.table(select, **fields), size), plain, exact), (size, way, select)
 
 
-MANY = "SELECT sku, sum(pieces) AS total, max(_number) AS newest FROM Sold GROUP BY sku"
+TOTALS = "SELECT sku, sum(pieces) AS total, max(_number) AS newest FROM Sold GROUP BY sku"
+FIELDS: dict[str, Any] = {"sku": str, "total": int, "newest": int}
 
 
 def many_sold(shop: Shop) -> None:
@@ -229,25 +230,22 @@ def blocks_of(shop: Shop, table: IncrementalTable) -> int:
 def test_a_range_of_fifty_thousand_commits_is_one_block_with_the_rows_of_the_query(shop: Shop) -> None:
     many_sold(shop)
     shop.store.command(f"USE {shop.context.name}")
-    table = shop.table(MANY, **FIELDS)
+    table = shop.table(TOTALS, **FIELDS)
     filled = shop.filled(table, 50_001)  # with the claim
     assert len(filled) == 150_000
-    assert filled == shop.rows(MANY)
+    assert filled == shop.rows(TOTALS)
     assert blocks_of(shop, table) == 1
 
 
 def test_with_clickhouses_own_sizes_of_blocks_it_would_be_several(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     many_sold(shop)
     monkeypatch.setattr(leased_table, "INSERT_SETTINGS", "insert_deduplicate = 1, min_insert_block_size_rows = 50000")
-    table = shop.table(MANY, **FIELDS)
+    table = shop.table(TOTALS, **FIELDS)
     shop.filled(table, 50_001)
     assert blocks_of(shop, table) > 1
 
 
 # --- exactly once -----------------------------------------------------------------------------------------------------
-
-TOTALS = "SELECT sku, sum(pieces) AS total, max(_number) AS newest FROM Sold GROUP BY sku"
-FIELDS: dict[str, Any] = {"sku": str, "total": int, "newest": int}
 
 
 def test_a_range_that_is_inserted_again_adds_nothing_even_when_its_token_is_forgotten(shop: Shop) -> None:
