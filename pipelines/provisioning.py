@@ -85,14 +85,17 @@ class Planned(Protocol):
 
 
 def wanted_topics(pipeline: Pipeline) -> list[WantedTopic]:
-    """The topics of all aggregates of a pipeline."""
+    """The topics of all aggregates of a pipeline, in the order in which they are made.
+
+    Commands come last: as soon as they are there, a worker that waited for them may decide some.
+    """
     return [
         WantedTopic(pipeline.topic(schema.aggregate, kind), pipeline.partitions, text)
         for schema in pipeline.schemas.values()
         for kind, text in (
-            (TopicKind.COMMANDS, schema.command_json),
             (TopicKind.EVENTS, schema.commit_json),
             (TopicKind.CHECKPOINTS, CHECKPOINT_JSON),
+            (TopicKind.COMMANDS, schema.command_json),
         )
     ]
 

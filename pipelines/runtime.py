@@ -58,11 +58,12 @@ def preflight(pipeline: Pipeline, log: Log) -> None:
 
 
 def take_heed(pipeline: Pipeline, findings: Sequence[Finding]) -> None:
-    """Log the warnings; raise LogUnsafe if something is dangerous."""
+    """Log warnings and notes, such as what could not be checked; raise LogUnsafe if something is dangerous."""
     logger = structlog.get_logger("magnetar.preflight").bind(context=pipeline.name)
     for finding in findings:
-        if finding.severity is Severity.WARNING:
-            logger.warning("preflight", what=str(finding), mend=finding.mend)
+        log = {Severity.WARNING: logger.warning, Severity.NOTE: logger.info}.get(finding.severity)
+        if log is not None:
+            log("preflight", what=str(finding), mend=finding.mend)
     refuse_dangers(findings, of=f"The pipeline {pipeline.name}")
 
 

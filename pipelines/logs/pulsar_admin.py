@@ -212,6 +212,15 @@ class PulsarAdmin:
             return None
         return int(response.json()["partitions"])
 
+    def missing_partitions(self, topic: str, partitions: int) -> list[int]:
+        """Those that are not there, although the topic says that it has them: each is a topic that can be deleted."""
+        there = set(self.read(f"/persistent/{topic.rpartition('/')[0]}") or ())
+        return [nth for nth in range(partitions) if f"persistent://{topic}-partition-{nth}" not in there]
+
+    def create_missing_partitions(self, topic: str) -> None:
+        """Create them, empty. Repeatable."""
+        self.call("POST", f"/persistent/{topic}/createMissedPartitions")
+
     def create_topic(self, topic: str, partitions: int, properties: dict[str, str]) -> None:
         """Create a partitioned topic with properties; not if there is one."""
         self.call(

@@ -154,10 +154,23 @@ class PulsarPlan:
                 lambda: self._admin.set_properties(name, {INCARNATION: str(uuid.uuid4())}),
             )
         if partitions is not None:
+            yield from self._missing_partitions_steps(name, wanted)
             yield from self._topic_policy_steps(name, wanted)
         if wanted.topic.kind is TopicKind.CHECKPOINTS:
             yield from self._trimming_steps(name, is_new=partitions is None)
         yield from self._schema_steps(name, wanted, is_new=partitions is None)
+
+    def _missing_partitions_steps(self, name: str, wanted: WantedTopic) -> Iterator[Step]:
+        """Partitions that were deleted one by one, or that a broker that died had not made yet."""
+        missing = self._admin.missing_partitions(name, wanted.partitions)
+        if not missing:
+            return
+        subject = f"topic {name}"
+        if self._is_gone(wanted.topic):
+            yield Step(Sign.REFUSED, subject, f"{numbered(missing)}: {_GONE}")
+            return
+        shown = f"{numbered(missing)} missing → made"
+        yield Step(Sign.CHANGE, subject, shown, lambda: self._admin.create_missing_partitions(name))
 
     def _is_gone(self, topic: Topic) -> bool:
         """Whether it is a log that was there once: workers have decided commands, and each leaves a commit."""
@@ -258,6 +271,11 @@ class PulsarPlan:
                 f"role {right.role} may {right.missing}",
                 partial(self._admin.call, "POST", f"{right.path}/permissions/{right.role}", right.actions),
             )
+
+
+def numbered(partitions: Sequence[int]) -> str:
+    """Which partitions, as people write it."""
+    return f"partition{'s' if len(partitions) > 1 else ''} {', '.join(map(str, partitions))}"
 
 
 def is_exempt(policy: Policy, wanted: WantedTopic) -> bool:

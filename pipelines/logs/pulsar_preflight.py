@@ -13,7 +13,7 @@ from magnetar.schemas.evolution import evolution
 from ..preflight import MISSING, Finding, Severity
 from ..provisioning import Roles, WantedTopic
 from .pulsar_admin import INCARNATION, KEEPER, TRIMMED, PulsarAdmin
-from .pulsar_plan import REPLIES_NAMESPACE, PulsarPlan, is_exempt
+from .pulsar_plan import REPLIES_NAMESPACE, PulsarPlan, is_exempt, numbered
 from .pulsar_policies import POLICIES, Policy, Runtime, age_quota, broker_persistence, effective
 
 TESTED: Final = "4.0"
@@ -87,8 +87,8 @@ class PulsarPreflight:
             )  # fmt: skip
         if runtime.get("activeConsumerFailoverConsistentHashing") != "true":
             yield Finding(
-                Severity.NOTE, "consistent hashing", _BROKER, "off", "on",
-                "most partitions move when a worker joins or leaves",
+                Severity.NOTE, "consistent hashing", _BROKER, "off", "on, where recoveries are long",
+                "most partitions move when a worker joins or leaves (on, fewer do, and lie less evenly)",
                 "broker.conf: activeConsumerFailoverConsistentHashing=true",
             )  # fmt: skip
         if int(runtime.get("keepAliveIntervalSeconds") or 0) > 4:
@@ -157,12 +157,20 @@ class PulsarPreflight:
                 _PROVISION,
             )  # fmt: skip
         try:
+            yield from self._missing_partitions(name, wanted)
             yield from self._topic_policies(name, wanted, own, runtime)
             if wanted.topic.kind is TopicKind.CHECKPOINTS:
                 yield from self._trimming(name)
         except AccessDenied:
             pass  # said of the namespace already
         yield from self._schema(name, wanted)
+
+    def _missing_partitions(self, name: str, wanted: WantedTopic) -> Iterator[Finding]:
+        if missing := self._admin.missing_partitions(name, wanted.partitions):
+            yield Finding(
+                Severity.WARNING, numbered(missing), f"topic {name}", MISSING, "there",
+                "what stood there is gone: whoever connects next begins an empty one", "magnetar plan MODULE",
+            )  # fmt: skip
 
     def _topic_policies(
         self, name: str, wanted: WantedTopic, own: Mapping[str, Any] | None, runtime: Runtime

@@ -19,7 +19,7 @@ from magnetar.pipelines.history import log_of
 from magnetar.pipelines.log import Entry
 from magnetar.pipelines.logs.pulsar import PulsarLog
 from magnetar.pipelines.logs.pulsar_send import PassThrough
-from magnetar.pipelines.provisioning import wanted_topics
+from magnetar.pipelines.provisioning import apply, wanted_topics
 from magnetar.pipelines.runtime import preflight, provision
 from magnetar.pipelines.settings import Settings
 from magnetar.schemas import (
@@ -136,6 +136,40 @@ def test_an_event_topic_that_is_gone_is_not_begun_anew_by_a_worker_that_starts(y
     yard.delete(yard.events)
     with pytest.raises(SettingsError, match=r"purse-events: it is gone, and commands were decided"):
         provision(yard.pipeline, yard.open_log())
+
+
+def test_a_partition_that_somebody_deleted_is_named_and_made_again_unless_it_was_a_log(yard: Yard) -> None:
+    """Of a topic whose other partitions are there."""
+    wanted = wanted_topics(yard.pipeline)
+    with yard.working():
+        assert yard.pay(0).total == 1
+    yard.delete_partition(yard.commands, 0)
+    found = [str(each) for each in yard.log.examine(wanted)]
+    assert any(f"{yard.commands}: partition 0 is missing" in each for each in found), found
+    steps = yard.log.plan(wanted, {})
+    assert [str(step) for step in steps] == [f"~ topic public/{yard.commands}: partition 0 missing → made"]
+    apply(steps)
+    assert yard.log.plan(wanted, {}) == []
+    with yard.working():
+        assert yard.pay(0).total == 2
+    yard.delete_partition(yard.events, 0)
+    with pytest.raises(SettingsError, match=r"purse-events: partition 0: it is gone, and commands were decided"):
+        apply(yard.log.plan(wanted, {}))
+
+
+def test_a_log_that_is_deleted_under_a_worker_is_not_begun_anew_by_the_next_one(yard: Yard) -> None:
+    """The broker makes a partition again as soon as somebody connects to it; who knew its states goes on."""
+    with yard.working():
+        assert [yard.pay(nth).total for nth in (0, 0, 1)] == [1, 2, 1]
+        yard.delete_partition(yard.events, 0)
+        assert yard.pay(0).total == 3
+    with structlog.testing.capture_logs() as logged, yard.working():
+        with yard.client() as client:
+            client.send(Purse, yard.ids[0], Pay(1))
+        eventually(lambda: any(each["event"] == "partition refused" for each in logged), "the partition is refused")
+        assert (yard.pay(1).total, yard.knock()) == (2, 1)
+    (refused,) = [each["what"] for each in logged if each["event"] == "partition refused"]
+    assert "purse-events partition 0 begins with commit 3, and no checkpoint has what was before it" in refused
 
 
 def test_a_number_of_partitions_that_was_changed_by_hand_is_found_and_refused_and_who_runs_goes_on(yard: Yard) -> None:

@@ -82,6 +82,10 @@ class Yard:
         """Delete a topic under everybody's hands."""
         self.admin("DELETE", f"/persistent/public/{topic}/partitions?force=true")
 
+    def delete_partition(self, topic: Topic, partition: int) -> None:
+        """Delete one partition, of which the topic goes on to say that it has it."""
+        self.admin("DELETE", f"/persistent/public/{topic}-partition-{partition}?force=true")
+
     @contextmanager
     def foreign(self, topic: Topic, partition: int, **options: Any) -> Iterator[Any]:
         """A producer that somebody else wrote."""

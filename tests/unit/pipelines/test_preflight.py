@@ -246,9 +246,9 @@ def test_an_empty_folder_is_planned_provisioned_and_then_clean(open_log: Callabl
     assert {each.severity for each in examine(pipeline(), log)} == {Severity.WARNING}
     steps = plan(pipeline(), log, SETTINGS)
     assert [str(step) for step in steps] == [
-        "+ topic depot/stock-commands: 2 partitions",
         "+ topic depot/stock-events: 2 partitions",
         "+ topic depot/stock-checkpoints: 2 partitions",
+        "+ topic depot/stock-commands: 2 partitions",
     ]
     done: list[object] = []
     apply(steps, done=done.append)
