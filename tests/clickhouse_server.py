@@ -3,7 +3,7 @@
 It takes what a server takes of us: statements that write, blocks that are sent along with them (`input`), rows that are
 sent along with a query (external data). Questions go the way that they go through the projector's own endpoint.
 
-    python -m tests.clickhouse_server FOLDER PORT USER PASSWORD [CERTIFICATE KEY]
+    python -m tests.clickhouse_server FOLDER ADDRESS PORT USER PASSWORD [CERTIFICATE KEY]
 """
 
 import contextlib
@@ -197,12 +197,13 @@ def _form(content_type: str, body: bytes) -> tuple[dict[str, str], dict[str, byt
 class Running:
     """A server that a test has started, and can kill and start again."""
 
-    def __init__(self, folder: Path, authority: Authority | None) -> None:
+    def __init__(self, folder: Path, authority: Authority | None, address: str) -> None:
         self._folder = folder
         self._authority = authority
-        with socket.create_server(("127.0.0.1", 0)) as found:
+        self._address = address
+        with socket.create_server((address, 0)) as found:
             self._port: int = found.getsockname()[1]
-        url = f"http://127.0.0.1:{self._port}" if authority is None else f"https://localhost:{self._port}"
+        url = f"http://{address}:{self._port}" if authority is None else f"https://localhost:{self._port}"
         ca = None if authority is None else authority.certificate
         self.endpoint = Endpoint(url, secrets.token_hex(8), user="writer", ca=ca)
         self._process: subprocess.Popen[bytes] | None = None
@@ -218,7 +219,7 @@ class Running:
         return found if self.endpoint.ca is None else {**found, "MAGNETAR_CLICKHOUSE_CA": str(self.endpoint.ca)}
 
     def start(self) -> None:
-        arguments = [str(self._folder), str(self._port), self.endpoint.user, self.endpoint.token]
+        arguments = [str(self._folder), self._address, str(self._port), self.endpoint.user, self.endpoint.token]
         if self._authority is not None:
             arguments += [str(self._authority.server_certificate), str(self._authority.server_key)]
         # The checkout comes behind the installed packages: `magnetar` may have to be the wheel's.
@@ -252,9 +253,9 @@ class Running:
 
 
 @contextlib.contextmanager
-def clickhouse(folder: Path, authority: Authority | None = None) -> Iterator[Running]:
+def clickhouse(folder: Path, authority: Authority | None = None, *, address: str = "127.0.0.1") -> Iterator[Running]:
     """A server with its data in a folder, until the end; with TLS if somebody signs for it."""
-    running = Running(folder, authority)
+    running = Running(folder, authority, address)
     running.start()
     try:
         yield running
@@ -264,12 +265,12 @@ def clickhouse(folder: Path, authority: Authority | None = None) -> Iterator[Run
 
 def main() -> None:
     """Serve until the end."""
-    folder, port, user, password, *signed = sys.argv[1:]
+    folder, address, port, user, password, *signed = sys.argv[1:]
     app = Server(Path(folder), user, password)
     certificate, key = signed or (None, None)
     uvicorn.run(
         app,
-        host="127.0.0.1",
+        host=address,
         port=int(port),
         log_level="warning",
         lifespan="off",

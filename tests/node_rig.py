@@ -33,6 +33,12 @@ _SYSCTLS: Final = ("vm.overcommit_memory", "kernel.panic", "kernel.panic_on_oops
 """What a kubelet changes on its machine."""
 
 
+def check_programs() -> None:
+    """Raise RigError if the machine lacks something: before an image is built for minutes."""
+    if any(shutil.which(name) is None for name in PROGRAMS) or not PLUGINS.exists():
+        raise RigError(f"A node needs: apt-get install {PACKAGES}")
+
+
 class RealNode:
     """The processes of a node, which end when this one does."""
 
@@ -44,8 +50,6 @@ class RealNode:
 
     def start(self) -> None:
         """Start it, and wait until the API server calls it ready."""
-        if any(shutil.which(name) is None for name in PROGRAMS) or not PLUGINS.exists():
-            raise RigError(f"A node needs: apt-get install {PACKAGES}")
         self._authority.sign(
             "node",
             "/O=system:nodes/CN=system:node:localhost",

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -10,70 +9,25 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import helm_python
 import pytest
 from magnetar.pipelines import SyncClient
 from magnetar.pipelines.chart import write_chart
 from magnetar.pipelines.settings import Settings
 
 from examples.flights import demo
-from examples.flights.data import Expected, commands, expected, rows
+from examples.flights.data import commands, expected, rows
 from examples.flights.pipeline import flights
 from tests.chaos.processes import eventually
-from tests.image_rig import build, done, new_project, run
-from tests.kubernetes.control_plane import Api, running
-from tests.node_rig import BRIDGE, GATEWAY, RealNode, network
-from tests.pulsar_rig import Standalone, data_folder, started
+from tests.kubernetes.control_plane import Api
+from tests.node.release import ROOT, SECONDS_MAX, Release, values
+from tests.node_rig import RealNode
+from tests.pulsar_rig import Standalone
 
-ROOT = Path(__file__).resolve().parents[2]
-IMAGE = "localhost/magnetar-flights:test"
 FLIGHTS = 2_000
-SECONDS_MAX = 600
 DOCS = ROOT / "docs" / "kubernetes.md"
-PODS = "/api/v1/namespaces/flights/pods"
 
 
-@pytest.fixture(scope="session")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The image of a project with the flights' modules, from the Dockerfile of `magnetar new`."""
-    project = new_project(tmp_path_factory.mktemp("project"), "flights")
-    shutil.rmtree(project / "flights")
-    shutil.copytree(ROOT / "examples" / "flights", project / "flights")
-    yield build(project, IMAGE)
-    done(run("podman", "rmi", "--force", IMAGE))  # it is large
-
-
-@pytest.fixture(scope="session")
-def broker() -> Iterator[Standalone]:
-    """A Pulsar on this machine, where pods find it."""
-    with (
-        network(),
-        data_folder() as folder,
-        started(Standalone(folder, address=GATEWAY, interface=BRIDGE)) as standalone,
-    ):
-        yield standalone
-
-
-@pytest.fixture(scope="session")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    with running(tmp_path_factory.mktemp("plane")) as api:
-        yield api
-        api.close()
-
-
-@pytest.fixture(scope="session")
-def node(broker: Standalone, api: Api, image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealNode]:
-    """The node, with the image."""
-    node = RealNode(tmp_path_factory.mktemp("node"), api)
-    try:
-        node.start()
-        node.load(image)
-        yield node
-    finally:
-        node.stop()
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def disk(api: Api, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A volume for the projector, which the image's user may write to: no provisioner runs."""
     folder = tmp_path_factory.mktemp("disk")
@@ -89,25 +43,8 @@ def disk(api: Api, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def values(broker: Standalone) -> dict[str, Any]:
-    small = {"requests": {"cpu": "50m", "memory": "256Mi"}}
-    return {
-        "pipeline": {"module": "flights.pipeline", "context": "flights", "partitions": flights.partitions},
-        "image": {"repository": IMAGE.partition(":")[0], "tag": "test", "pullPolicy": "Never"},
-        "pulsar": {"url": broker.service_url, "adminUrl": broker.admin_url},
-        "workers": {"flight": {"aggregate": "Flight", "replicas": 2, "resources": small}},
-        "projector": {"resources": small},
-    }
-
-
-class Flying:
-    """The release, and what its tables must come to."""
-
-    def __init__(self, node: RealNode, api: Api, want: Expected) -> None:
-        self.node, self.api, self.want = node, api, want
-
-    def pods(self, component: str) -> list[Any]:
-        return self.api.items(PODS, labelSelector=f"app.kubernetes.io/component={component}")
+class Flying(Release):
+    """The release whose tables are in the projector's pod."""
 
     def projector(self, *command: str) -> str:
         """What a command prints in the projector's pod."""
@@ -117,27 +54,16 @@ class Flying:
         said = self.projector("magnetar", "query", sql, "--format", "jsonl")
         return [json.loads(line) for line in said.splitlines()]
 
-    def is_ready(self, component: str, count: int) -> bool:
-        """Whether the component has just so many pods, and all are ready."""
-        return [is_ready(pod) for pod in self.pods(component)] == [True] * count
 
-    def delete(self, pod: Any) -> None:
-        """Without grace: its processes are killed."""
-        self.api.delete(f"{PODS}/{pod['metadata']['name']}", 0).raise_for_status()
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def flying(
     node: RealNode, api: Api, broker: Standalone, disk: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Flying]:
     """The release, with all in its tables. When half of the commands had been sent, a worker's pod was deleted."""
-    restricted = {"pod-security.kubernetes.io/enforce": "restricted"}
-    api.post("/api/v1/namespaces", {"metadata": {"name": "flights", "labels": restricted}}).raise_for_status()
-    helm = helm_python.Config(kubeconfig_content=api.kubeconfig, namespace="flights")
-    chart = write_chart(tmp_path_factory.mktemp("chart"))
-    helm.install(chart, "fly", values(broker), wait="watcher", timeout=SECONDS_MAX)
     chosen = list(islice(rows(all_months=False), FLIGHTS))
-    flying = Flying(node, api, expected(iter(chosen)))
+    flying = Flying(node, api, "flights", expected(iter(chosen)))
+    chart = write_chart(tmp_path_factory.mktemp("chart"))
+    flying.helm.install(chart, "fly", values(broker, "public"), wait="watcher", timeout=SECONDS_MAX)
     settings = Settings(broker=broker.service_url, broker_admin=broker.admin_url)
     outgoing = list(demo.outgoing(commands(iter(chosen)), set()))
     with SyncClient(flights, settings=settings) as client:
@@ -149,18 +75,13 @@ def flying(
             pass
     eventually(lambda: in_tables(flying) >= flying.want.commands, "all commits are in the tables", seconds=SECONDS_MAX)
     eventually(lambda: flying.is_ready("worker-flight", 2), "the pod is replaced", seconds=SECONDS_MAX)
-    assert victim["metadata"]["name"] not in {pod["metadata"]["name"] for pod in flying.pods("worker-flight")}
+    assert victim["metadata"]["name"] not in flying.names("worker-flight")
     yield flying
-    helm.uninstall("fly", wait="watcher", timeout=SECONDS_MAX)
-    helm.close()
+    flying.uninstall()
 
 
 def in_tables(flying: Flying) -> int:
     return int(flying.ask(Path(), "SELECT count() AS n FROM flights.commits")[0]["n"])
-
-
-def is_ready(pod: Any) -> bool:
-    return any(each["type"] == "Ready" and each["status"] == "True" for each in pod["status"].get("conditions", []))
 
 
 @pytest.fixture
