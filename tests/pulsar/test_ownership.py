@@ -1,14 +1,22 @@
 """Workers as processes share the partitions, and take over from those that die, freeze or go."""
 
+import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 
 import pytest
+from magnetar.pipelines import Pipeline
+from magnetar.pipelines.clock import SystemClock
+from magnetar.pipelines.logs.pulsar import PulsarLog
+from magnetar.pipelines.runtime import provision, worker_name
+from magnetar.schemas import TopicKind
 
 from tests.e2e.conftest import Shell
 from tests.pulsar.crew import LONG, PARTITIONS, Crew, say, send
 from tests.pulsar_rig import Existing, Standalone, data_folder, started
+from tests.unit.pipelines.purses import Purse
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +78,74 @@ def test_a_worker_that_is_told_to_stop_hands_its_partitions_over(crew: Crew) -> 
     crew.supervisor.terminate()
     assert crew.supervisor.wait(LONG) == 0
     assert crew.names() == []
+
+
+# --- how many partitions move -----------------------------------------------------------------------------------------
+
+SHARED = 16
+SETTLED_SECONDS = 3.0
+"""The broker lets a new owner begin after a second."""
+
+
+class Team:
+    """The consumers of some workers on a pipeline's command topic."""
+
+    def __init__(self, broker: Existing, workers: int) -> None:
+        self._log = PulsarLog(broker.service_url, broker.admin_url, clock=SystemClock())
+        pipeline = Pipeline(f"c{uuid.uuid4().hex[:12]}", aggregates=[Purse], partitions=SHARED)
+        provision(pipeline, self._log)
+        self._commands = pipeline.topic("Purse", TopicKind.COMMANDS)
+        self._consumers = {name: self._log.consumer(self._commands, name=name) for name in _names(workers)}
+        self.owners = self._settled()
+        """By partition, whom the broker names."""
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._consumers)
+
+    def leave(self, name: str) -> int:
+        """Let one go; returns how many partitions that were not its own have moved."""
+        self._consumers.pop(name).close()
+        before, self.owners = self.owners, self._settled()
+        return sum(now != then != name for now, then in zip(self.owners, before, strict=True))
+
+    def join(self) -> int:
+        """Let a new one come; returns how many partitions have moved to others than that one."""
+        (name,) = _names(1)
+        self._consumers[name] = self._log.consumer(self._commands, name=name)
+        before, self.owners = self.owners, self._settled()
+        return sum(then != now != name for now, then in zip(self.owners, before, strict=True))
+
+    def close(self) -> None:
+        self._log.close()
+
+    def _settled(self) -> list[str | None]:
+        """Whom it names when it has stopped changing."""
+        owners, since = self._named(), time.monotonic()
+        while not set(owners) <= set(self._consumers) or time.monotonic() - since < SETTLED_SECONDS:
+            time.sleep(0.2)
+            if (now := self._named()) != owners:
+                owners, since = now, time.monotonic()
+        return owners
+
+    def _named(self) -> list[str | None]:
+        return [each.active for each in self._log.backlog(self._commands)]
+
+
+def _names(count: int) -> list[str]:
+    return [worker_name() for _ in range(count)]
+
+
+def test_with_consistent_hashing_a_rolling_update_moves_what_a_worker_had_and_gets() -> None:
+    hashing = {"activeConsumerFailoverConsistentHashing": "true"}
+    with data_folder() as folder, started(Standalone(folder, hashing)) as broker:
+        team = Team(broker, 3)
+        for old in team.names[:2]:
+            assert (team.leave(old), team.join()) == (0, 0)
+        team.close()
+
+
+def test_without_it_others_partitions_move_too(broker: Existing) -> None:
+    team = Team(broker, 3)
+    assert team.leave(team.names[0]) + team.join() > 0
+    team.close()
