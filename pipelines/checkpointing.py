@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 from magnetar.aggregates import CheckpointUnusable, FoundRound, PartitionProcessor, Round
 from magnetar.aggregates.checkpoint import Beginning, blocks_of, find_rounds, read_beginning
-from magnetar.schemas import DataFolderError, MagnetarError, MessageId, ReadRule, Topic
+from magnetar.schemas import AccessDenied, DataFolderError, MagnetarError, MessageId, ReadRule, Topic
 from magnetar.schemas.checkpoint_block import CHECKPOINT_JSON
 from magnetar.schemas.commit import read_head
 
@@ -117,7 +117,7 @@ class Checkpoints:
         """What stands on the checkpoint topic behind a message. Less is no harm: an older round is found, or none."""
         try:
             yield from self._read(after)
-        except DataFolderError as error:
+        except (AccessDenied, DataFolderError) as error:
             self._logger.warning("checkpoints cannot be read", why=str(error))
 
     def _read(self, after: MessageId | None) -> Iterator[tuple[MessageId, bytes]]:

@@ -176,6 +176,10 @@ class Consumer(Protocol):
         """Ask the log, not the memory, whether it names this consumer as the active one of the partition."""
         ...
 
+    def has_acknowledged(self, partition: int) -> bool:
+        """Ask the log whether anybody has ever acknowledged a message of the partition."""
+        ...
+
     def acknowledge(self, partition: int, through: MessageId) -> None:
         """Say that this message and all before it need not be given to anybody again. Best effort; never raises."""
         ...

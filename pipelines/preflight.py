@@ -43,7 +43,8 @@ class Finding(NamedTuple):
     """The command or setting that mends it."""
 
     def __str__(self) -> str:
-        return f"{self.subject}: {self.check} is {self.found}, and must be {self.wanted}; otherwise {self.lost}."
+        should = "better" if self.severity is Severity.NOTE else "and must be"
+        return f"{self.subject}: {self.check} is {self.found}, {should} {self.wanted}; otherwise {self.lost}."
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""

@@ -277,6 +277,8 @@ class Worker:
 
     def _claim(self, partition: int, appender: Appender) -> _Owned:
         owner = self._random.randbytes(16)
+        # Before the claim: what is acknowledged now stands before it, and what comes later may be the next owner's.
+        has_decided = self._consumer.has_acknowledged(partition)
         claim = self._codec.claim(owner, self._clock.now_ms() * 1000, self._name)
         self._failpoint("at_claim")
         appender.append([Entry("", claim)], timeout_seconds=self._options.append_timeout_seconds)
@@ -292,6 +294,14 @@ class Worker:
             except BaseException:
                 owned.processor.close()
                 raise
+            if has_decided and owned.processor.next_number == 1:
+                owned.processor.close()
+                raise PartitionRefused(
+                    f"{self._events} partition {partition} has no commit, and commands were decided there: what they "
+                    "made is gone, and so are the states that others are to be decided on.",
+                    cure="Was the topic deleted? Put it back from a backup. To begin the whole aggregate anew, delete "
+                    "its command topic too, and run `magnetar provision MODULE`.",
+                )
             owned.processor.begin(owner, self._log.describe(self._commands_topic).incarnation)
             owned.seen = owned.processor.last_source
             return owned
@@ -540,6 +550,7 @@ class Worker:
         for partition, at in list(self._rejoin_at.items()):
             if self._clock.monotonic() >= at:
                 self._finish_all()  # joining can last
+                self._beat()
                 del self._rejoin_at[partition]
                 try:
                     self._consumer.release(partition)

@@ -181,10 +181,14 @@ class PulsarLog:
         )
 
         def is_active(partition: int) -> bool:
-            partition_topic = f"{self._name(topic)}-partition-{partition}"
-            return self._admin.active_consumer(partition_topic, SUBSCRIPTION) == name
+            return self._admin.active_consumer(self._partition_name(topic, partition), SUBSCRIPTION) == name
 
-        return self._keep(PulsarConsumer(self.describe(topic).partitions, subscribe, is_active))
+        def has_acknowledged(partition: int) -> bool:
+            return self._admin.has_acknowledged(self._partition_name(topic, partition), SUBSCRIPTION)
+
+        partitions = self.describe(topic).partitions
+        consumer = PulsarConsumer(partitions, subscribe, is_active=is_active, has_acknowledged=has_acknowledged)
+        return self._keep(consumer)
 
     def share(self, topic: Topic, *, name: str, group: str = "") -> PulsarShare:
         """One Failover consumer per partition of the event topic, all under one name, of which none reads."""
@@ -232,7 +236,7 @@ class PulsarLog:
         What may be trimmed is passed over: the broker drops whole ledgers alone, and one takes gigabytes of rounds.
         """
         if after is None and topic.kind is TopicKind.CHECKPOINTS:
-            after = self._admin.keeper(f"{self._name(topic)}-partition-{partition}")
+            after = self._admin.keeper(self._partition_name(topic, partition))
         start = pulsar.MessageId.earliest
         if after is not None:
             start = pulsar.MessageId(partition, after.ledger, after.entry, after.batch)
@@ -241,11 +245,11 @@ class PulsarLog:
 
     def end(self, topic: Topic, partition: int) -> MessageId | None:
         """The last message of the partition, as the broker knows it."""
-        return self._admin.last_message(f"{self._name(topic)}-partition-{partition}")
+        return self._admin.last_message(self._partition_name(topic, partition))
 
     def trim(self, topic: Topic, partition: int, *, through: MessageId) -> None:
         """Move the keeper on: the broker drops whole ledgers that are behind it."""
-        self._admin.move_keeper(f"{self._name(topic)}-partition-{partition}", through)
+        self._admin.move_keeper(self._partition_name(topic, partition), through)
 
     def backlog(self, topic: Topic) -> list[Backlog]:
         """How far the workers are, by partition: two calls of the admin API, and a look at what waits."""
@@ -332,8 +336,11 @@ class PulsarLog:
     def _name(self, topic: Topic) -> str:
         return f"{self._tenant}/{topic}"
 
+    def _partition_name(self, topic: Topic, partition: int) -> str:
+        return f"{self._name(topic)}-partition-{partition}"
+
     def _url(self, topic: Topic, partition: int) -> str:
-        return f"persistent://{self._name(topic)}-partition-{partition}"
+        return f"persistent://{self._partition_name(topic, partition)}"
 
 
 def _client(service_url: str, log_file: str, access: Access) -> Any:

@@ -68,7 +68,7 @@ class Token:
             )
 
     def read_or_last(self) -> str:
-        """The same for Pulsar's client, whose threads an exception would end the process from: the last one known."""
+        """The same for who runs already: the last one known, while the file is being replaced, or is none any more."""
         with contextlib.suppress(SettingsError):
             return self.read()
         return self._text
@@ -138,7 +138,7 @@ class _Bearer(httpx.Auth):
         self._token = token
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        request.headers["Authorization"] = f"Bearer {self._token.read()}"
+        request.headers["Authorization"] = f"Bearer {self._token.read_or_last() or self._token.read()}"
         yield request
 
 

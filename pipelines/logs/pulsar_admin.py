@@ -261,17 +261,24 @@ class PulsarAdmin:
         """Let a topic of checkpoints drop what its keeper is past. Repeatable."""
         self.call("POST", f"/persistent/{topic}/retention", TRIMMED)
 
-    def create_keeper(self, topic: str) -> None:
-        """Create the durable subscription of a topic of checkpoints, at its beginning. Repeatable.
+    def without_keeper(self, topic: str, partitions: int) -> list[int]:
+        """The partitions of a topic of checkpoints that lack their subscription: of the topic, Pulsar tells all that
+        any partition has."""
+        return [nth for nth in range(partitions) if KEEPER not in self.subscriptions(f"{topic}-partition-{nth}")]
+
+    def create_keeper(self, topic: str, partitions: int) -> None:
+        """Create the durable subscription of a topic of checkpoints, at the beginning of each partition. Repeatable.
 
         Where two do so at once, one of them is told that a partition has it, or that a precondition does not hold.
         """
-        path = f"/persistent/{topic}/subscription/{KEEPER}"
-        response = self.call("PUT", path, _EARLIEST, accept=(CONFLICT, PRECONDITION))
-        if response.status_code == PRECONDITION and KEEPER not in self.subscriptions(topic):
-            raise LogUnavailable(
-                f"Pulsar did not create the subscription {KEEPER} of {topic}: {_reason(response)}", cure="Try again."
-            )
+        for nth in self.without_keeper(topic, partitions):
+            path = f"/persistent/{topic}-partition-{nth}/subscription/{KEEPER}"
+            response = self.call("PUT", path, _EARLIEST, accept=(CONFLICT, PRECONDITION))
+            if response.status_code == PRECONDITION and self.without_keeper(topic, nth + 1)[-1:] == [nth]:
+                raise LogUnavailable(
+                    f"Pulsar did not create the subscription {KEEPER} of {topic}: {_reason(response)}",
+                    cure="Try again.",
+                )
 
     def move_keeper(self, partition_topic: str, through: MessageId) -> None:
         """Put the keeper behind this message."""
@@ -303,6 +310,15 @@ class PulsarAdmin:
         """How each partition of a topic is stored, and how far its subscriptions are."""
         found: dict[str, Any] = self.read(f"/persistent/{topic}/partitioned-internalStats") or {}
         return found
+
+    def has_acknowledged(self, partition_topic: str, subscription: str) -> bool:
+        """Whether a message of the partition was ever acknowledged. A cursor that has passed a whole ledger stands
+        before the first entry of the next."""
+        found = self.read(f"/persistent/{partition_topic}/internalStats") or {}
+        place = found.get("cursors", {}).get(subscription, {}).get("markDeletePosition", "-1:-1")
+        ledger, entry = (int(part) for part in place.split(":"))
+        first = min((each["ledgerId"] for each in found.get("ledgers", ())), default=ledger)
+        return entry >= 0 or ledger > first
 
     def active_consumer(self, partition_topic: str, subscription: str) -> str | None:
         """The name of the consumer that the broker gives the partition's messages to."""

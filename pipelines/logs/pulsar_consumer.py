@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pulsar
 import structlog
-from magnetar.schemas import LogUnavailable, MessageId
+from magnetar.schemas import AccessDenied, LogUnavailable, MessageId
 
 from ..log import Batch, Message
 from .pulsar_messages import follows, message_of
@@ -135,9 +135,17 @@ class _Part:
 class PulsarConsumer:
     """One worker's part in a command topic."""
 
-    def __init__(self, partitions: int, subscribe: Callable[[int], Any], is_active: Callable[[int], bool]) -> None:
+    def __init__(
+        self,
+        partitions: int,
+        subscribe: Callable[[int], Any],
+        *,
+        is_active: Callable[[int], bool],
+        has_acknowledged: Callable[[int], bool],
+    ) -> None:
         self._subscribe = subscribe
         self._is_active = is_active
+        self._has_acknowledged = has_acknowledged
         self._chunks: queue.Queue[_Chunk] = queue.Queue()
         self._rest: dict[int, _Chunk] = {}
         self._parts: dict[int, _Part] = {}
@@ -146,10 +154,25 @@ class PulsarConsumer:
         self.closed = False
         try:
             for partition in range(partitions):
-                self._parts[partition] = self._open(partition)
+                self._join_first(partition)
         except BaseException:
             self.close()
             raise
+
+    def _join_first(self, partition: int) -> None:
+        """One partition that cannot be had does not keep the others waiting; where none can be had, that is said."""
+        try:
+            self._parts[partition] = self._open(partition)
+        except AccessDenied:
+            raise
+        except LogUnavailable as error:
+            if not self._parts:
+                raise
+            self._put_off(partition, error)
+
+    def _put_off(self, partition: int, error: LogUnavailable) -> None:
+        self._closed_by_pulsar[partition] = time.monotonic() + _JOIN_AGAIN_SECONDS
+        _logger.warning("partition cannot be joined", partition=partition, why=str(error))
 
     def _open(self, partition: int) -> _Part:
         return _Part(partition, self._subscribe(partition), self._chunks)
@@ -190,19 +213,21 @@ class PulsarConsumer:
             return chunk
 
     def _join_again(self) -> None:
-        """One partition's topic may be gone, or not ours any more: the others go on."""
-        for partition, at in list(self._closed_by_pulsar.items()):
-            if time.monotonic() < at:
-                continue
+        """One partition's topic may be gone, or not ours any more: the others go on, so that it is one at a time."""
+        due = [partition for partition, at in self._closed_by_pulsar.items() if at <= time.monotonic()]
+        for partition in due[:1]:
             try:
                 self.release(partition)
             except LogUnavailable as error:
-                self._closed_by_pulsar[partition] = time.monotonic() + _JOIN_AGAIN_SECONDS
-                _logger.warning("partition cannot be joined", partition=partition, why=str(error))
+                self._put_off(partition, error)
 
     def is_granted(self, partition: int) -> bool:
         """Ask the broker."""
         return partition in self._parts and self._is_active(partition)
+
+    def has_acknowledged(self, partition: int) -> bool:
+        """Ask the broker."""
+        return self._has_acknowledged(partition)
 
     def acknowledge(self, partition: int, through: MessageId) -> None:
         """Acknowledge cumulatively."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from magnetar.schemas import Topic, TopicKind
+from magnetar.schemas import TopicKind
 from magnetar.schemas.evolution import evolution
 
 from ..provisioning import READERS_RIGHTS, RIGHTS, Roles, Sign, Step, WantedTopic
@@ -21,6 +21,7 @@ _GONE: Final = (
     "it is gone, and commands were decided: a new one would be an empty log. "
     "Restore it; to begin anew, delete the command topic too"
 )
+_PARTITIONS_GONE: Final = "gone, and commands were decided there: new ones would be empty logs. Restore the topic"
 _SHOWN_MAX: Final = 6
 
 
@@ -133,7 +134,7 @@ class PulsarPlan:
         """A topic with its incarnation, trimming if it is of checkpoints, and the schema."""
         name = f"{self._tenant}/{wanted.topic}"
         partitions = self._admin.partitions(name)
-        if partitions is None and self._is_gone(wanted.topic):
+        if partitions is None and self.gone(wanted, range(wanted.partitions)):
             yield Step(Sign.REFUSED, f"topic {name}", _GONE)
             return
         if partitions is None:
@@ -157,25 +158,24 @@ class PulsarPlan:
             yield from self._missing_partitions_steps(name, wanted)
             yield from self._topic_policy_steps(name, wanted)
         if wanted.topic.kind is TopicKind.CHECKPOINTS:
-            yield from self._trimming_steps(name, is_new=partitions is None)
+            yield from self._trimming_steps(name, wanted.partitions, is_new=partitions is None)
         yield from self._schema_steps(name, wanted, is_new=partitions is None)
 
     def _missing_partitions_steps(self, name: str, wanted: WantedTopic) -> Iterator[Step]:
         """Partitions that were deleted one by one, or that a broker that died had not made yet."""
         missing = self._admin.missing_partitions(name, wanted.partitions)
-        if not missing:
-            return
-        subject = f"topic {name}"
-        if self._is_gone(wanted.topic):
-            yield Step(Sign.REFUSED, subject, f"{numbered(missing)}: {_GONE}")
-            return
-        shown = f"{numbered(missing)} missing → made"
-        yield Step(Sign.CHANGE, subject, shown, lambda: self._admin.create_missing_partitions(name))
+        if gone := self.gone(wanted, missing):
+            yield Step(Sign.REFUSED, f"topic {name}", f"{numbered(gone)}: {_PARTITIONS_GONE}")
+        elif missing:
+            shown = f"{numbered(missing)} missing → made"
+            yield Step(Sign.CHANGE, f"topic {name}", shown, lambda: self._admin.create_missing_partitions(name))
 
-    def _is_gone(self, topic: Topic) -> bool:
-        """Whether it is a log that was there once: workers have decided commands, and each leaves a commit."""
-        commands = f"{self._tenant}/{topic._replace(kind=TopicKind.COMMANDS)}"
-        return topic.kind is TopicKind.EVENTS and WORKERS in self._admin.subscriptions(commands)
+    def gone(self, wanted: WantedTopic, missing: Sequence[int]) -> list[int]:
+        """Of the missing partitions, those that were logs: commands were decided there, and each leaves a commit."""
+        if wanted.topic.kind is not TopicKind.EVENTS:
+            return []
+        commands = f"{self._tenant}/{wanted.topic._replace(kind=TopicKind.COMMANDS)}"
+        return [nth for nth in missing if self._admin.has_acknowledged(f"{commands}-partition-{nth}", WORKERS)]
 
     def _topic_policy_steps(self, name: str, wanted: WantedTopic) -> Iterator[Step]:
         """A topic's own policies, where it has any that are not those of a log: they win over the namespace's."""
@@ -197,7 +197,7 @@ class PulsarPlan:
                 partial(self._admin.call, policy.method, f"/persistent/{name}/{path}", policy.body(value)),
             )
 
-    def _trimming_steps(self, name: str, *, is_new: bool) -> Iterator[Step]:
+    def _trimming_steps(self, name: str, partitions: int, *, is_new: bool) -> Iterator[Step]:
         if is_new or self._admin.topic_policy(name, "retention") != TRIMMED:
             yield Step(
                 Sign.CREATE,
@@ -205,8 +205,13 @@ class PulsarPlan:
                 "a cache: retention of its own, nothing behind its keeper",
                 lambda: self._admin.let_trim(name),
             )
-        if is_new or KEEPER not in self._admin.subscriptions(name):
-            yield Step(Sign.CREATE, f"topic {name}", f"subscription {KEEPER}", lambda: self._admin.create_keeper(name))
+        if is_new or self._admin.without_keeper(name, partitions):
+            yield Step(
+                Sign.CREATE,
+                f"topic {name}",
+                f"subscription {KEEPER}",
+                lambda: self._admin.create_keeper(name, partitions),
+            )
 
     def _schema_steps(self, name: str, wanted: WantedTopic, *, is_new: bool) -> Iterator[Step]:
         registered = [] if is_new else self._admin.schemas(name)

@@ -12,7 +12,7 @@ from magnetar.schemas.evolution import evolution
 
 from ..preflight import MISSING, Finding, Severity
 from ..provisioning import Roles, WantedTopic
-from .pulsar_admin import INCARNATION, KEEPER, TRIMMED, PulsarAdmin
+from .pulsar_admin import INCARNATION, TRIMMED, PulsarAdmin
 from .pulsar_plan import REPLIES_NAMESPACE, PulsarPlan, is_exempt, numbered
 from .pulsar_policies import POLICIES, Policy, Runtime, age_quota, broker_persistence, effective
 
@@ -26,6 +26,9 @@ CLOCK_DANGER_SECONDS: Final = 300.0
 """Half the window in which a repeated command is known again: past it, commands would be parked as expired."""
 
 _BROKER: Final = "broker"
+GONE: Final = "gone"
+"""What was there once, and cannot be made anew."""
+
 _PROVISION: Final = "magnetar provision MODULE"
 
 
@@ -41,6 +44,7 @@ class PulsarPreflight:
         self._message_bytes_max = message_bytes_max
         self._now_ms = now_ms
         self._exposed = exposed
+        self._plan = PulsarPlan(admin, tenant)
 
     def findings(self, topics: Sequence[WantedTopic]) -> list[Finding]:
         """All findings, in the order in which they were looked for."""
@@ -139,10 +143,7 @@ class PulsarPreflight:
         name = f"{self._tenant}/{wanted.topic}"
         partitions = self._admin.partitions(name)
         if partitions is None:
-            yield Finding(
-                Severity.WARNING, "topic", f"topic {name}", MISSING, "there", "nothing can be sent or decided",
-                _PROVISION,
-            )  # fmt: skip
+            yield from self._missing(name, "topic", wanted, range(wanted.partitions), "nothing can be sent or decided")
             return
         if partitions != wanted.partitions:
             yield Finding(
@@ -157,20 +158,27 @@ class PulsarPreflight:
                 _PROVISION,
             )  # fmt: skip
         try:
-            yield from self._missing_partitions(name, wanted)
+            if missing := self._admin.missing_partitions(name, partitions):
+                yield from self._missing(name, numbered(missing), wanted, missing, "nothing is sent or decided there")
             yield from self._topic_policies(name, wanted, own, runtime)
             if wanted.topic.kind is TopicKind.CHECKPOINTS:
-                yield from self._trimming(name)
+                yield from self._trimming(name, partitions)
         except AccessDenied:
             pass  # said of the namespace already
         yield from self._schema(name, wanted)
 
-    def _missing_partitions(self, name: str, wanted: WantedTopic) -> Iterator[Finding]:
-        if missing := self._admin.missing_partitions(name, wanted.partitions):
+    def _missing(
+        self, name: str, what: str, wanted: WantedTopic, partitions: Sequence[int], lost: str
+    ) -> Iterator[Finding]:
+        """What provisioning makes, or, where commands were decided, what nobody can make anew."""
+        if self._plan.gone(wanted, partitions):
             yield Finding(
-                Severity.WARNING, numbered(missing), f"topic {name}", MISSING, "there",
-                "what stood there is gone: whoever connects next begins an empty one", "magnetar plan MODULE",
+                Severity.DANGEROUS, what, f"topic {name}", GONE, "there",
+                "what was decided there is lost, and no more is decided",
+                "restore the topic from a backup; `magnetar plan MODULE` says more",
             )  # fmt: skip
+        else:
+            yield Finding(Severity.WARNING, what, f"topic {name}", MISSING, "there", lost, _PROVISION)
 
     def _topic_policies(
         self, name: str, wanted: WantedTopic, own: Mapping[str, Any] | None, runtime: Runtime
@@ -188,8 +196,8 @@ class PulsarPreflight:
                     policy.removing(name),
                 )  # fmt: skip
 
-    def _trimming(self, name: str) -> Iterator[Finding]:
-        if self._admin.topic_policy(name, "retention") != TRIMMED or KEEPER not in self._admin.subscriptions(name):
+    def _trimming(self, name: str, partitions: int) -> Iterator[Finding]:
+        if self._admin.topic_policy(name, "retention") != TRIMMED or self._admin.without_keeper(name, partitions):
             yield Finding(
                 Severity.WARNING, "trimming", f"topic {name}", "off", "by the keeper", "old checkpoints stay for ever",
                 _PROVISION,

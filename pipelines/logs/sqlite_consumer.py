@@ -86,6 +86,10 @@ class SqliteConsumer:
         self._look(at_once=True)
         return partition in self._active and partition not in self._left
 
+    def has_acknowledged(self, partition: int) -> bool:
+        """Read the registry."""
+        return self._acknowledged(partition) > 0
+
     def mine(self) -> frozenset[int]:
         """Read the registry: what a projector asks, which receives nothing. Counts as a sign of life."""
         self._look(at_once=True)

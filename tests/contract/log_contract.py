@@ -368,6 +368,22 @@ class LogContract:
         again = [n for batch in self.receive([b], 2)[b] for n in numbers(batch.messages)]
         assert again == [3, 4]
 
+    def test_whether_anything_of_a_partition_was_ever_acknowledged_is_told_to_whoever_comes(
+        self, log: Log, open_log: Callable[[], Log], commands: Topic
+    ) -> None:
+        self.publish(log, commands, 0, 1, 2)
+        self.publish(log, commands, 1, 3)
+        a = log.consumer(commands, name="a")
+        assert not a.has_acknowledged(0)
+        received = [batch for batch in self.receive([a], 3)[a] if batch.partition == 0]
+        assert not a.has_acknowledged(0)
+        a.acknowledge(0, received[-1].messages[-1].id)
+        a.close()
+        b = open_log().consumer(commands, name="b")
+        self.eventually(log, lambda: b.has_acknowledged(0))
+        assert not b.has_acknowledged(1)
+        assert not b.has_acknowledged(2)
+
     def test_release_brings_back_what_was_not_acknowledged(self, log: Log, commands: Topic) -> None:
         self.publish(log, commands, 0, *range(10))
         consumer = log.consumer(commands, name="a")

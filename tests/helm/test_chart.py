@@ -57,6 +57,12 @@ MATRIX: dict[str, Values] = {
         "projectors": {"boards": {"tables": ["Board"], "replicas": 2}, "events": {"tables": ["Order", "StockItem"]}},
     },
     "no projector": {"projector": {"enabled": False}},
+    "an administrator's token for the Job": {"pulsar": SECRET, "provision": {"auth": {"existingSecret": "admin"}}},
+    "Jobs on nodes of their own": {
+        "clickhouse": SERVER,
+        "rebuild": {"enabled": True},
+        "jobs": {"tolerations": [{"key": "x"}], "nodeSelector": {"disk": "ssd"}, "env": [{"name": "A", "value": "b"}]},
+    },
     "nothing beside workers": {
         name: {"enabled": False} for name in ("projector", "provision", "podDisruptionBudget", "networkPolicy")
     },
@@ -66,6 +72,7 @@ MATRIX: dict[str, Values] = {
 matrix = pytest.mark.parametrize("changes", MATRIX.values(), ids=MATRIX)
 
 
+JOB_AND_POLICY = (("Job", "rel-provision"), ("NetworkPolicy", "rel-provision"))
 CONTAINERS = ("initContainers", "containers")
 
 
@@ -114,7 +121,7 @@ def test_every_pod_is_as_restricted_as_the_strictest_standard_asks(chart: Chart,
 @matrix
 def test_what_a_pod_mounts_is_there(chart: Chart, changes: Values) -> None:
     objects = chart.render(minimal(**changes))
-    theirs = {"jwt", "authority", "writer", "brokers-tls", "server-tls"}
+    theirs = {"jwt", "admin", "authority", "writer", "brokers-tls", "server-tls"}
     made = {name for kind, name in objects if kind in {"Secret", "ConfigMap"}}
     for name, pod in pods(objects).items():
         volumes = {volume["name"]: volume for volume in pod["volumes"]}
@@ -531,6 +538,41 @@ def test_a_prometheus_elsewhere_is_let_in_as_the_docs_say(chart: Chart) -> None:
     assert without["from"] == [{"podSelector": {}}], "every pod of the release's namespace"
 
 
+def test_the_way_of_the_job_that_provisions_is_open_before_the_releases_policy_is_there(chart: Chart) -> None:
+    objects = chart.render(minimal(clickhouse={"url": "http://clickhouse:8123"}))
+    own, its = objects["NetworkPolicy", "rel"]["spec"], objects["NetworkPolicy", "rel-provision"]
+    assert its["spec"]["egress"] == own["egress"]
+    assert "ingress" not in its["spec"]
+    labels = objects["Job", "rel-provision"]["spec"]["template"]["metadata"]["labels"]
+    assert its["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    weights = [int(objects[key]["metadata"]["annotations"].get("helm.sh/hook-weight", 0)) for key in JOB_AND_POLICY]
+    assert weights == sorted(weights, reverse=True)
+
+
+def test_who_provisions_can_have_a_token_that_nobody_else_has(chart: Chart) -> None:
+    objects = chart.render(minimal(pulsar=SECRET, provision={"auth": {"existingSecret": "admin", "key": "jwt2"}}))
+    secrets = {
+        name: {volume["secret"]["secretName"] for volume in pod["volumes"] if volume["name"] == "token"}
+        for name, pod in pods(objects).items()
+    }
+    assert secrets.pop("rel-provision") == {"admin"}
+    assert set().union(*secrets.values()) == {"jwt"}
+    for container in containers(objects["Job", "rel-provision"]["spec"]["template"]["spec"]):
+        given = {each["name"]: each["value"] for each in container["env"]}
+        assert given["MAGNETAR_TOKEN_FILE"] == "/etc/magnetar/token/jwt2"
+        named = json.loads(given["MAGNETAR_CHART_SETTINGS"])["MAGNETAR_TOKEN_FILE"]
+        assert named == "provision.auth.existingSecret (the key jwt2 of the Secret admin)"
+
+
+def test_jobs_are_placed_and_given_what_the_values_say(chart: Chart) -> None:
+    objects = chart.render(minimal(**MATRIX["Jobs on nodes of their own"]))
+    of_jobs = [objects[key] for key in (("Job", "rel-provision"), ("Job", "rel-rebuild-2"), ("Pod", "rel-test-doctor"))]
+    for each in (job["spec"] if job["kind"] == "Pod" else job["spec"]["template"]["spec"] for job in of_jobs):
+        assert (each["tolerations"], each["nodeSelector"]) == ([{"key": "x"}], {"disk": "ssd"})
+        assert all({"name": "A", "value": "b"} in container["env"] for container in containers(each))
+    assert "tolerations" not in objects["Deployment", "rel-worker-order"]["spec"]["template"]["spec"]
+
+
 def test_all_that_the_values_of_the_docs_name_is_made_by_the_lines_above_them(chart: Chart) -> None:
     values = written("kubernetes.md", "clickhouse")
     assert chart.lint(values) == []
@@ -660,6 +702,7 @@ REFUSED: dict[str, tuple[Values, str]] = {
         {"workers": {"order": {"aggregate": "Order", "autoscaling": {"enabled": True}}}},
         "workers.order.topic",
     ),
+    "scaling to none": ({"workerDefaults": {"autoscaling": {"minReplicas": 0}}}, "minReplicas"),
     "scaling upside down": (
         {"workerDefaults": {"autoscaling": {"minReplicas": 3, "maxReplicas": 2}}},
         "workerDefaults.autoscaling.minReplicas is 3, and maxReplicas is 2",

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import helm_python
@@ -72,6 +73,32 @@ def test_an_upgrade_whose_provision_fails_leaves_the_release_at_work(
     node.jobs_fail = False
     helm.upgrade(chart.folder, "shop", values(tag="2.0.0"), wait="watcher", timeout=SECONDS_MAX)
     eventually(lambda: images(pods("worker-order")) == {"registry.example/shop:2.0.0"}, "the same upgrade, once it can")
+
+
+def test_what_the_job_needs_is_there_while_it_runs_and_then_no_more(
+    api: Api, helm: Any, chart: Chart, namespace: str, node: Node
+) -> None:
+    """Its token, and the way to Pulsar that the release's own policy may not leave open yet."""
+    made = [
+        f"/api/v1/namespaces/{namespace}/secrets",
+        f"/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies",
+    ]
+
+    def there() -> list[bool]:
+        return ["shop-provision" in names(api.items(path)) for path in made]
+
+    given = values()
+    given["pulsar"]["auth"] = {"token": "secret"}
+    node.starts_pods = False
+    with ThreadPoolExecutor(1) as thread:
+        installing = thread.submit(helm.install, chart.folder, "shop", given, wait="watcher", timeout=SECONDS_MAX)
+        jobs = f"/apis/batch/v1/namespaces/{namespace}/jobs"
+        eventually(lambda: names(api.items(jobs)) == {"shop-provision"}, "the Job")
+        assert there() == [True, True]
+        node.starts_pods = True
+        installing.result()
+    assert there() == [False, False]
+    assert "shop-token" in names(api.items(made[0]))
 
 
 def test_an_upgrade_takes_one_worker_at_a_time_and_adds_none(

@@ -3,10 +3,10 @@
 import re
 import subprocess
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pulsar
 import pytest
@@ -19,6 +19,7 @@ from magnetar.pipelines.history import log_of
 from magnetar.pipelines.log import Entry
 from magnetar.pipelines.logs.pulsar import PulsarLog
 from magnetar.pipelines.logs.pulsar_send import PassThrough
+from magnetar.pipelines.preflight import Severity
 from magnetar.pipelines.provisioning import apply, wanted_topics
 from magnetar.pipelines.runtime import preflight, provision
 from magnetar.pipelines.settings import Settings
@@ -28,6 +29,7 @@ from magnetar.schemas import (
     LogUnsafe,
     PartitionRefused,
     SettingsError,
+    TopicKind,
 )
 from magnetar.schemas.framing import write_long
 
@@ -138,6 +140,11 @@ def test_an_event_topic_that_is_gone_is_not_begun_anew_by_a_worker_that_starts(y
         provision(yard.pipeline, yard.open_log())
 
 
+def refusals(logged: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a worker has said of the partitions that it refused."""
+    return [each["what"] for each in logged if each["event"] == "partition refused"]
+
+
 def test_a_partition_that_somebody_deleted_is_named_and_made_again_unless_it_was_a_log(yard: Yard) -> None:
     """Of a topic whose other partitions are there."""
     wanted = wanted_topics(yard.pipeline)
@@ -153,8 +160,37 @@ def test_a_partition_that_somebody_deleted_is_named_and_made_again_unless_it_was
     with yard.working():
         assert yard.pay(0).total == 2
     yard.delete_partition(yard.events, 0)
-    with pytest.raises(SettingsError, match=r"purse-events: partition 0: it is gone, and commands were decided"):
+    with pytest.raises(SettingsError, match=r"purse-events: partition 0: gone, and commands were decided there"):
         apply(yard.log.plan(wanted, {}))
+    (gone,) = [each for each in yard.log.examine(wanted) if each.check == "partition 0"]
+    assert (gone.severity, gone.found) == (Severity.DANGEROUS, "gone")
+
+
+def test_a_partition_of_checkpoints_that_somebody_deleted_gets_its_keeper_again(yard: Yard) -> None:
+    wanted, checkpoints = wanted_topics(yard.pipeline), yard.topic("Purse", TopicKind.CHECKPOINTS)
+    yard.delete_partition(checkpoints, 1)
+    apply(yard.log.plan(wanted, {}))
+    assert yard.log.plan(wanted, {}) == []
+    yard.admin("DELETE", f"/persistent/public/{checkpoints}-partition-1/subscription/keeper?force=true")
+    assert any("purse-checkpoints: trimming is off" in str(each) for each in yard.log.examine(wanted))
+    assert [str(each) for each in yard.log.plan(wanted, {})] == [f"+ topic public/{checkpoints}: subscription keeper"]
+
+
+def test_a_log_that_was_deleted_while_nobody_worked_is_not_begun_anew(yard: Yard) -> None:
+    """Not even when somebody has connected to it meanwhile, which makes it again, empty: the commands are there, and
+    would all be decided once more, or be parked as expired."""
+    with yard.working():
+        assert [yard.pay(nth).total for nth in (0, 0, 1)] == [1, 2, 1]
+    yard.delete_partition(yard.events, 0)
+    yard.open_log().reader(yard.events, 0, after=None).close()
+    with structlog.testing.capture_logs() as logged, yard.working():
+        with yard.client() as client:
+            client.send(Purse, yard.ids[0], Pay(1))
+        eventually(lambda: refusals(logged), "the partition is refused", seconds=60)
+        assert (yard.pay(1).total, yard.knock()) == (2, 1)
+    (refused,) = refusals(logged)
+    assert "purse-events partition 0 has no commit, and commands were decided there" in refused
+    assert [each.number for each in yard.commits()] == [1, 2]
 
 
 def test_a_log_that_is_deleted_under_a_worker_is_not_begun_anew_by_the_next_one(yard: Yard) -> None:
@@ -166,9 +202,9 @@ def test_a_log_that_is_deleted_under_a_worker_is_not_begun_anew_by_the_next_one(
     with structlog.testing.capture_logs() as logged, yard.working():
         with yard.client() as client:
             client.send(Purse, yard.ids[0], Pay(1))
-        eventually(lambda: any(each["event"] == "partition refused" for each in logged), "the partition is refused")
+        eventually(lambda: refusals(logged), "the partition is refused", seconds=60)
         assert (yard.pay(1).total, yard.knock()) == (2, 1)
-    (refused,) = [each["what"] for each in logged if each["event"] == "partition refused"]
+    (refused,) = refusals(logged)
     assert "purse-events partition 0 begins with commit 3, and no checkpoint has what was before it" in refused
 
 
@@ -202,7 +238,7 @@ def test_junk_on_an_event_topic_refuses_its_partition_and_no_other(yard: Yard) -
         with yard.client() as client:
             client.send(Purse, yard.ids[0], Pay(1), timeout_seconds=LONG)
         assert (yard.pay(1).total, yard.knock()) == (2, 1)
-        eventually(lambda: 0 in workers["Purse"].refused, "the partition is refused")
+        eventually(lambda: 0 in workers["Purse"].refused, "the partition is refused", seconds=60)
         refused = workers["Purse"].refused[0]
     assert isinstance(refused, PartitionRefused)
     assert "is no commit" in refused.what

@@ -116,6 +116,9 @@ class SimConsumer:
             return False
         return self.subscriptions[partition].active is self or stage.strikes("wrong grant")
 
+    def has_acknowledged(self, partition: int) -> bool:
+        return self.subscriptions[partition].acknowledged > 0
+
     def acknowledge(self, partition: int, through: MessageId) -> None:
         self._stage.switch("acknowledge")
         if partition in self._parts and not self._stage.strikes("acknowledgement is lost"):

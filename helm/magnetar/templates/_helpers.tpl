@@ -122,6 +122,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if lookup "v1" "ServiceAccount" .Release.Namespace "default" -}}
 {{- $values := .Values -}}
 {{- include "magnetar.checkOther" (list . "Secret" "pulsar.auth.existingSecret" $values.pulsar.auth.existingSecret "pulsar.auth.key" $values.pulsar.auth.key) -}}
+{{- include "magnetar.checkOther" (list . "Secret" "provision.auth.existingSecret" $values.provision.auth.existingSecret "provision.auth.key" $values.provision.auth.key) -}}
 {{- include "magnetar.checkOther" (list . "ConfigMap" "pulsar.tls.caConfigMap" $values.pulsar.tls.caConfigMap "pulsar.tls.key" $values.pulsar.tls.key) -}}
 {{- include "magnetar.checkOther" (list . "Secret" "pulsar.tls.caSecret" $values.pulsar.tls.caSecret "pulsar.tls.key" $values.pulsar.tls.key) -}}
 {{- if $values.clickhouse.url -}}
@@ -204,7 +205,7 @@ PYTHONDONTWRITEBYTECODE: "1"
   "MAGNETAR_BROKER" "pulsar.url"
   "MAGNETAR_BROKER_ADMIN" "pulsar.adminUrl"
   "MAGNETAR_TENANT" "pulsar.tenant"
-  "MAGNETAR_TOKEN_FILE" (include "magnetar.secretNamed" (list "pulsar.auth" "token" $pulsar.auth.token $pulsar.auth))
+  "MAGNETAR_TOKEN_FILE" (include "magnetar.secretNamed" (list (default "pulsar.auth" $pulsar.auth.at) "token" $pulsar.auth.token $pulsar.auth))
   "MAGNETAR_TLS_CA" (include "magnetar.authorityNamed" (list "pulsar.tls" $pulsar.tls))
   "MAGNETAR_TLS_VALIDATE_HOSTNAME" "pulsar.tls.validateHostname"
   "MAGNETAR_WORKER_ROLE" "pulsar.roles.worker"
@@ -417,6 +418,29 @@ imagePullSecrets:
 {{- range $key, $value := include "magnetar.settings" . | fromYaml }}
 - {name: {{ $key }}, value: {{ $value | quote }}}
 {{- end }}
+{{- with .Values.jobs.env }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "magnetar.egress" -}}
+- ports:
+    - {port: 53, protocol: UDP}
+    - {port: 53, protocol: TCP}
+- ports:
+    {{- $pulsar := list (list .Values.pulsar.url 6650 6651) (list .Values.pulsar.adminUrl 80 443) }}
+    {{- include "magnetar.ports" (list .Values.networkPolicy.pulsarPorts $pulsar) | nindent 4 }}
+  {{- with .Values.networkPolicy.pulsarTo }}
+  to: {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- if .Values.clickhouse.url }}
+- ports:
+    {{- $clickhouse := list (list .Values.clickhouse.url 8123 8443) }}
+    {{- include "magnetar.ports" (list .Values.networkPolicy.clickhousePorts $clickhouse) | nindent 4 }}
+  {{- with .Values.networkPolicy.clickhouseTo }}
+  to: {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
 {{- end -}}
 
 {{- /* The names in the values that follow from the declaration: `magnetar provision` refuses others. */ -}}
@@ -441,9 +465,4 @@ imagePullSecrets:
 {{- else if .Values.projectors -}}
 deployment/{{ $name }}-projector-{{ keys .Values.projectors | sortAlpha | first }}
 {{- end -}}
-{{- end -}}
-
-{{- define "magnetar.hookResources" -}}
-requests: {cpu: 100m, memory: 256Mi}
-limits: {memory: 1Gi}
 {{- end -}}
