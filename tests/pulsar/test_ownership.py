@@ -122,7 +122,9 @@ class Team:
     def _settled(self) -> list[str | None]:
         """Whom it names when it has stopped changing."""
         owners, since = self._named(), time.monotonic()
+        deadline = since + LONG
         while not set(owners) <= set(self._consumers) or time.monotonic() - since < SETTLED_SECONDS:
+            assert time.monotonic() < deadline, owners
             time.sleep(0.2)
             if (now := self._named()) != owners:
                 owners, since = now, time.monotonic()
