@@ -40,16 +40,17 @@ helm rollback shop                                   # if it does not please
 ```
 
 - **Order**: first the Job, by the new image: it makes what is missing of topics and schemas, and examines the
-  cluster. If it fails, nothing else is touched: `kubectl logs job/shop-provision --all-containers`. Then the workers,
+  cluster. If it fails, no pod is touched: `kubectl logs job/shop-provision --all-containers`. Then the workers,
   one at a time, and at the same time the projector, which ends before the new one begins: the tables stand still
   meanwhile, and no command waits.
 - **Chart and image** are tested together in one version of Magnetar: upgrade both at once.
 - **The declaration**: events and fields that are added need nothing. A new aggregate needs its entry under `workers`,
   or the Job refuses. `pipeline.partitions` can never change.
-- **Projections** whose declaration has changed show the old rows until they are rebuilt: by the Job of
-  `rebuild.enabled`, or `magnetar rebuild`.
-- **A rollback** provisions nothing. What the new code has written stays: old workers leave the partitions alone whose
-  events they do not know (`MagnetarPartitionsRefused`).
+- **Projections** whose declaration has changed show the old rows, and get no new ones, until they are rebuilt: by the
+  Job of `rebuild.enabled`, or `magnetar rebuild`.
+- **A rollback** provisions nothing. Tables that were rebuilt for the new code stand still under the old one, until
+  `magnetar rebuild --rollback` or `--changed`. What the new code has written stays: old workers leave the partitions
+  alone whose events they do not know (`MagnetarPartitionsRefused`).
 - **The volume** of a projector without `clickhouse.url` is a StatefulSet's: another `projector.storage` is refused by
   Kubernetes. Enlarge the claim itself.
 - **A table** that moves into a group of `projectors`, or out of it, is taken from the old pods by the new ones: both
