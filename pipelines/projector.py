@@ -150,11 +150,11 @@ class Projector:
                 made.prepare()
             except StoreUnavailable as error:
                 self._leave(table, error, is_newest=is_newest)
-                continue
-            self._tables[table] = made
-            if self._feeds(table.target):
+            else:
+                self._tables[table] = made
+            if table in self._tables and self._feeds(table.target):
                 self._feeding(table).add(made)
-            elif table == self._shown(table):
+            elif table == self._shown(table):  # by another group, or by nobody until a rebuild
                 watch_fed(self._pipeline.name, table, lambda: 0)
 
     def _leave(self, table: Table, error: StoreUnavailable, *, is_newest: bool) -> None:

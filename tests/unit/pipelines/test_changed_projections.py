@@ -8,7 +8,12 @@ CHANGED = """
 from pathlib import Path
 from magnetar.pipelines.rebuild_status import changed, generations_of, statuses
 from magnetar.pipelines.wishes import Wish
+from prometheus_client import REGISTRY
 from tests.unit.pipelines.boards import Board1, Board2, Board3, Running, pipeline
+
+def fed(projection):
+    labels = {"context": "flights", "projection": projection, "aggregate": "Flight"}
+    return REGISTRY.get_sample_value("magnetar_table_partitions_fed", labels)
 
 def states(board):
     found = statuses(running.store.rows, pipeline(board), ["Flight", "Planned", "Board"])
@@ -32,12 +37,15 @@ assert states(Board2) == [
     ("Flight", 1, "shown", 4, 4), ("Planned", 1, "shown", 4, 3), ("Board", 1, "shown (outgrown)", 2, 2)
 ]
 
+assert (fed("Board"), fed("Planned")) == (0, 2), (fed("Board"), fed("Planned"))
+
 # A rebuild fills a new one, and shows it when it is as far as the mirror.
 projector.wish(Wish.REBUILD, ["Board"])
 while generations_of(running.store.rows, pipeline(Board2), "Board").shown != 2:
     projector.step()
 assert running.rows("_id, status, origin") == [("b", "planned", "JFK"), ("c", "planned", "JFK")]
 assert states(Board2)[2:] == [("Board", 1, "kept (outgrown)", 2, 2), ("Board", 2, "shown", 4, 3)]
+assert fed("Board") == 2
 projector.close()
 
 # Code that changes while a generation is being filled begins again with the next one.
