@@ -57,6 +57,9 @@ MATRIX: dict[str, Values] = {
         "projectors": {"boards": {"tables": ["Board"], "replicas": 2}, "events": {"tables": ["Order", "StockItem"]}},
     },
     "no projector": {"projector": {"enabled": False}},
+    "a token for workers alone, and no other": {
+        "workerDefaults": {"auth": {"existingSecret": "jwt"}, "env": [{"name": "A", "value": "b"}]}
+    },
     "an administrator's token for the Job": {"pulsar": SECRET, "provision": {"auth": {"existingSecret": "admin"}}},
     "Jobs on nodes of their own": {
         "clickhouse": SERVER,
@@ -562,6 +565,31 @@ def test_who_provisions_can_have_a_token_that_nobody_else_has(chart: Chart) -> N
         assert given["MAGNETAR_TOKEN_FILE"] == "/etc/magnetar/token/jwt2"
         named = json.loads(given["MAGNETAR_CHART_SETTINGS"])["MAGNETAR_TOKEN_FILE"]
         assert named == "provision.auth.existingSecret (the key jwt2 of the Secret admin)"
+
+
+def test_each_deployment_can_have_a_token_of_its_own(chart: Chart) -> None:
+    workers = minimal()["workers"]
+    workers["order"]["auth"] = {"existingSecret": "orders", "key": "jwt2"}
+    groups = {"boards": {"tables": ["Board"], "auth": {"existingSecret": "boards"}}, "late": {"tables": ["Late"]}}
+    projector = {"auth": {"existingSecret": "reading"}}
+    objects = chart.render(
+        minimal(pulsar=SECRET, clickhouse=SERVER, workers=workers, projector=projector, projectors=groups)
+    )
+    for name, (secret, key, at) in {
+        "rel-worker-order": ("orders", "jwt2", "workers.order.auth"),
+        "rel-worker-stock-item": ("jwt", "jwt", "pulsar.auth"),
+        "rel-projector": ("reading", "token", "projector.auth"),
+        "rel-projector-boards": ("boards", "token", "projectors.boards.auth"),
+        "rel-projector-late": ("reading", "token", "projector.auth"),
+    }.items():
+        pod = pods(objects)[name]
+        (volume,) = (volume for volume in pod["volumes"] if volume["name"] == "token")
+        assert volume["secret"]["secretName"] == secret
+        given = dict(objects["ConfigMap", "rel-settings"]["data"])
+        given |= {each["name"]: each["value"] for each in pod["containers"][0].get("env", [])}
+        assert given["MAGNETAR_TOKEN_FILE"] == f"/etc/magnetar/token/{key}"
+        named = json.loads(given["MAGNETAR_CHART_SETTINGS"])["MAGNETAR_TOKEN_FILE"]
+        assert named == f"{at}.existingSecret (the key {key} of the Secret {secret})"
 
 
 def test_jobs_are_placed_and_given_what_the_values_say(chart: Chart) -> None:

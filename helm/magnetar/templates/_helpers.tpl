@@ -122,6 +122,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if lookup "v1" "ServiceAccount" .Release.Namespace "default" -}}
 {{- $values := .Values -}}
 {{- include "magnetar.checkOther" (list . "Secret" "pulsar.auth.existingSecret" $values.pulsar.auth.existingSecret "pulsar.auth.key" $values.pulsar.auth.key) -}}
+{{- range $worker, $given := $values.workers -}}
+{{- $auth := (mergeOverwrite (deepCopy $values.workerDefaults) $given).auth -}}
+{{- include "magnetar.checkOther" (list $ "Secret" (printf "workers.%s.auth.existingSecret" $worker) $auth.existingSecret (printf "workers.%s.auth.key" $worker) $auth.key) -}}
+{{- end -}}
+{{- include "magnetar.checkOther" (list . "Secret" "projector.auth.existingSecret" $values.projector.auth.existingSecret "projector.auth.key" $values.projector.auth.key) -}}
+{{- range $group, $given := $values.projectors -}}
+{{- $auth := (mergeOverwrite (deepCopy $values.projector) $given).auth -}}
+{{- include "magnetar.checkOther" (list $ "Secret" (printf "projectors.%s.auth.existingSecret" $group) $auth.existingSecret (printf "projectors.%s.auth.key" $group) $auth.key) -}}
+{{- end -}}
 {{- include "magnetar.checkOther" (list . "Secret" "provision.auth.existingSecret" $values.provision.auth.existingSecret "provision.auth.key" $values.provision.auth.key) -}}
 {{- include "magnetar.checkOther" (list . "ConfigMap" "pulsar.tls.caConfigMap" $values.pulsar.tls.caConfigMap "pulsar.tls.key" $values.pulsar.tls.key) -}}
 {{- include "magnetar.checkOther" (list . "Secret" "pulsar.tls.caSecret" $values.pulsar.tls.caSecret "pulsar.tls.key" $values.pulsar.tls.key) -}}
@@ -421,6 +430,30 @@ imagePullSecrets:
 {{- with .Values.jobs.env }}
 {{ toYaml . }}
 {{- end }}
+{{- end -}}
+
+{{- /* Takes the root, an empty dict, where the values of a token of its own stand, and those: the dict becomes the root
+       with that token, if there is one. */ -}}
+{{- define "magnetar.withToken" -}}
+{{- $root := index . 0 -}}
+{{- $own := index . 1 -}}
+{{- $auth := index . 3 -}}
+{{- $values := deepCopy $root.Values -}}
+{{- if $auth.existingSecret -}}
+{{- $_ := set $values.pulsar "auth" (dict "token" "" "existingSecret" $auth.existingSecret "key" $auth.key "at" (index . 2)) -}}
+{{- end -}}
+{{- range $key, $value := dict "Values" $values "Release" $root.Release "Chart" $root.Chart "Template" $root.Template -}}
+{{- $_ := set $own $key $value -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Takes a root that has a token of its own, and the values of that: what it has other than the ConfigMap says. */ -}}
+{{- define "magnetar.tokenEnvironment" -}}
+{{- if (index . 1).existingSecret -}}
+{{- $settings := include "magnetar.settings" (index . 0) | fromYaml -}}
+- {name: MAGNETAR_TOKEN_FILE, value: {{ $settings.MAGNETAR_TOKEN_FILE | quote }}}
+- {name: MAGNETAR_CHART_SETTINGS, value: {{ $settings.MAGNETAR_CHART_SETTINGS | quote }}}
+{{- end -}}
 {{- end -}}
 
 {{- define "magnetar.egress" -}}
