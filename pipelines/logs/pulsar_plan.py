@@ -12,7 +12,7 @@ from magnetar.schemas.evolution import evolution
 
 from ..provisioning import READERS_RIGHTS, RIGHTS, Roles, Sign, Step, WantedTopic
 from .pulsar_admin import INCARNATION, KEEPER, TRIMMED, WORKERS, PulsarAdmin
-from .pulsar_policies import POLICIES, REPLIES, Policy, effective, new_namespace
+from .pulsar_policies import POLICIES, REPLIES, Policy, Runtime, effective, new_namespace, says
 
 REPLIES_NAMESPACE: Final = "magnetar-replies"
 """The namespace of the inboxes. No context can have this name: a context's has no hyphen."""
@@ -23,6 +23,7 @@ _GONE: Final = (
 )
 _PARTITIONS_GONE: Final = "gone, and commands were decided there: new ones would be empty logs. Restore the topic"
 _SHOWN_MAX: Final = 6
+HIDDEN: Final = "the broker's, which this role may not see"
 
 
 class Right(NamedTuple):
@@ -88,13 +89,15 @@ class PulsarPlan:
             return
         for policy in POLICIES:
             if runtime is not None or policy.key != "persistence":
-                yield from self._policy_steps(policy, namespace, found, runtime or {})
+                yield from self._policy_steps(policy, namespace, found, runtime)
 
     def _policy_steps(
-        self, policy: Policy, namespace: str, found: Mapping[str, Any], runtime: Mapping[str, str]
+        self, policy: Policy, namespace: str, found: Mapping[str, Any], runtime: Runtime | None
     ) -> Iterator[Step]:
-        now = effective(policy, found, runtime)
-        if policy.is_fine(now):
+        """Sets what is not as it must be, and what is the broker's where it cannot be seen."""
+        is_hidden = runtime is None and not says(policy, found)
+        now = effective(policy, found, runtime or {})
+        if policy.is_fine(now) and not is_hidden:
             return
         subject = f"namespace {namespace}"
         if found.get(policy.key) and policy.is_stricter(now):
@@ -105,7 +108,7 @@ class PulsarPlan:
         yield Step(
             Sign.CHANGE,
             subject,
-            f"{policy.name} {policy.show(now)} → {policy.show(wanted)}",
+            f"{policy.name} {HIDDEN if is_hidden else policy.show(now)} → {policy.show(wanted)}",
             lambda: self._admin.call(policy.method, f"/namespaces/{namespace}/{policy.path}", policy.body(wanted)),
         )
 

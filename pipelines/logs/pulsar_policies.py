@@ -325,11 +325,17 @@ REPLIES: Final = {"allowAutoTopicCreation": True, "topicType": "non-partitioned"
 """An inbox is a topic that is made by subscribing to it."""
 
 
+def says(policy: Policy, namespace: Mapping[str, Any]) -> bool:
+    """Whether the namespace has a policy of its own, and not the broker's."""
+    own = namespace.get(policy.key)
+    return own is not None and own not in ("UNDEFINED", {})
+
+
 def effective(policy: Policy, namespace: Mapping[str, Any], runtime: Runtime) -> Any:
     """What holds on a namespace: its own policy, or the broker's."""
     own = namespace.get(policy.key)
     broker = policy.of_broker(runtime)
-    if own is None or own in ("UNDEFINED", {}):
+    if not says(policy, namespace):
         return broker
     if isinstance(own, bool) and policy.key == "schema_validation_enforced":
         return own or broker

@@ -191,9 +191,11 @@ class PulsarPreflight:
             blamed = own is not None and not policy.is_fine(effective(policy, own, runtime))
             if now is not None and not policy.is_fine(now) and not blamed:
                 severity = Severity.WARNING if policy.is_stricter(now) else policy.severity
+                is_its_own = self._admin.topic_policy(name, policy.topic_path) not in (None, {})
+                namespace = name.rpartition("/")[0]
                 yield Finding(
                     severity, policy.name, f"topic {name}", policy.show(now), policy.must, policy.lost,
-                    policy.removing(name),
+                    policy.removing(name) if is_its_own else policy.mending(namespace, now),
                 )  # fmt: skip
 
     def _trimming(self, name: str, partitions: int) -> Iterator[Finding]:

@@ -17,6 +17,7 @@ from magnetar.pipelines.log import Appender
 from magnetar.pipelines.logs import pulsar_consumer
 from magnetar.pipelines.logs.pulsar import PulsarLog
 from magnetar.pipelines.logs.pulsar_admin import WORKERS
+from magnetar.pipelines.preflight import Severity
 from magnetar.pipelines.provisioning import RIGHTS, WantedTopic, apply, wanted_topics
 from magnetar.pipelines.runtime import provision
 from magnetar.pipelines.settings import Settings, open_log
@@ -366,6 +367,23 @@ def test_a_role_that_may_not_read_policies_is_told_so_and_not_stopped(secured: S
         "configuration": "hidden from this role",
         "policies": "hidden from this role",
     }
+
+
+def test_an_administrator_of_the_tenant_alone_sets_what_he_cannot_see(secured: Secured) -> None:
+    """The broker's own configuration is a superuser's to see: what a namespace leaves to it may be anything."""
+    tenant, pipeline = f"t{uuid.uuid4().hex[:12]}", Pipeline("left", aggregates=[Purse], partitions=1)
+    with opened(secured, secured.token(ADMIN), tenant=tenant) as superuser:
+        admin = superuser._admin
+        admin.call("PUT", f"/tenants/{tenant}", {"allowedClusters": admin.clusters(), "adminRoles": ["owner"]})
+        admin.call("PUT", f"/namespaces/{tenant}/left")
+        with opened(secured, secured.token("owner"), tenant=tenant) as owner:
+            steps = owner.plan(wanted_topics(pipeline), {})
+            hidden = "deletion of inactive topics the broker's, which this role may not see → off"
+            assert f"~ namespace {tenant}/left: {hidden}" in [str(step) for step in steps]
+            apply(steps)
+            assert owner.plan(wanted_topics(pipeline), {}) == []
+        found = superuser.examine(wanted_topics(pipeline))
+    assert [each for each in found if each.severity is Severity.DANGEROUS] == []
 
 
 def fence_until_refused(log: PulsarLog, topic: Topic) -> None:
