@@ -65,7 +65,7 @@ class PulsarLog:
         """Connect to a cluster; `client_log` is a file for what Pulsar's client has to warn of.
 
         Asks the admin API first: raises LogUnavailable if it does not answer, or nobody listens at the service URL, and
-        AccessDenied for a token that is missing, wrong or expired, at once.
+        AccessDenied for a token that is missing, wrong or expired, at once; SettingsError for a certificate.
         """
         access = access or Access()
         self.message_bytes_max = message_bytes_max
@@ -75,7 +75,7 @@ class PulsarLog:
         self._admin = PulsarAdmin(admin_url, access)
         try:
             self._admin.check()
-            check_listens(service_url)
+            check_listens(service_url, access.tls)
             self._writers = _client(service_url, client_log, access)
             self._others = _client(service_url, client_log, access)
         except BaseException:
@@ -112,7 +112,7 @@ class PulsarLog:
     def _check_answers(self, topics: Sequence[WantedTopic]) -> None:
         names = (self._name(wanted.topic) for wanted in topics)
         existing = next((name for name in names if self._admin.partitions(name)), None)
-        check_answers(self._service_url, existing, self._access.client_options())
+        check_answers(self._service_url, existing, self._access.client_options(), self._access.tls)
 
     def provision(self, topic: Topic, *, partitions: int, schema: str) -> None:
         """What a worker does at its start: create what is missing, if it may, and change nothing that is there.

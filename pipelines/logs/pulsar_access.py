@@ -96,13 +96,13 @@ class Access:
         self._tls_ca = tls_ca
         self._tls_validate_hostname = tls_validate_hostname
         try:
-            self._context = ssl.create_default_context(cafile=None if tls_ca is None else str(tls_ca))
+            self.tls = ssl.create_default_context(cafile=None if tls_ca is None else str(tls_ca))
         except OSError as error:  # SSLError is one
             raise SettingsError(
                 f"MAGNETAR_TLS_CA names {tls_ca}, which has no certificate: {error.strerror or error}.",
                 cure="Name the authority's PEM.",
             ) from error
-        self._context.check_hostname = tls_validate_hostname
+        self.tls.check_hostname = tls_validate_hostname
 
     def client_options(self) -> dict[str, Any]:
         """What Pulsar's client is opened with. It asks for the token whenever the broker does."""
@@ -115,7 +115,7 @@ class Access:
 
     def admin_options(self) -> dict[str, Any]:
         """What the HTTP client of the admin API is opened with."""
-        return {"verify": self._context, "auth": None if self.token is None else _Bearer(self.token)}
+        return {"verify": self.tls, "auth": None if self.token is None else _Bearer(self.token)}
 
     @property
     def has_expired(self) -> bool:

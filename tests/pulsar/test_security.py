@@ -228,10 +228,11 @@ def test_a_certificate_of_another_authority_is_refused(secured: Secured, tmp_pat
         secured, "CERTIFICATE_VERIFY_FAILED", secured.token(ADMIN), error=SettingsError, tls_ca=other.certificate
     )
     with (
-        pytest.raises(LogUnavailable),
-        opened(secured, secured.token(WORKER), broker_admin=secured.plain.admin_url, tls_ca=other.certificate) as log,
+        pytest.raises(SettingsError, match=r"The certificate of the broker at .* is not taken: ") as refused,
+        opened(secured, secured.token(WORKER), broker_admin=secured.plain.admin_url, tls_ca=other.certificate),
     ):
-        log.fence(EVENTS, 0, schema=SCHEMA, name="worker")
+        pass
+    assert "MAGNETAR_TLS_CA" in refused.value.cure
 
 
 def test_a_port_that_speaks_tls_or_does_not_is_told_from_the_other(secured: Secured) -> None:
@@ -267,8 +268,8 @@ def test_the_host_name_is_checked_unless_that_is_refused_by_name(secured: Secure
     with opened(secured, token, tls_validate_hostname=False, **wrong) as log:
         log.describe(EVENTS)
     wrong = {"broker": secured.service_url.replace("localhost", "127.0.0.1")}
-    with opened(secured, token, **wrong) as log, pytest.raises(LogUnavailable):
-        log.reader(EVENTS, 0, after=None)
+    named = "is not taken: IP address mismatch, certificate is not valid for '127.0.0.1'"
+    refused_soon(secured, named, token, error=SettingsError, **wrong)
     with opened(secured, token, tls_validate_hostname=False, **wrong) as log:
         log.reader(EVENTS, 0, after=None)
 
