@@ -154,19 +154,22 @@ class PulsarConsumer:
         self.closed = False
         try:
             for partition in range(partitions):
-                self._join_first(partition)
+                self._join_first(partition, is_last=partition in (1, partitions - 1))
         except BaseException:
             self.close()
             raise
 
-    def _join_first(self, partition: int) -> None:
-        """One partition that cannot be had does not keep the others waiting; where none can be had, that is said."""
+    def _join_first(self, partition: int, *, is_last: bool) -> None:
+        """One partition that cannot be had does not keep the others waiting.
+
+        Where the first two cannot be had, none can, and each would take its time to say so.
+        """
         try:
             self._parts[partition] = self._open(partition)
         except AccessDenied:
             raise
         except LogUnavailable as error:
-            if not self._parts:
+            if is_last and not self._parts:
                 raise
             self._put_off(partition, error)
 

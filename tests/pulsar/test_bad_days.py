@@ -222,6 +222,19 @@ def test_a_number_of_partitions_that_was_changed_by_hand_is_found_and_refused_an
 # --- other people -----------------------------------------------------------------------------------------------------
 
 
+def test_a_partition_that_cannot_be_joined_keeps_no_worker_from_starting(yard: Yard) -> None:
+    """Somebody has the workers' subscription there, for himself alone."""
+    logger = pulsar.FileLogger(pulsar.LoggerLevel.Error, "/dev/null")
+    with closing(pulsar.Client(yard.broker.service_url, logger=logger)) as client:
+        topic = f"persistent://public/{yard.commands}-partition-0"
+        theirs = client.subscribe(topic, "magnetar", consumer_type=pulsar.ConsumerType.Exclusive)
+        with structlog.testing.capture_logs() as logged, yard.working():
+            assert (yard.pay(1).total, yard.knock()) == (1, 1)
+            assert any(each["event"] == "partition cannot be joined" and each["partition"] == 0 for each in logged)
+            theirs.close()
+            assert yard.pay(0).total == 1
+
+
 def test_a_producer_without_the_topics_schema_is_refused_by_the_broker(yard: Yard) -> None:
     with pytest.raises(pulsar.PulsarException), yard.foreign(yard.events, 0):
         pass
