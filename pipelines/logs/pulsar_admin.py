@@ -214,7 +214,7 @@ class PulsarAdmin:
 
     def missing_partitions(self, topic: str, partitions: int) -> list[int]:
         """Those that are not there, although the topic says that it has them: each is a topic that can be deleted."""
-        there = set(self.read(f"/persistent/{topic.rpartition('/')[0]}") or ())
+        there: list[str] = self.read(f"/persistent/{topic.rpartition('/')[0]}") or []
         return [nth for nth in range(partitions) if f"persistent://{topic}-partition-{nth}" not in there]
 
     def create_missing_partitions(self, topic: str) -> None:
