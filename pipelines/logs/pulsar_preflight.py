@@ -92,7 +92,7 @@ class PulsarPreflight:
         if runtime.get("activeConsumerFailoverConsistentHashing") != "true":
             yield Finding(
                 Severity.NOTE, "consistent hashing", _BROKER, "off", "on, where recoveries are long",
-                "most partitions move when a worker joins or leaves (on, fewer do, and lie less evenly)",
+                "most partitions move as a worker comes or goes; with it, fewer, but some workers get more than others",
                 "broker.conf: activeConsumerFailoverConsistentHashing=true",
             )  # fmt: skip
         if int(runtime.get("keepAliveIntervalSeconds") or 0) > 4:
