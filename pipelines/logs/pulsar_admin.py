@@ -263,22 +263,26 @@ class PulsarAdmin:
 
     def without_keeper(self, topic: str, partitions: int) -> list[int]:
         """The partitions of a topic of checkpoints that lack their subscription: of the topic, Pulsar tells all that
-        any partition has."""
-        return [nth for nth in range(partitions) if KEEPER not in self.subscriptions(f"{topic}-partition-{nth}")]
+        any partition has. A partition that is not in use has no statistics."""
+        stats: dict[str, Any] = self.stats(topic).get("partitions", {})
+        found = {int(name.rpartition("-")[2]): each.get("subscriptions", {}) for name, each in stats.items()}
+        missing = [nth for nth in range(partitions) if KEEPER not in found.get(nth, {})]
+        return [nth for nth in missing if nth in found or KEEPER not in self.subscriptions(f"{topic}-partition-{nth}")]
 
     def create_keeper(self, topic: str, partitions: int) -> None:
-        """Create the durable subscription of a topic of checkpoints, at the beginning of each partition. Repeatable.
+        """Create the durable subscription of a topic of checkpoints, at the beginning of each partition. Repeatable."""
+        self._create_keeper(topic)
+        for nth in self.without_keeper(topic, partitions):  # of one that was made again
+            self._create_keeper(f"{topic}-partition-{nth}")
+        if lacking := self.without_keeper(topic, partitions):
+            raise LogUnavailable(
+                f"Pulsar did not create the subscription {KEEPER} of {topic} on the partitions {lacking}.",
+                cure="Try again.",
+            )
 
-        Where two do so at once, one of them is told that a partition has it, or that a precondition does not hold.
-        """
-        for nth in self.without_keeper(topic, partitions):
-            path = f"/persistent/{topic}-partition-{nth}/subscription/{KEEPER}"
-            response = self.call("PUT", path, _EARLIEST, accept=(CONFLICT, PRECONDITION))
-            if response.status_code == PRECONDITION and self.without_keeper(topic, nth + 1)[-1:] == [nth]:
-                raise LogUnavailable(
-                    f"Pulsar did not create the subscription {KEEPER} of {topic}: {_reason(response)}",
-                    cure="Try again.",
-                )
+    def _create_keeper(self, topic: str) -> None:
+        """Where two do so at once, or some partitions have it, Pulsar says so, or that a precondition does not hold."""
+        self.call("PUT", f"/persistent/{topic}/subscription/{KEEPER}", _EARLIEST, accept=(CONFLICT, PRECONDITION))
 
     def move_keeper(self, partition_topic: str, through: MessageId) -> None:
         """Put the keeper behind this message."""
