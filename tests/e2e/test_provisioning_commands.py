@@ -11,9 +11,9 @@ def test_a_folder_is_planned_provisioned_and_examined(shell: Shell) -> None:
     write_shop(shell.folder)
     planned = shell.run("plan", "shop")
     assert planned.stdout.splitlines() == [
-        "+ topic shop/order-commands: 16 partitions",
         "+ topic shop/order-events: 16 partitions",
         "+ topic shop/order-checkpoints: 16 partitions",
+        "+ topic shop/order-commands: 16 partitions",
         "3 steps.",
     ]
     assert not (Path(shell.folder) / ".magnetar").exists(), "a plan changes nothing"
@@ -26,7 +26,7 @@ def test_a_folder_is_planned_provisioned_and_examined(shell: Shell) -> None:
 def test_json_is_for_programs(shell: Shell) -> None:
     write_shop(shell.folder)
     steps = json.loads(shell.run("plan", "shop", "--json").stdout)
-    assert steps[0] == {"sign": "+", "subject": "topic shop/order-commands", "detail": "16 partitions"}
+    assert steps[0] == {"sign": "+", "subject": "topic shop/order-events", "detail": "16 partitions"}
     assert json.loads(shell.run("provision", "shop", "--json").stdout) == steps
     assert json.loads(shell.run("plan", "shop", "--json").stdout) == []
     module = shell.folder / "shop.py"
