@@ -287,6 +287,8 @@ class Worker:
             owned = _Owned(appender, self._processor(partition), owner, checkpoints)
             try:
                 self._recover(partition, owned, found)
+                if has_decided:
+                    self._check_not_empty(partition, owned)
             except CheckpointUnusable as error:
                 checkpoints.rejected(found, error)
                 owned.processor.close()
@@ -294,18 +296,20 @@ class Worker:
             except BaseException:
                 owned.processor.close()
                 raise
-            if has_decided and owned.processor.next_number == 1:
-                owned.processor.close()
-                raise PartitionRefused(
-                    f"{self._events} partition {partition} has no commit, and commands were decided there: what they "
-                    "made is gone, and so are the states that others are to be decided on.",
-                    cure="Was the topic deleted? Put it back from a backup. To begin the whole aggregate anew, delete "
-                    "its command topic too, and run `magnetar provision MODULE`.",
-                )
             owned.processor.begin(owner, self._log.describe(self._commands_topic).incarnation)
             owned.seen = owned.processor.last_source
             return owned
         raise AssertionError("without a checkpoint, no checkpoint is unusable")
+
+    def _check_not_empty(self, partition: int, owned: _Owned) -> None:
+        """Where commands were decided there are commits: if not, somebody has deleted them. They are not begun anew."""
+        if owned.processor.next_number == 1:
+            raise PartitionRefused(
+                f"{self._events} partition {partition} has no commit, and commands were decided there: what they "
+                "made is gone, and so are the states that others are to be decided on.",
+                cure="Was the topic deleted? Put it back from a backup. To begin the whole aggregate anew, delete its "
+                "command topic too, and run `magnetar provision MODULE`.",
+            )
 
     def _processor(self, partition: int) -> PartitionProcessor:
         return new_processor(

@@ -19,8 +19,8 @@ from ..log import Backlog, Ownership, Reached, TopicDescription
 from ..preflight import Finding
 from ..provisioning import Roles, Step, WantedTopic, apply
 from .pulsar_access import Access, is_encrypted
-from .pulsar_admin import INCARNATION, WORKERS, PulsarAdmin
-from .pulsar_backlog import backlog_of, by_partition, owner_of, producer_name, reached
+from .pulsar_admin import INCARNATION, WORKERS, PulsarAdmin, by_partition
+from .pulsar_backlog import backlog_of, owner_of, producer_name, reached
 from .pulsar_consumer import BACKLOG, PulsarConsumer
 from .pulsar_messages import PulsarReader, translated
 from .pulsar_plan import REPLIES_NAMESPACE, PulsarPlan

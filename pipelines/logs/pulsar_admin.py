@@ -264,9 +264,8 @@ class PulsarAdmin:
     def without_keeper(self, topic: str, partitions: int) -> list[int]:
         """The partitions of a topic of checkpoints that lack their subscription: of the topic, Pulsar tells all that
         any partition has. A partition that is not in use has no statistics."""
-        stats: dict[str, Any] = self.stats(topic).get("partitions", {})
-        found = {int(name.rpartition("-")[2]): each.get("subscriptions", {}) for name, each in stats.items()}
-        missing = [nth for nth in range(partitions) if KEEPER not in found.get(nth, {})]
+        found = by_partition(self.stats(topic))
+        missing = [nth for nth in range(partitions) if KEEPER not in found.get(nth, {}).get("subscriptions", {})]
         return [nth for nth in missing if nth in found or KEEPER not in self.subscriptions(f"{topic}-partition-{nth}")]
 
     def create_keeper(self, topic: str, partitions: int) -> None:
@@ -331,6 +330,11 @@ class PulsarAdmin:
             return None
         found = response.json().get("subscriptions", {}).get(subscription, {}).get("activeConsumerName")
         return None if found is None else str(found)
+
+
+def by_partition(stats: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    """The statistics of a partitioned topic, by partition."""
+    return {int(name.rpartition("-")[2]): found for name, found in stats.get("partitions", {}).items()}
 
 
 def no_tenant(tenant: str) -> SettingsError:

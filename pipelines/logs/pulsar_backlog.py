@@ -27,11 +27,6 @@ def producer_name(name: str, token: str) -> str:
     return f"{name}-{token:0>{_TOKEN_DIGITS}}"
 
 
-def by_partition(stats: dict[str, Any]) -> dict[int, dict[str, Any]]:
-    """The statistics of a partitioned topic, by partition."""
-    return {int(name.rpartition("-")[2]): found for name, found in stats.get("partitions", {}).items()}
-
-
 def backlog_of(
     stats: dict[str, Any], internal: dict[str, Any], subscription: str, reader: Callable[[MessageId | None], Reader]
 ) -> Backlog:

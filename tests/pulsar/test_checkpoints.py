@@ -90,7 +90,7 @@ def test_the_broker_drops_the_checkpoints_that_the_keeper_is_past_and_nothing_of
         while ledgers(system, CHECKPOINTS)[0] == first:  # rounds go on, and the broker looks now and then
             system.send(100)
             states = system.run()
-            time.sleep(2)
+            time.sleep(2)  # it looks every two minutes: more rounds would only keep a core busy
             assert time.monotonic() < deadline
         assert states == folded(system)
         kept, written = entries_of(system, CHECKPOINTS)

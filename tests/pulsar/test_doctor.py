@@ -157,6 +157,7 @@ def test_a_service_url_at_which_there_is_no_broker_is_named_by_all_that_look(sho
     shop.environment["MAGNETAR_BROKER"] = broker.service_url
     printed(shop, "provision")
     shop.environment["MAGNETAR_BROKER"] = broker.admin_url.replace("http://", "pulsar://")  # somebody listens there
-    refused = shop.run("plan", "shop")
-    assert refused.returncode == 3
-    assert "No broker answers at" in refused.stderr
+    for command in ("plan", "provision", "doctor"):
+        refused = shop.run(command, "shop")
+        assert refused.returncode == 3, command
+        assert "No broker answers at" in refused.stderr, command

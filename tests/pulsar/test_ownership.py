@@ -125,7 +125,7 @@ class Team:
         deadline = since + LONG
         while not set(owners) <= set(self._consumers) or time.monotonic() - since < SETTLED_SECONDS:
             assert time.monotonic() < deadline, owners
-            time.sleep(0.2)
+            time.sleep(0.2)  # the broker tells nobody when it has chosen: it can only be asked again
             if (now := self._named()) != owners:
                 owners, since = now, time.monotonic()
         return owners
