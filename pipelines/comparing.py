@@ -8,7 +8,7 @@ from __future__ import annotations
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from typing import Final
+from typing import IO, Final
 
 SAMPLE_COMMITS: Final = 2_000
 """So many of each aggregate are replayed at once: less than a second of Python."""
@@ -30,6 +30,7 @@ class Comparing:
         """The lines that have been printed of the sample."""
         self._process: subprocess.Popen[str] | None = None
         self._printed = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open until `close`; a pipe could fill up
+        self._failed = tempfile.TemporaryFile("w+")  # noqa: SIM115
 
     def begin(self) -> None:
         """Compare what is saved now."""
@@ -46,8 +47,7 @@ class Comparing:
         """
         if self._process is None or (code := self._process.poll()) is None:
             return None
-        self._printed.seek(0)
-        said, is_last = self._printed.read().strip(), not self._waiting
+        said, failed, is_last = _read(self._printed), _read(self._failed), not self._waiting
         self._end()
         self._start()
         lines = said.splitlines()
@@ -55,8 +55,12 @@ class Comparing:
         self._shown.update(lines)
         if code == _SAME and is_last:
             return "magnetar dev: this code makes the same of what is recorded."
-        if code != _DIFFERENT:
-            return None
+        if code != _DIFFERENT or not said:  # of a sample that fails nothing is said: all are compared right behind it
+            return (
+                f"magnetar dev: what this code makes of what is recorded was not found out.\n{failed}"
+                if is_last
+                else None
+            )
         if is_last and set(more) <= {NOTHING_TO_SWAP}:
             return "\n".join(["magnetar dev: of all that is recorded, as of the sample.", *more])
         return f"magnetar dev: this code makes something else of what is recorded.\n{said}"
@@ -66,17 +70,19 @@ class Comparing:
         self._waiting = []
         self._end()
         self._printed.close()
+        self._failed.close()
 
     def _start(self) -> None:
         if not self._waiting:
             return
-        self._printed.seek(0)
-        self._printed.truncate()
+        for file in (self._printed, self._failed):
+            file.seek(0)
+            file.truncate()
         self._process = subprocess.Popen(
             self._waiting.pop(0),
             stdin=subprocess.DEVNULL,
             stdout=self._printed,
-            stderr=subprocess.DEVNULL,
+            stderr=self._failed,
             process_group=0,  # Ctrl-C is not for it
             text=True,
         )
@@ -86,3 +92,8 @@ class Comparing:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+
+def _read(file: IO[str]) -> str:
+    file.seek(0)
+    return file.read().strip()

@@ -67,6 +67,7 @@ class TableDifference(msgspec.Struct):
             or self.removed
             or self.changed
             or self.refused
+            or (self.left_out and self.has_changed)
         )
 
 
@@ -159,6 +160,7 @@ def _tables(
     return found + [TableDifference(target.name, False, left_out=_SUMS) for target in sampled]
 
 
+_TOLD_APART = "its rows are told apart by other columns than those that are shown"
 _SUMS = "an incremental Sql sums the whole log up: it is compared without --sample only"
 
 
@@ -170,9 +172,11 @@ def _difference(
     found.refused = scratch.refused(projection, examples=examples)
     after = side_of(scratch.store, projection, filled)
     if snapshot.side is None:
-        found.is_new = True
         ((found.after,),) = scratch.store.query(counted(after.query))
-        found.added = found.after
+        if snapshot.not_compared is None:
+            found.is_new, found.added = True, found.after
+        else:
+            found.left_out, found.before = _TOLD_APART, snapshot.not_compared
         return found
     with_rows(found, scratch.store, projection, snapshot.side, after, examples=examples)
     if found.added or found.removed or found.changed:

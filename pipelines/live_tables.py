@@ -13,7 +13,15 @@ from magnetar.projections.freshness import MIRROR
 from magnetar.projections.progress import fingerprints
 from magnetar.projections.query import Answers
 from magnetar.projections.row_difference import Side
-from magnetar.projections.snapshot import Until, columns_of, in_file, progress_of, shown_query
+from magnetar.projections.snapshot import (
+    Until,
+    columns_of,
+    in_file,
+    is_told_apart_alike,
+    progress_of,
+    rows_shown,
+    shown_query,
+)
 from msgspec.json import decode
 
 from .pipeline import Pipeline
@@ -35,6 +43,8 @@ class Snapshot(NamedTuple):
     """Whether the projection's declaration is another one than that which has filled the table."""
     is_exact: bool = True
     """Whether the rows are as of there to the commit; otherwise they may have some more."""
+    not_compared: int | None = None
+    """How many rows there are, if they are not told apart as the projection's are now; there is no side then."""
 
 
 class LiveTables:
@@ -68,6 +78,9 @@ class LiveTables:
         columns = columns_of(self.ask, context, projection, generation)
         if found is None or not columns:
             return Snapshot(None, self._until(Target(MIRROR, target.aggregates), None), has_changed=True)
+        if not is_told_apart_alike(self.ask, context, projection, generation):
+            until, rows = self._until(target, generation), rows_shown(self.ask, context, projection)
+            return Snapshot(None, until, has_changed=True, not_compared=rows)
         until, is_exact = self._write(target, projection, generation, columns, file)
         for _ in range(_TRIES - 1):
             if is_exact:

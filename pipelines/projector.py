@@ -493,7 +493,8 @@ class Projector:
         return left
 
     def _feed_live(self, tables: Sequence[Table]) -> None:
-        """What was being filled is shown."""
+        """What was being filled is shown, and what was wished of its quarantined keys meanwhile is done."""
+        self._settling.set()
         if any(table in self._filler.feeding.tables for table in tables):
             with self._filler.paused() as filling:
                 for table in tables:

@@ -7,14 +7,15 @@ import secrets
 from collections.abc import Sequence
 
 from magnetar.projections.endpoint import Endpoint
-from magnetar.projections.progress import Ask
+from magnetar.projections.fingerprint import fingerprint_of
+from magnetar.projections.progress import Ask, fingerprints
 from magnetar.projections.quarantine import QuarantinedKey, Settled, quarantined, settled
-from magnetar.schemas import QueryRefused
+from magnetar.schemas import QueryRefused, SettingsError
 
 from .control import KeyWish, Settling, TakesWishes, send_settling
 from .pipeline import Pipeline
-from .rebuild_status import generations_of
-from .targets import targets_of
+from .rebuild_status import generations_of, table_names
+from .targets import projection_of, targets_of
 
 
 class SettlingKeys:
@@ -69,3 +70,18 @@ def shown_quarantined(ask: Ask, pipeline: Pipeline) -> list[QuarantinedKey]:
         name: generations_of(ask, pipeline, name).shown for name in {each.projection for each in found} & targets.keys()
     }
     return [each for each in found if each.generation == shown.get(each.projection)]
+
+
+def refuse_outgrown(ask: Ask, pipeline: Pipeline, keys: Sequence[QuarantinedKey]) -> None:
+    """Raise SettingsError if a key is kept from a table that other code has filled: no projector feeds it any more."""
+    found, targets = fingerprints(ask, pipeline.name), targets_of(pipeline)
+    for key in keys:
+        (table,) = table_names(pipeline, targets[key.projection], key.generation)
+        ours = fingerprint_of(projection_of(pipeline, key.projection))
+        if found.get(table, ours) != ours:
+            raise SettingsError(
+                f"{key.projection} has changed since its table was filled: that is fed no more, so that nothing is "
+                "let into it.",
+                cure="`magnetar rebuild` with the pipeline's module and --changed fills a new table by this code. What "
+                "it takes is not kept back there.",
+            )

@@ -66,6 +66,8 @@ class IncrementalTable(LeasedTable):
         """By partition, the number of the last commit of which something is in the table."""
         self._adopted: dict[int, int] = {}
         """By partition, what was counted before the range that is being replayed."""
+        self._events: dict[int, int] = {}
+        """By partition, how many events it had behind the last range."""
 
     # --- what it is ---------------------------------------------------------------------------------------------------
 
@@ -141,19 +143,28 @@ class IncrementalTable(LeasedTable):
         number, events = self._standing(partition)
         is_whole = events > counted if number >= first else events == counted
         if not is_whole or number > max(first - 1, last):
-            raise StoreUnavailable(
-                f"The table of {self.projection.__qualname__} does not fit the log on partition {partition} of "
-                f"{self._name}: it has {events} events up to commit {number}, and {counted} were counted before "
-                f"commits {first} to {last} were begun. Rows were lost, or changed behind the projector's back.",
-                cure="Nothing is lost from the log: `magnetar rebuild` with the pipeline's module and "
-                f"{self.table.target} fills a new table from it.",
-                partition=partition,
-            )
-        self._last[partition], self._adopted[partition] = number, counted
+            raise self._does_not_fit(partition, first, last, (number, events), counted)
+        self._last[partition], self._adopted[partition], self._events[partition] = number, counted, events
+
+    def _does_not_fit(
+        self, partition: int, first: int, last: int, found: tuple[int, int], counted: int
+    ) -> StoreUnavailable:
+        number, events = found
+        return StoreUnavailable(
+            f"The table of {self.projection.__qualname__} does not fit the log on partition {partition} of "
+            f"{self._name}: it has {events} events up to commit {number}, and {counted} were counted before "
+            f"commits {first} to {last} were begun. Rows were lost, or changed behind the projector's back.",
+            cure="Nothing is lost from the log: `magnetar rebuild` with the pipeline's module and "
+            f"{self.table.target} fills a new table from it.",
+            partition=partition,
+        )
 
     def counted(self, partition: int, /) -> int:
-        """How many events the table has of what is older than the range that is written down."""
-        return self._adopted[partition] if partition in self._adopted else self._standing(partition)[1]
+        """How many events the table has of what is older than the range that is written down.
+
+        It is known, and not read: what was lost meanwhile would be taken for what belongs there.
+        """
+        return self._adopted.get(partition, self._events[partition])
 
     def _standing(self, partition: int) -> tuple[int, int]:
         """The number of the last commit, and how many events there are."""
@@ -186,7 +197,14 @@ class IncrementalTable(LeasedTable):
     def _insert_states(
         self, partition: int, lease: Lease, inserted: Range, source: str, block: Block | None = None
     ) -> None:
-        """Sum up what a query gives that has the columns of the event's view."""
+        """Sum up what a query gives that has the columns of the event's view.
+
+        Raises StoreUnavailable if there are fewer events than behind the range before: this one is written down with
+        how many there were, so that whoever opens the partition finds it too.
+        """
+        found = self._standing(partition)
+        if found[1] < (counted := self._events[partition]):
+            raise self._does_not_fit(partition, inserted.first, inserted.last, found, counted)
         columns = [
             *(key.name for key in self.plan.keys),
             *(state.column for state in self.plan.states),
@@ -200,6 +218,7 @@ class IncrementalTable(LeasedTable):
         )
         self._insert_block(partition, inserted, statement, "states", block)
         self._last[partition] = inserted.last
+        _, self._events[partition] = self._standing(partition)
 
     def open_mirror(self, partition: int, /) -> Mirrored | None:
         """The mirror as the source of a partition's ranges, verified. Raises StoreUnavailable."""

@@ -17,7 +17,7 @@ from .freshness import MIRROR
 from .leased_table import ALL, INSERT_SETTINGS, LeasedTable, Scope, Table
 from .range_loop import Lease, Range
 from .store import Block, Store
-from .tables import ENVELOPE, MirrorTables
+from .tables import COMMITS, ENVELOPE, EVENTS, MirrorTables
 from .views import shown_views
 
 DECODED_TWICE_MAX: Final = 1000
@@ -44,6 +44,8 @@ class Mirror(LeasedTable):
         self.tables = MirrorTables(schema, partitions=partitions, generation=generation)
         self._schema_text = schema_text
         self._decoder = decoder or Decoder(store, folder)
+        self._there: dict[int, dict[str, tuple[int, int]]] = {}
+        """By partition, the pending range that is in each of the tables, from when it was counted until its replay."""
 
     def prepare(self) -> None:
         """Create what is missing of the tables, and widen what has grown. Repeatable."""
@@ -89,7 +91,10 @@ class Mirror(LeasedTable):
             self._store.command(statement)
 
     def check(self, partition: int, first: int, last: int, _: int, _scope: Scope = ALL, /) -> None:
-        """Count them: a commit says how many events it has. Raises StoreUnavailable."""
+        """Count them: a commit says how many events it has. Raises StoreUnavailable.
+
+        What the tables have of the range is known by that: a token is forgotten when others have been used since.
+        """
         count, total, events, events_below = self._store.query(
             "SELECT count(), sum(number), sum(events), sumIf(events, number < {first:Int64}) "
             f"FROM {self.tables.commits} WHERE partition = {partition}",
@@ -106,17 +111,24 @@ class Mirror(LeasedTable):
                 "from it, or stop the projector and remove the folder `clickhouse` of the data folder.",
                 partition=partition,
             )
+        has_commits = count == last
+        there = {COMMITS: has_commits, EVENTS: has_commits and have_events == events}
+        self._there[partition] = {table: (first, last) for table, is_there in there.items() if is_there}
 
     def insert(self, partition: int, lease: Lease, inserted: Range, schema: int, payloads: Sequence[bytes]) -> None:
-        """Put the payloads, which ClickHouse decodes as a rule, into both tables, each under its token, behind the
-        lease."""
+        """Put the payloads, which ClickHouse decodes as a rule, into those of the two tables that lack them, each under
+        its token, behind the lease."""
+        there = self._there.pop(partition, {})
+        lacking = [table for table in (COMMITS, EVENTS) if there.get(table) != (inserted.first, inserted.last)]
+        if not lacking:
+            return
         text = self._schema_text(schema)
         with self._source(text, payloads, partition) as (source, block):
             statements = self.tables.inserts(text, source, partition, self._guard(partition, lease))
-            for nth, (table, statement) in enumerate(statements.items()):
-                if nth:
+            for table in lacking:
+                if table == EVENTS:
                     self._failpoint("between_tables")
-                self._insert_block(partition, inserted, statement, table, block)
+                self._insert_block(partition, inserted, statements[table], table, block)
 
     @contextlib.contextmanager
     def _source(

@@ -43,6 +43,24 @@ def columns_of(ask: Ask, context: str, projection: type[Any], generation: int) -
     return {row["name"]: row["type"] for row in rows}
 
 
+def is_told_apart_alike(ask: Ask, context: str, projection: type[Any], generation: int) -> bool:
+    """Whether a generation of its table, or the view of an Sql, has what tells this code's rows apart: not if it is of
+    another kind now, or has another key."""
+    table = view_name(projection) if issubclass(projection, Sql) else f"{view_name(projection)}__g{generation}"
+    rows = ask(f"SELECT name FROM system.columns WHERE database = {literal(context)} AND table = {literal(table)}")
+    names, identity = {row["name"] for row in rows}, {*identity_of(projection)}
+    if issubclass(projection, Sql):
+        return names >= identity
+    is_fold, is_keyed = "_is_deleted" in names, "_key" in names
+    return names >= identity and (is_fold, is_keyed) == (issubclass(projection, Fold), "_key" in identity)
+
+
+def rows_shown(ask: Ask, context: str, projection: type[Any]) -> int:
+    """How many rows its view has."""
+    (row,) = ask(f"SELECT toString(count()) AS n FROM {quoted(context)}.{quoted(view_name(projection))}")
+    return int(row["n"])
+
+
 def progress_of(
     ask: Ask, context: str, projection: str, aggregates: Sequence[str], generation: int | None
 ) -> dict[tuple[str, int], int]:

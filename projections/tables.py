@@ -15,7 +15,12 @@ from .compression import ASCENDING, CONTIGUOUS, compressed
 from .values import as_of_today, definition, is_empty, lacking, new_fields, record_names
 
 DEDUPLICATION_WINDOW_PER_PARTITION: Final = 100
-"""How many inserts per partition a table remembers the tokens of. A retry is always among the last two."""
+"""How many inserts per partition a table remembers the tokens of, over all partitions together: a second guard, since
+what waits for its retry while others go on is forgotten. The first is to look for the range itself."""
+
+COMMITS: Final = "commits"
+EVENTS: Final = "events"
+"""The two tables, in the order in which a range comes into them: of a commit it is known how many events it has."""
 
 WIDE_PART_BYTES_MIN: Final = 128 * 1024 * 1024
 """From this size on a part has files of its own for each column. At ClickHouse's 10 MiB a range of 50,000 commits made
@@ -179,8 +184,8 @@ class MirrorTables:
         """
         writer = json.loads(commit_schema_json)
         return {
-            "commits": self._insert_commits(writer, source, partition, guard),
-            "events": self._insert_events(writer, source, partition, guard),
+            COMMITS: self._insert_commits(writer, source, partition, guard),
+            EVENTS: self._insert_events(writer, source, partition, guard),
         }
 
     def _insert_commits(self, writer: Any, source: str, partition: int, guard: str) -> str:

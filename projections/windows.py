@@ -19,6 +19,9 @@ from .columns import column_type
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
+WINDOWS_MAX: Final = 1000
+"""So many hopping windows an event is in at most: it is folded into a row of each."""
+
 MERGES: Final[Mapping[Callable[..., Any], str]] = {sum: "sum", min: "min", max: "max"}
 """How rows of one key are merged in the view: Python's function, and ClickHouse's."""
 
@@ -139,6 +142,16 @@ def _check_window(cls: type[Any], window: Any, events: tuple[type[Event], ...]) 
         raise DeclarationError(
             f"{cls.__qualname__}.window is {window!r}.",
             cure="Write `window = Window(timedelta(hours=1))`; `every` is not longer than the size.",
+        )
+    if window.step_us % 1000:
+        raise DeclarationError(
+            f"{cls.__qualname__}.window begins every {window.step_us} microseconds.",
+            cure="A row says where its window begins in milliseconds: take whole ones.",
+        )
+    if (count := -(-window.size_us // window.step_us)) > WINDOWS_MAX:
+        raise DeclarationError(
+            f"{cls.__qualname__}.window would put each event into {count:,} rows.",
+            cure=f"Let a new one begin less often: an event is in {WINDOWS_MAX:,} windows at most.",
         )
     for event in events:
         if window.at is not None and hints_of(event).get(window.at) is not datetime:

@@ -220,7 +220,7 @@ def _where(examples: Sequence[Any]) -> str:
 def _say_table(
     found: TableDifference, sides: tuple[str, str] = ("shown now", "by this code"), *, is_sample: bool = False
 ) -> None:
-    if found.left_out:
+    if found.left_out and found.is_same:
         typer.echo(f"{found.projection}: not compared: {found.left_out}.\n")
         return
     if found.is_new:
@@ -232,6 +232,8 @@ def _say_table(
     late = [f"{found.not_compared:,} not compared, {why}"] if found.not_compared else []
     inexact = [] if found.is_exact else ["it is written to meanwhile: the newest events may make the difference"]
     counts = f"{found.added:,} added, {found.removed:,} removed, {found.changed:,} changed"
+    if found.left_out:
+        counts = f"not compared, {found.left_out}"
     typer.echo(
         "; ".join([f"{found.projection}: {found.before:,} → {found.after:,}: {counts}", *columns, *late, *inexact])
     )

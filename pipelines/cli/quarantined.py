@@ -120,9 +120,11 @@ def _settle(
     from ..clock import SystemClock
     from ..logging import configure_logging
     from ..runtime import StopSignal
-    from ..settling import SettlingKeys
+    from ..settling import SettlingKeys, refuse_outgrown
+    from ..status import asking
 
     configure_logging("warning", role="quarantined")
+    refuse_outgrown(asking(settings), pipeline, keys)
     errand = SettlingKeys(pipeline, keys, is_drop=action is Action.DROP, reason=reason, actor=actor)
     if not CarryingOut(pipeline, settings, errand, SystemClock()).run(StopSignal()):
         typer.echo("magnetar: not done yet; the projector does it when it can.", err=True)

@@ -86,8 +86,8 @@ class KilledRun:
         self._sent = sent
         self._dice = dice
         # The last fifth is kept for failpoints that have not struck by then.
-        victims = (self.worker, *[self.projector] * 3)
-        self._kills = [(dice.uniform(0, 0.8 * total), dice.choice(victims)) for _ in range(KILLS)]
+        victims = [*[self.worker] * (KILLS // 4), *[self.projector] * (KILLS - KILLS // 4)]
+        self._kills = [(dice.uniform(0, 0.8 * total), victim) for victim in victims]
         self._kills.sort(key=lambda kill: kill[0])
 
     def run(self, client: SyncClient) -> None:
@@ -155,6 +155,7 @@ def test_after_kills_at_random_times_and_at_every_failpoint_all_is_as_if_nothing
             worker,
             projector,
         )
+        assert projector.lives > KILLS - KILLS // 4
         unrecorded = run.unrecorded()
         print(
             f"{want.commands} commands, {worker.lives - 1} kills of the worker, {projector.lives - 1} of the projector"

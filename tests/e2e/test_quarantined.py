@@ -65,14 +65,18 @@ def test_an_event_is_kept_back_with_those_behind_it_and_let_in_or_given_up(shop:
 
     shop.close()
     file.write_text(file.read_text().replace('("pot", "pan")', "()"))
+    raising_the_revision = "    revision = 2\n    pieces: int = 0\n    names"
+    file.write_text(file.read_text().replace("    pieces: int = 0\n    names", raising_the_revision))
+    outgrown = shop.run("quarantined", "shop", "retry", "--all")
+    assert (outgrown.returncode, "has changed since its table was filled" in outgrown.stderr) == (2, True), outgrown
+    assert "magnetar rebuild" in outgrown.stderr
+    file.write_text(file.read_text().replace("    revision = 2\n", ""))
     released = shop.run("quarantined", "shop", "retry", "--all")
     assert (released.returncode, released.stdout) == (0, "Basket 1: released up to version 3\n"), released
     assert shop.run("quarantined", "shop").stdout == "Nothing is quarantined.\n"
     assert baskets(shop) == {"1": ["tea", "pot", "cup"], "3": ["tea"]}
 
     assert told(shop, "status", "shop")["rebuild_due"] == []
-    file.write_text(
-        file.read_text().replace("    pieces: int = 0\n    names", "    revision = 2\n    pieces: int = 0\n    names")
-    )
+    file.write_text(file.read_text().replace("    pieces: int = 0\n    names", raising_the_revision))
     assert told(shop, "status", "shop")["rebuild_due"] == ["Basket"]
     assert "Basket is shown as older code has it: magnetar rebuild shop --changed" in shop.run("status", "shop").stdout

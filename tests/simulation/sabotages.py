@@ -182,6 +182,11 @@ def older_inserts_not_stopped(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SimStore, "stop_older_inserts", lambda *_: None)
 
 
+def range_not_looked_for(patch: pytest.MonkeyPatch) -> None:
+    """A new owner inserts the pending range again, whether it is there or not, and trusts in its token."""
+    patch.setattr(SimStore, "look", lambda *_: None)
+
+
 class _Silent:
     """The store of one replay, which does not write the pending range down."""
 
@@ -318,6 +323,7 @@ SABOTAGES: Final[tuple[Sabotage, ...]] = (
     pending_range_not_replayed,
     lease_not_checked,
     older_inserts_not_stopped,
+    range_not_looked_for,
     pending_row_not_taken_over,
     progress_read_before_the_lease,
     checkpoint_before_append,

@@ -39,6 +39,9 @@ class SimStore:
         self.rows: dict[tuple[int, str], list[tuple[int, bytes]]] = {}
         """Per partition and table: what was inserted, and which schema it was taken to be of."""
         self.tokens: set[tuple[int, str, int, int]] = set()
+        """Forgotten whenever a partition is opened: ClickHouse has room for so many, of all partitions together."""
+        self.found: set[tuple[int, str, int, int]] = set()
+        """The pending ranges that whoever opened a partition has found in a table."""
         self.told_too_much: list[tuple[int, int]] = []
         """Partitions and numbers of which it was written down that all up to there are there, and were not."""
         self.under_way: list[Insert] = []
@@ -74,7 +77,17 @@ class SimStore:
     def read_pending(self, partition: int) -> Range | None:
         self._effect("read pending")
         ranges = self.pending.get(partition)
-        return ranges[max(ranges)] if ranges else None
+        pending = ranges[max(ranges)] if ranges else None
+        if pending is not None:
+            self.look(partition, pending)
+        self.tokens = {token for token in self.tokens if token[0] != partition}
+        return pending
+
+    def look(self, partition: int, pending: Range) -> None:
+        """Find out which of the tables have the range: those of the mirror, which count their rows."""
+        for table in TABLES:
+            if len(self.rows.get((partition, table), ())) >= pending.last:
+                self.found.add((partition, table, pending.first, pending.last))
 
     def write_pending(self, partition: int, lease: Lease, pending: Range) -> None:
         self._effect("write pending")
@@ -88,7 +101,8 @@ class SimStore:
         self._confirm()
 
     def insert(self, partition: int, lease: Lease, inserted: Range, schema: int, payloads: Sequence[bytes]) -> None:
-        for table in TABLES:
+        lacking = [t for t in TABLES if (partition, t, inserted.first, inserted.last) not in self.found]
+        for table in lacking:
             self._insert(lease, Insert(partition, table, inserted, [(schema, payload) for payload in payloads]))
 
     def _insert(self, lease: Lease, insert: Insert) -> None:

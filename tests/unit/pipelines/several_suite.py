@@ -3,12 +3,15 @@
 import itertools
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
 
 import pytest
 from magnetar.pipelines import Pipeline
+from magnetar.pipelines.projector import Projector
 from magnetar.projections import Rows
+from magnetar.projections.quarantine import quarantined
 from magnetar.schemas import Meta, TablesBehind
 
 from tests.unit.pipelines.live import Live
@@ -118,3 +121,22 @@ def test_a_key_of_one_aggregate_is_kept_back_and_that_of_the_same_name_goes_on(l
         found = client.query(Journal, "what = 'paid'", order_by="_version", after=receipts[-1])
         assert [row.total for row in found] == [11, 12, 15]
         assert in_the_table(live) == in_the_log(live)
+
+
+def test_what_is_let_in_while_new_tables_are_filled_is_in_them_when_they_are_shown(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_swap, swap = threading.Event(), Projector._swap_if_caught_up
+    monkeypatch.setattr(Projector, "_swap_if_caught_up", lambda *arguments: may_swap.is_set() and swap(*arguments))
+    WRONG.add(12)
+    with live.projecting(both), live.client(both) as client, ThreadPoolExecutor(1) as threads:
+        receipts = [client.ask(Purse, "a", Pay(amount)) for amount in (11, 1, 3)]
+        live.eventually(lambda: len(live.quarantined(both)) == 1)
+        rebuilding = threads.submit(live.rebuild, both, "Journal")
+        live.eventually(lambda: {key.generation for key in quarantined(live.rows, both.name)} == {1, 2})
+        WRONG.clear()
+        assert live.retry(both) == []
+        may_swap.set()
+        rebuilding.result()
+        found = client.query(Journal, "what = 'paid'", order_by="_version", after=receipts[-1])
+        assert [row.total for row in found] == [11, 12, 15]

@@ -3,6 +3,7 @@
 import sys
 import time
 
+import pytest
 from magnetar.pipelines.comparing import NOTHING_TO_SWAP, Comparing
 
 DIFF = """
@@ -56,3 +57,17 @@ def test_what_differs_in_all_and_not_in_the_sample_is_shown() -> None:
 def test_of_a_save_that_changes_nothing_one_line_is_said() -> None:
     (whole,) = said(SAME, SAME, SAME, times=1)
     assert whole == "magnetar dev: this code makes the same of what is recorded."
+
+
+@pytest.mark.parametrize("code", [1, 2])  # 1 is also what an interpreter says of an error that nobody caught
+def test_why_nothing_could_be_compared_is_said_once(code: int) -> None:
+    failing = f"import sys; print('Disk full: mend it.', file=sys.stderr); sys.exit({code})"
+    comparing = Comparing([sys.executable, "-c", failing])
+    comparing.begin()
+    found: list[str] = []
+    deadline = time.monotonic() + 60
+    while not found:
+        assert time.monotonic() < deadline
+        found += filter(None, [comparing.step()])
+    comparing.close()
+    assert found == ["magnetar dev: what this code makes of what is recorded was not found out.\nDisk full: mend it."]

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.unit.pipelines.test_rebuild import run
 
 STAGE = """
@@ -218,6 +220,65 @@ print("done")
 
 def test_the_groups_of_an_incremental_sql_are_compared(tmp_path: Path) -> None:
     assert "done" in run(STAGE + SUMS, tmp_path)
+
+
+TOLD_APART = """
+class BySky(Rows, wire_name="Board"):
+    flight: str
+
+    @classmethod
+    def project(cls, event: Scheduled) -> Iterator[Self]:
+        yield cls(event.origin)
+
+class ByOrigin(Sql, wire_name="Planned"):
+    incremental = True
+    select = "SELECT origin, count() AS flights FROM Scheduled GROUP BY origin"
+    origin: str
+    flights: int
+
+class ByBoth(Sql, wire_name="Planned"):
+    incremental = True
+    select = "SELECT origin, dest, count() AS flights FROM Scheduled GROUP BY origin, dest"
+    origin: str
+    dest: str
+    flights: int
+
+class Ahead(Fold, wire_name="Board"):
+    by = ("origin",)
+    merges = {"flights": sum}
+    origin: str = ""
+    flights: int = 0
+
+    def apply(self, event: Scheduled) -> Self:
+        return self.replace(flights=self.flights + 1)
+
+def made(*projections):
+    return Pipeline("flights", aggregates=[Flight], projections=projections, partitions=2)
+
+def found_of(before, after):
+    from shutil import rmtree
+    rmtree(folder)
+    folder.mkdir()
+    recorded(made(before)).close()
+    found = tables(made(after))
+    (table,) = found.tables
+    assert "its rows are told apart by other columns" in table.left_out, table
+    return table.has_changed and not found.is_same and (table.before, table.after, table.added)
+
+kinds = [(Board1, BySky), (BySky, Board1), (Board1, Ahead), (Ahead, Board1), (ByOrigin, ByBoth)]
+before, after = kinds[int(sys.argv[2])]
+print("done", found_of(before, after))
+"""
+
+
+@pytest.mark.parametrize(
+    ("nth", "rows"),
+    [*enumerate(["(3, 3, 0)", "(3, 3, 0)", "(3, 2, 0)", "(1, 3, 0)", "(1, 1, 0)"])],
+)
+def test_rows_that_are_told_apart_otherwise_are_a_difference_and_not_compared(
+    tmp_path: Path, nth: int, rows: str
+) -> None:
+    assert f"done {rows}" in run(STAGE + TOLD_APART, tmp_path, str(nth))
 
 
 FORK = """

@@ -259,12 +259,17 @@ def test_a_range_that_is_inserted_again_adds_nothing_even_when_its_token_is_forg
     assert shop.filled(shop.open(table.projection, 1), 50_000) == [("cup", 1, 3), ("tea", 3, 3)]
 
 
+def check_nothing(self: IncrementalTable, partition: int, *_: Any) -> None:
+    """Take it for empty."""
+    self._last[partition] = self._events[partition] = 0
+
+
 def test_without_looking_what_the_table_has_that_fails(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     shop.sell([sold(pieces=1)])
     table = shop.table(TOTALS, **FIELDS)
     shop.filled(table, 50_000)
     shop.store.command(f"ALTER TABLE {table.name} MODIFY SETTING non_replicated_deduplication_window = 0")
-    monkeypatch.setattr(IncrementalTable, "check", lambda self, partition, *_: self._last.update({partition: 0}))
+    monkeypatch.setattr(IncrementalTable, "check", check_nothing)
     assert shop.filled(table, 50_000) == [("tea", 2, 1)]
 
 
@@ -285,7 +290,7 @@ def test_a_range_that_is_inserted_again_the_other_way_is_kept_from_it_by_its_tok
 ) -> None:
     shop.sell([sold(pieces=1)], [sold("cup")])
     table = shop.table(TOTALS, **FIELDS)
-    monkeypatch.setattr(IncrementalTable, "check", lambda self, partition, *_: self._last.update({partition: 0}))
+    monkeypatch.setattr(IncrementalTable, "check", check_nothing)
     for way in (*ways, *ways):
         shop.filled(shop.open(table.projection, 1, Decoder(shop.store, tmp_path, way)), 50_000)
     assert shop.rows("SELECT * FROM DB.sales") == [("cup", 1, 2), ("tea", 1, 1)]
@@ -299,6 +304,20 @@ def test_rows_that_were_lost_or_changed_by_hand_are_noticed(shop: Shop, change: 
     shop.store.command(f"ALTER TABLE {table.name} {change} SETTINGS mutations_sync = 2")
     with pytest.raises(StoreUnavailable, match=r"does not fit the log.*magnetar rebuild"):
         shop.loop(table)
+
+
+@pytest.mark.parametrize("change", ["DELETE WHERE sku = 'cup'", "DELETE WHERE 1", "UPDATE _events = 1 WHERE 1"])
+def test_what_is_lost_while_it_is_filled_is_noticed_at_the_next_range_and_for_good(shop: Shop, change: str) -> None:
+    more_than_is_lost = [sold() for _ in range(9)]
+    shop.sell([sold(pieces=1)], [sold("cup"), sold("cup")], more_than_is_lost)
+    table = shop.table(TOTALS, **FIELDS)
+    loop = shop.loop(table, range_commits_max=3)
+    assert loop.step() == 2  # the claim is the third
+    shop.store.command(f"ALTER TABLE {table.name} {change} SETTINGS mutations_sync = 2")
+    with pytest.raises(StoreUnavailable, match=r"does not fit the log.*magnetar rebuild"):
+        loop.step()
+    with pytest.raises(StoreUnavailable, match=r"does not fit the log.*magnetar rebuild"):
+        shop.loop(shop.open(table.projection, 1))
 
 
 def test_a_view_may_change_without_a_rebuild(shop: Shop) -> None:

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from itertools import takewhile
 from pathlib import Path
@@ -298,6 +299,50 @@ def test_it_is_the_token_that_keeps_a_range_from_being_inserted_twice(context: C
         context.mirror.insert(0, lease, Range(1, 1, None, None), 1, payloads)
     assert context.rows("SELECT count() FROM DB.Closed") == [(1,)]
     context.mirror.insert(0, lease, Range(1, 2, None, None), 1, payloads)  # the same rows under another token
+    assert context.rows("SELECT count() FROM DB.Closed") == [(2,)]
+
+
+class Crash(Exception):
+    pass
+
+
+def crashing(at: str) -> Callable[[str], None]:
+    def strike(name: str) -> None:
+        if name == at:
+            raise Crash
+
+    return strike
+
+
+def forget_tokens(context: Context) -> None:
+    for table in (context.mirror.tables.commits, context.mirror.tables.events):
+        context.store.command(f"ALTER TABLE {table} MODIFY SETTING non_replicated_deduplication_window = 0")
+
+
+@pytest.mark.parametrize("crash", ["after_pending", "between_tables", "after_insert"])
+def test_a_range_that_is_there_is_not_inserted_again_when_its_token_is_forgotten(context: Context, crash: str) -> None:
+    for number in range(1, 4):
+        context.accepted(number, *[Closed()] * (number - 1))
+    context.mirror = context.open(crashing(crash))
+    forget_tokens(context)
+    for _ in range(2):
+        with suppress(Crash):
+            context.loop(range_commits_max=2, failpoint=crashing(crash)).step()
+    context.mirror = context.open()
+    for _ in range(2):
+        loop = context.loop(range_commits_max=2)
+        while loop.step():
+            pass
+    assert context.rows("SELECT _number FROM DB.commits ORDER BY 1") == [(1,), (2,), (3,)]
+    assert context.rows("SELECT _number FROM DB.Closed ORDER BY 1") == [(2,), (3,), (3,)]
+
+
+def test_without_looking_for_the_range_that_fails(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    context.accepted(1, Closed())
+    context.loop().step()
+    forget_tokens(context)
+    monkeypatch.setattr(Mirror, "check", lambda *_: None)
+    context.loop()
     assert context.rows("SELECT count() FROM DB.Closed") == [(2,)]
 
 

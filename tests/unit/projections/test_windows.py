@@ -165,6 +165,8 @@ def declared(**said: Any) -> Any:
         ({"window": HOUR}, "window is datetime.timedelta"),
         ({"window": Window(HOUR, every=2 * HOUR)}, "not longer than the size"),
         ({"window": Window(timedelta())}, "window is"),
+        ({"window": Window(timedelta(microseconds=1500))}, "every 1500 microseconds"),
+        ({"window": Window(timedelta(days=365), every=timedelta(seconds=1))}, "31,536,000 rows"),
         ({"window": Window(HOUR, at="people")}, "has no such time"),
         ({"by": "gate"}, "tuple of names"),
         ({"by": ("door",)}, "has no field of"),
