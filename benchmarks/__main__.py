@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import structlog
+from magnetar.pipelines.comparing import SAMPLE_COMMITS
 from magnetar.pipelines.runtime import collect_rarely
 from magnetar.pipelines.settings import EMBEDDED, Settings
 
@@ -22,6 +23,8 @@ SCALE_LEAST: Final = 0.8
 TABLES_MIN: Final = {"rows": 60_000, "fold": 40_000}
 RECOVERY_SECONDS_MAX: Final = 10.0
 DIFF_SECONDS_MAX: Final = 30.0
+SAMPLE_SECONDS_MAX: Final = 5.0
+FROM_MIRROR_SECONDS_MAX: Final = 5.0
 OBSERVABILITY_MOST: Final = 0.05
 VISIBLE_P99_MS: Final = 1000.0
 MEMORY_AGGREGATES_MIN: Final = 1_000_000
@@ -129,7 +132,8 @@ def tables_rows(_: Broker, commands: int) -> Iterator[Row]:
 
 
 def rebuilding_rows(broker: Broker, commands: int) -> Iterator[Row]:
-    """The table of a fold is rebuilt on a server, by one projector and by two that share its partitions."""
+    """The table of a fold is rebuilt on a server, by one projector and by two that share its partitions; that of an
+    incremental Sql from the mirror, of two and a half times as many events."""
     one = None
     for done in rebuilding.run(broker.settings, commands):
         one = one or done
@@ -140,6 +144,15 @@ def rebuilding_rows(broker: Broker, commands: int) -> Iterator[Row]:
             f"two are faster than one, all {commands:,} events in the table",
             done.counted == commands and (done is one or done.seconds < one.seconds),
         )
+    events = commands * 5 // 2
+    found = rebuilding.from_mirror(events)
+    yield Row(
+        f"rebuild of an incremental Sql from the mirror: {events:,} events",
+        f"{found.took.seconds:.1f} s",
+        f"{found.took.cpu_seconds:.1f} s of processor time",
+        f"{FROM_MIRROR_SECONDS_MAX:.0f} s, all events in the table",
+        found.took.seconds < FROM_MIRROR_SECONDS_MAX and found.counted == events,
+    )
 
 
 def diff_rows(broker: Broker, commands: int) -> Iterator[Row]:
@@ -152,6 +165,13 @@ def diff_rows(broker: Broker, commands: int) -> Iterator[Row]:
         f"{done.cpu_seconds:.1f} s of processor time",
         f"{DIFF_SECONDS_MAX:.0f} s, nothing differs",
         done.seconds < DIFF_SECONDS_MAX and done.is_same,
+    )
+    yield Row(
+        f"diff of a sample's commands: {SAMPLE_COMMITS:,} commits of each aggregate",
+        f"{done.sample_seconds:.1f} s",
+        "what `magnetar dev` says first",
+        f"{SAMPLE_SECONDS_MAX:.0f} s",
+        done.sample_seconds < SAMPLE_SECONDS_MAX,
     )
 
 

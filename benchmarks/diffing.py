@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from magnetar.pipelines import SyncClient
+from magnetar.pipelines.comparing import SAMPLE_COMMITS
 from magnetar.pipelines.settings import Settings
 from magnetar.pipelines.supervisor import cli_arguments
 
@@ -30,6 +31,8 @@ class Compared(NamedTuple):
     seconds: float
     cpu_seconds: float
     is_same: bool
+    sample_seconds: float
+    """What `magnetar dev` says first behind a save: the commands of a sample, decided once more."""
 
 
 def filled(settings: Settings, commands_max: int) -> int:
@@ -49,13 +52,22 @@ def run(broker: Settings, commands_max: int) -> Compared:
     """Fill the tables of the flights, and compare one of them, with nothing else running."""
     with fresh(broker) as settings:
         count = filled(settings, commands_max)
-        before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-        ran = subprocess.run(
-            cli_arguments("diff", FLIGHTS, "Board", "--json", "--data", str(settings.data)),
-            env=environment(settings),
-            capture_output=True,
-            check=True,
-        )
-        seconds, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds, said = told(settings, "Board")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        sample_seconds, _ = told(settings, "--commands", "--sample", str(SAMPLE_COMMITS))
     cpu_seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Compared(count, seconds, cpu_seconds, json.loads(ran.stdout)["same"])
+    return Compared(count, seconds, cpu_seconds, json.loads(said)["same"], sample_seconds)
+
+
+def told(settings: Settings, *arguments: str) -> tuple[float, str]:
+    """Run the command; returns how many seconds it took, and what it said."""
+    start = time.monotonic()
+    ran = subprocess.run(
+        cli_arguments("diff", FLIGHTS, *arguments, "--json", "--data", str(settings.data)),
+        env=environment(settings),
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    )
+    return time.monotonic() - start, ran.stdout

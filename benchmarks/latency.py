@@ -26,8 +26,9 @@ START_SECONDS: Final = 120.0
 
 
 class Seen(Rows):
-    """What was put into boxes."""
+    """What was put into boxes, to be looked up by the box."""
 
+    order_by = ("_id",)
     amount: int
 
     @classmethod

@@ -1,4 +1,5 @@
-"""Rebuilding a fold's table on a ClickHouse server, by one projector and by two that share its partitions.
+"""Rebuilding: a fold's table on a ClickHouse server, by one projector and by two that share its partitions; and that of
+an incremental Sql from the mirror, on the embedded engine.
 
 What stands for the server is the embedded engine in a process of its own, on this machine (tests/clickhouse_server.py).
 """
@@ -11,18 +12,24 @@ from typing import Final, NamedTuple
 
 from magnetar.pipelines.carrying_out import CarryingOut, Regenerating
 from magnetar.pipelines.clock import SystemClock
+from magnetar.pipelines.logs.sqlite import SqliteLog
+from magnetar.pipelines.projector import IDLE_SECONDS, Projector
+from magnetar.pipelines.rebuild_status import generations_of
 from magnetar.pipelines.runtime import provision
 from magnetar.pipelines.settings import Settings, open_log
 from magnetar.pipelines.wishes import Wish
-from magnetar.projections.store import Store
+from magnetar.projections.generations import Origin
+from magnetar.projections.store import Store, embedded_dsn
 from magnetar.schemas import QueryRefused
 from pydantic import SecretStr
 
-from magnetar import Pipeline
+from magnetar import Pipeline, Sql
 
+from . import worker
 from .ask import working
 from .broker import fresh
 from .domain import Box
+from .measured import Took
 from .tables import KEYS, Content, append
 
 PARTITIONS: Final = 4
@@ -30,6 +37,19 @@ DEADLINE_SECONDS: Final = 300.0
 LOOK_SECONDS: Final = 0.2
 
 boxes = Pipeline("boxes", aggregates=[Box], projections=[Content], partitions=PARTITIONS)
+
+
+class Totals(Sql):
+    """How often a box came to each total, and by how much."""
+
+    incremental = True
+    select = "SELECT total, count() AS puts, sum(amount) AS amount FROM BoxPut GROUP BY total"
+    total: int
+    puts: int
+    amount: int
+
+
+summed_up = Pipeline(boxes.name, aggregates=[Box], projections=[Totals], partitions=worker.PARTITIONS)
 
 
 class Rebuilt(NamedTuple):
@@ -83,3 +103,37 @@ def run(broker: Settings, events: int) -> Iterator[Rebuilt]:
             at = server.endpoint
             named = {"clickhouse": at.url, "clickhouse_user": at.user, "clickhouse_password": SecretStr(at.token)}
             yield rebuilt(settings.model_copy(update=named), projectors, events)
+
+
+class FromMirror(NamedTuple):
+    """What it took from the wish to the swap, and the events that the table shows then."""
+
+    took: Took
+    counted: int
+
+
+def from_mirror(events: int) -> FromMirror:
+    """Fill the mirror and the table from the log, and rebuild the table from the mirror."""
+    clock = SystemClock()
+    with tempfile.TemporaryDirectory() as folder:
+        log, settings = SqliteLog(Path(folder), clock), Settings(data=Path(folder))
+        provision(summed_up, log)
+        append(log, events, KEYS)
+        store = Store(embedded_dsn(settings.data))
+        projector = Projector(summed_up, log, store, settings, clock=clock)
+        projector.prepare()
+        projector.open()
+        while projector.step():
+            pass
+        start = Took.now()
+        projector.wish(Wish.REBUILD, [Totals.__name__], Origin.MIRROR)
+        while generations_of(projector.ask, summed_up, Totals.__name__).shown == 1:
+            assert Took.since(start).seconds < DEADLINE_SECONDS, "the table was not rebuilt in time"
+            if not projector.step():
+                time.sleep(IDLE_SECONDS)
+        took = Took.since(start)
+        ((counted,),) = store.query("SELECT sum(puts) FROM boxes.totals")
+        projector.close()
+        store.close()
+        log.close()
+    return FromMirror(took, int(counted))

@@ -16,6 +16,7 @@ SAMPLE_COMMITS: Final = 2_000
 NOTHING_TO_SWAP: Final = "No table differs, so there is nothing to swap."
 """What `magnetar diff` says in the end where only commands would be decided differently."""
 
+_NOT_FOUND_OUT: Final = "magnetar dev: what this code makes of what is recorded was not found out."
 _SAME, _DIFFERENT = 0, 1
 
 
@@ -28,6 +29,7 @@ class Comparing:
         self._waiting: list[list[str]] = []
         self._shown: set[str] = set()
         """The lines that have been printed of the sample."""
+        self._has_differed = False
         self._process: subprocess.Popen[str] | None = None
         self._printed = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open until `close`; a pipe could fill up
         self._failed = tempfile.TemporaryFile("w+")  # noqa: SIM115
@@ -35,19 +37,18 @@ class Comparing:
     def begin(self) -> None:
         """Compare what is saved now."""
         self._end()
-        self._shown = set()
+        self._shown, self._has_differed = set(), False
         sample = [*self._diff, "--sample", str(SAMPLE_COMMITS)]
         self._waiting = [[*sample, "--commands"], [*sample, "--tables"], self._diff]
         self._start()
 
     def step(self) -> str | None:
-        """What there is to say, if anything; call it a few times a second.
-
-        Of the sample, only differences: the answer for all comes right behind it.
-        """
+        """What there is to say, if anything; call it a few times a second."""
         if self._process is None or (code := self._process.poll()) is None:
             return None
         said, failed, is_last = _read(self._printed), _read(self._failed), not self._waiting
+        is_sampled = len(self._waiting) == 1
+        self._has_differed |= code != _SAME
         self._end()
         self._start()
         lines = said.splitlines()
@@ -55,12 +56,10 @@ class Comparing:
         self._shown.update(lines)
         if code == _SAME and is_last:
             return "magnetar dev: this code makes the same of what is recorded."
+        if is_sampled and not self._has_differed:
+            return "magnetar dev: of a sample, this code makes the same. All that is recorded is being compared."
         if code != _DIFFERENT or not said:  # of a sample that fails nothing is said: all are compared right behind it
-            return (
-                f"magnetar dev: what this code makes of what is recorded was not found out.\n{failed}"
-                if is_last
-                else None
-            )
+            return f"{_NOT_FOUND_OUT}\n{failed}" if is_last else None
         if is_last and set(more) <= {NOTHING_TO_SWAP}:
             return "\n".join(["magnetar dev: of all that is recorded, as of the sample.", *more])
         return f"magnetar dev: this code makes something else of what is recorded.\n{said}"

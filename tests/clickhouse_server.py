@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from base64 import b64decode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from email.parser import BytesParser
 from email.policy import HTTP
 from pathlib import Path
@@ -197,8 +197,10 @@ def _form(content_type: str, body: bytes) -> tuple[dict[str, str], dict[str, byt
 class Running:
     """A server that a test has started, and can kill and start again."""
 
-    def __init__(self, folder: Path, authority: Authority | None, address: str) -> None:
+    def __init__(self, folder: Path, authority: Authority | None, address: str, within: Sequence[str] = ()) -> None:
+        """`within`: what leads into a namespace of mounts."""
         self._folder = folder
+        self._within = within
         self._authority = authority
         self._address = address
         with socket.create_server((address, 0)) as found:
@@ -225,7 +227,7 @@ class Running:
         # The checkout comes behind the installed packages: `magnetar` may have to be the wheel's.
         root = Path(__file__).parents[1]
         serve = f"import sys; sys.path.append({str(root)!r}); from tests.clickhouse_server import main; main()"
-        self._process = subprocess.Popen([sys.executable, "-c", serve, *arguments])
+        self._process = subprocess.Popen([*self._within, sys.executable, "-c", serve, *arguments])
         deadline = time.monotonic() + 60
         while True:
             with contextlib.suppress(httpx.TransportError):
@@ -253,9 +255,11 @@ class Running:
 
 
 @contextlib.contextmanager
-def clickhouse(folder: Path, authority: Authority | None = None, *, address: str = "127.0.0.1") -> Iterator[Running]:
+def clickhouse(
+    folder: Path, authority: Authority | None = None, *, address: str = "127.0.0.1", within: Sequence[str] = ()
+) -> Iterator[Running]:
     """A server with its data in a folder, until the end; with TLS if somebody signs for it."""
-    running = Running(folder, authority, address)
+    running = Running(folder, authority, address, within)
     running.start()
     try:
         yield running

@@ -81,7 +81,7 @@ It is saved, and the first terminal goes on. (Lines of the parts' logs are left 
 
 {}
 The commands of a sample come first, since they take no ClickHouse, which is just being started anew; then the rows of
-the sample, if some differ; then all of it.
+the sample, if some differ, or that none does; then all of it.
 
 The table of late departures is the same as before: the flights did leave, and the log says so. The new rule holds from
 now on:

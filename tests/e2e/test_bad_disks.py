@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.clickhouse_server import clickhouse
 from tests.e2e.conftest import Shell, start_dev
 from tests.e2e.disks import READ_ONLY, SMALL, Disk
 from tests.e2e.readme import write_shop
+from tests.e2e.test_server import buy, wait_for
 
 LARGE = json.dumps({"sku": "x" * 100_000, "pieces": 1})
 
@@ -98,3 +100,23 @@ def test_a_folder_that_cannot_be_written_is_refused_by_every_command(shop: Shell
     finally:
         disk.close()
     assert json.loads(shop.run("history", "shop", "Order", "1", "--json").stdout)["version"] == 1
+
+
+def test_a_server_whose_disk_is_full_is_waited_for(shop: Shell, tmp_path_factory: pytest.TempPathFactory) -> None:
+    disk = Disk(tmp_path_factory.mktemp("server"), SMALL, "64m")
+    try:
+        with clickhouse(disk.folder, within=disk.within) as server:
+            shop.environment |= server.environment
+            start_dev(shop)
+            buy(shop, ("1", "tea"))
+            wait_for(shop, "SELECT count() AS n FROM shop.Bought", [{"n": 1}])
+            disk.fill()
+            buy(shop, ("1", "tea"), ("2", "tea"))
+            refused = "NOT_ENOUGH_SPACE"
+            shop.eventually(lambda: refused in (shop.folder / "dev.log").read_text(), "an insert is refused")
+            disk.make_room()
+            wait_for(
+                shop, "SELECT count() AS n, uniqExact(_number, _partition) AS m FROM shop.Bought", [{"n": 3, "m": 3}]
+            )
+    finally:
+        disk.close()

@@ -54,9 +54,16 @@ def test_what_differs_in_all_and_not_in_the_sample_is_shown() -> None:
     assert whole == "magnetar dev: this code makes something else of what is recorded.\nTicket: 40 commands"
 
 
-def test_of_a_save_that_changes_nothing_one_line_is_said() -> None:
-    (whole,) = said(SAME, SAME, SAME, times=1)
-    assert whole == "magnetar dev: this code makes the same of what is recorded."
+def test_of_a_save_that_changes_nothing_it_is_said_of_a_sample_first() -> None:
+    assert said(SAME, SAME, SAME, times=2) == [
+        "magnetar dev: of a sample, this code makes the same. All that is recorded is being compared.",
+        "magnetar dev: this code makes the same of what is recorded.",
+    ]
+
+
+def test_what_differs_behind_the_sample_is_shown() -> None:
+    _, whole = said(SAME, SAME, "Ticket: 40 commands", times=2)
+    assert whole == "magnetar dev: this code makes something else of what is recorded.\nTicket: 40 commands"
 
 
 @pytest.mark.parametrize("code", [1, 2])  # 1 is also what an interpreter says of an error that nobody caught

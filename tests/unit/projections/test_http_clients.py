@@ -181,7 +181,7 @@ with ThreadPoolExecutor(20) as pool:
 
 
 def test_what_other_clients_ask_first_is_answered(folder: Path) -> None:
-    """Grafana's plugins, DBeaver, SQLAlchemy and BI tools."""
+    """What Grafana's plugins, SQLAlchemy and BI tools ask, sent by clickhouse-connect."""
     code = """
 asked = [
     "SELECT version()",
