@@ -306,6 +306,14 @@ TABLE_SABOTAGES: Final[tuple[Sabotage, ...]] = (
 )
 """These are about the tables of rows and folds alone."""
 
+LOOP_SABOTAGES: Final[tuple[Sabotage, ...]] = (
+    pending_range_not_replayed,
+    lease_not_checked,
+    older_inserts_not_stopped,
+    progress_read_before_the_lease,
+)
+"""These harm the tables of the mirror, and those of rows and folds, each in its way."""
+
 SABOTAGES: Final[tuple[Sabotage, ...]] = (
     acknowledge_before_append,
     decide_before_append,
@@ -320,12 +328,8 @@ SABOTAGES: Final[tuple[Sabotage, ...]] = (
     source_not_checked,
     unknown_outcome_taken_for_a_failure,
     pending_row_skipped,
-    pending_range_not_replayed,
-    lease_not_checked,
-    older_inserts_not_stopped,
     range_not_looked_for,
     pending_row_not_taken_over,
-    progress_read_before_the_lease,
     checkpoint_before_append,
     restored_states_folded_twice,
     ids_not_in_checkpoints,

@@ -2,17 +2,25 @@
 
 import pytest
 
-from tests.simulation.sabotages import SABOTAGES, TABLE_SABOTAGES, Sabotage
+from tests.simulation.sabotages import LOOP_SABOTAGES, SABOTAGES, TABLE_SABOTAGES, Sabotage
 from tests.simulation.shrink import Shrinker, first_failure, story
 from tests.simulation.world import TABLES_FROM
 
 SEEDS_MAX = 400
 
 
-@pytest.mark.parametrize("sabotage", [*SABOTAGES, *TABLE_SABOTAGES], ids=lambda sabotage: sabotage.__name__)
-def test_the_sabotage_is_caught(sabotage: Sabotage, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("sabotage", "start"),
+    [
+        *[pytest.param(each, 0, id=each.__name__) for each in (*SABOTAGES, *LOOP_SABOTAGES)],
+        *[
+            pytest.param(each, TABLES_FROM, id=f"{each.__name__}-tables")
+            for each in (*TABLE_SABOTAGES, *LOOP_SABOTAGES)
+        ],
+    ],
+)
+def test_the_sabotage_is_caught(sabotage: Sabotage, start: int, monkeypatch: pytest.MonkeyPatch) -> None:
     sabotage(monkeypatch)
-    start = TABLES_FROM if sabotage in TABLE_SABOTAGES else 0
     failure = first_failure(range(start, start + SEEDS_MAX))
     assert failure is not None, f"{sabotage.__name__} was not noticed in {SEEDS_MAX} seeds"
     print(f"{sabotage.__name__}: random seed {failure.seed}: {failure.found[0].strip().splitlines()[-1]}")
