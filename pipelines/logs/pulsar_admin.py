@@ -107,6 +107,14 @@ class PulsarAdmin:
                 cure="Use the token of a role that may (MAGNETAR_TOKEN_FILE), or have `magnetar provision` run by "
                 "somebody who does.",
             )
+        there = response.url.join(response.headers.get("Location", ""))
+        if response.has_redirect_location and there.scheme != self._client.base_url.scheme:
+            raise LogUnavailable(
+                f"Pulsar's admin API at {self._client.base_url} sends us to {there.scheme}://{there.netloc.decode()}, "
+                f"for {method} {path}, and it is not followed there: the token goes over no other kind of connection.",
+                cure=f"Let MAGNETAR_BROKER_ADMIN begin with {there.scheme}://, at the port for it; or let the brokers "
+                "advertise the kind of address that it has.",
+            )
         raise LogUnavailable(
             f"Pulsar answered {response.status_code} to {method} {path}: {_reason(response)}",
             cure="Check the rights and the settings of the cluster.",

@@ -67,7 +67,8 @@ def test_the_token_does_not_go_over_another_kind_of_connection() -> None:
         elsewhere = there.replace("http://", "https://")
         with answering(307, location=elsewhere) as (here, _):
             admin = PulsarAdmin(here, Access(token=Token(text="secret")))
-            with pytest.raises(LogUnavailable, match="answered 307"):
+            with pytest.raises(LogUnavailable, match=f"sends us to {elsewhere}, for PUT /x") as refused:
                 admin.call("PUT", "/x", 8)
+            assert "Let MAGNETAR_BROKER_ADMIN begin with https://" in refused.value.cure
             admin.close()
         assert asked == []
