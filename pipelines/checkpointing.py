@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import structlog
@@ -46,8 +46,11 @@ class Checkpoints:
         *,
         name: str,
         commits: int,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
+        """`beat` is called while a round is read, which takes as long as there are states."""
         self._log = log
+        self._beat = beat
         self._topic = checkpoints
         self._events = events
         self._partition = partition
@@ -100,6 +103,7 @@ class Checkpoints:
         reader = self._log.reader(self._events, self._partition, after=before.after)
         try:
             while at.after is not None:
+                self._beat()
                 messages = reader.read(messages_max=1000, timeout_seconds=_GAP_SECONDS)
                 for message in messages:
                     number, owner, _ = read_head(message.payload)
@@ -128,6 +132,7 @@ class Checkpoints:
         try:
             while messages := reader.read(messages_max=16, timeout_seconds=_GAP_SECONDS):
                 for message in messages:
+                    self._beat()
                     yield message.id, message.payload
                 if messages[-1].id >= end:
                     return

@@ -29,6 +29,7 @@ from magnetar.schemas import (
     OwnershipLost,
     PartitionRefused,
     ReadRule,
+    SettingsError,
     Topic,
     TopicKind,
     Undecodable,
@@ -253,6 +254,8 @@ class Worker:
             self._refuse(partition, error)
         except (OwnershipLost, OutcomeUnknown, LogUnavailable) as error:
             self._drop(partition, type(error).__name__, error.what)
+        except SettingsError as error:  # the topic takes no event of this code's schema: others may be well
+            self._drop(partition, type(error).__name__, f"{error.what} {error.cure}")
 
     # --- taking a partition -----------------------------------------------------------------------------------------
 
@@ -330,6 +333,7 @@ class Worker:
             self._states.fingerprint,
             name=self._name,
             commits=self._options.checkpoint_commits,
+            beat=self._beat,
         )
 
     def _recover(self, partition: int, owned: _Owned, found: FoundRound | None) -> None:

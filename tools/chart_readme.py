@@ -25,7 +25,7 @@ in Magnetar's repository says how it is used, and what was tested.
 ```console
 magnetar helm chart deploy                          # this chart, from the installed package
 magnetar helm values shop.pipeline > values.yaml    # the names, from the declaration
-helm install shop deploy/magnetar --values values.yaml
+helm install shop deploy/magnetar --namespace shop --create-namespace --values values.yaml
 ```
 
 Values are checked against `values.schema.json`: a misspelled one is refused. This page is made from the comments in
@@ -35,8 +35,8 @@ Values are checked against `values.schema.json`: a misspelled one is refused. Th
 
 ```console
 magnetar helm chart deploy-new && magnetar helm values shop.pipeline > derived.yaml   # compare it with yours
-helm upgrade shop deploy-new/magnetar --values values.yaml --wait
-helm rollback shop                                   # if it does not please
+helm upgrade shop deploy-new/magnetar --namespace shop --values values.yaml --wait
+helm rollback shop --namespace shop                  # if it does not please
 ```
 
 - **Order**: first the Job, by the new image: it makes what is missing of topics and schemas, and examines the

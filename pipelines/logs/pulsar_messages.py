@@ -25,6 +25,9 @@ _BACKLOG_MS: Final = 10
 """How long a run waits for the next message of a backlog: the client's queue is empty for a moment where messages are
 taken faster than the broker sends them, and a range cut off there costs as much as a full one."""
 
+_NO_TEXT: Final = ""
+"""A key that is no text: no aggregate has this id, so that a command under it is parked."""
+
 _make: Any = tuple.__new__  # a named tuple's own constructor takes three times as long
 
 
@@ -37,7 +40,11 @@ def message_of(received: Any) -> tuple[Message, Any]:
 def _message(received: Any, own: Any) -> Message:
     """The same of a message without an object of Python's around it."""
     place = _make(MessageId, (own.ledger_id(), own.entry_id(), own.batch_index()))
-    key, published_at_ms = received.partition_key(), received.publish_timestamp()
+    try:
+        key = received.partition_key()
+    except UnicodeDecodeError:
+        key = _NO_TEXT
+    published_at_ms = received.publish_timestamp()
     message: Message = _make(Message, (place, key, received.data(), published_at_ms, received.int_schema_version()))
     return message
 

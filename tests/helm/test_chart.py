@@ -455,7 +455,7 @@ def test_of_a_secret_with_an_authority_its_certificate_alone_is_mounted(chart: C
             env = {each["name"]: each["value"] for each in pod["containers"][0]["env"]}
             assert env["MAGNETAR_CLICKHOUSE_CA"] == "/etc/magnetar/clickhouse-ca/ca.crt", name
             assert mounted["/etc/magnetar/clickhouse-ca"] == "clickhouse-ca", name
-    authentication = objects["TriggerAuthentication", "rel"]["spec"]
+    authentication = objects["TriggerAuthentication", "rel-worker-stock-item"]["spec"]
     assert authentication["secretTargetRef"][1] == {"parameter": "ca", "name": "brokers-tls", "key": "root.pem"}
     assert "configMapTargetRef" not in authentication
 
@@ -480,11 +480,23 @@ def test_scaling_follows_the_backlog_and_stops_at_the_partitions(chart: Chart) -
     assert trigger["type"] == "pulsar"
     assert trigger["metadata"]["topic"] == "persistent://public/shop/stock-item-commands"
     assert trigger["metadata"]["subscription"] == "magnetar"
-    assert trigger["authenticationRef"] == {"name": "rel"}
-    authentication = objects["TriggerAuthentication", "rel"]["spec"]
+    assert trigger["authenticationRef"] == {"name": "rel-worker-stock-item"}
+    authentication = objects["TriggerAuthentication", "rel-worker-stock-item"]["spec"]
     assert authentication["secretTargetRef"] == [{"parameter": "bearerToken", "name": "jwt", "key": "jwt"}]
     assert authentication["configMapTargetRef"] == [{"parameter": "ca", "name": "authority", "key": "ca.crt"}]
     assert "replicas" not in objects["Deployment", "rel-worker-stock-item"]["spec"]
+
+
+def test_what_scales_a_worker_asks_with_that_workers_token(chart: Chart) -> None:
+    values = minimal(workerDefaults={"autoscaling": {"enabled": True}})
+    values["workers"]["stock-item"]["auth"] = {"existingSecret": "own", "key": "k"}
+    objects = chart.render(values)
+    name = "rel-worker-stock-item"
+    assert [each for kind, each in objects if kind == "TriggerAuthentication"] == [name]
+    (target,) = objects["TriggerAuthentication", name]["spec"]["secretTargetRef"]
+    assert target == {"parameter": "bearerToken", "name": "own", "key": "k"}
+    (trigger,) = objects["ScaledObject", name]["spec"]["triggers"]
+    assert (trigger["metadata"]["authModes"], trigger["authenticationRef"]) == ("bearer", {"name": name})
 
 
 def test_the_network_is_closed_but_for_the_figures_and_pulsar(chart: Chart) -> None:
@@ -642,6 +654,14 @@ REFUSED: dict[str, tuple[Values, str]] = {
     "a misspelled value": ({"pipelines": {}}, "pipelines"),
     "a misspelled value within": ({"image": {"repositry": "x", "repository": "x"}}, "repositry"),
     "a misspelled value of a worker": ({"workers": {"order": {"aggregate": "Order", "replica": 2}}}, "replica"),
+    "a topic of another tenant": (
+        {"pulsar": {"url": "pulsar://p:6650", "adminUrl": "http://p:8080", "tenant": "acme"}},
+        "and pulsar.tenant is acme: derive the values anew",
+    ),
+    "a variable that the chart sets": (
+        {"workerDefaults": {"env": [{"name": "MAGNETAR_BROKER", "value": "pulsar://q:6650"}]}},
+        "workerDefaults.env has MAGNETAR_BROKER",
+    ),
     "a number that is none": ({"workerDefaults": {"replicas": "two"}}, "replicas"),
     "a boolean that is none": ({"serviceMonitor": {"enabled": "yes"}}, "enabled"),
     "no module": ({"pipeline": {"module": "", "context": "shop", "partitions": 4}}, "module"),

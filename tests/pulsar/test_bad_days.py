@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Self
 
+import _pulsar
 import pulsar
 import pytest
 import structlog
@@ -258,6 +259,16 @@ def test_junk_on_an_event_topic_refuses_its_partition_and_no_other(yard: Yard) -
     assert "Somebody else wrote to the topic" in refused.cure
 
 
+def test_a_command_whose_key_is_no_text_is_parked_and_the_rest_goes_on(yard: Yard) -> None:
+    message = _pulsar.MessageBuilder().content(b"junk").partition_key(b"\xff").build()
+    schema = PassThrough(yard.pipeline.schemas["Purse"].command_json)
+    with yard.working():
+        with yard.foreign(yard.commands, 0, schema=schema) as producer:
+            producer._producer.send(message)  # the public ones make text of it
+        assert yard.pay(0).total == 1
+    assert [each.outcome for each in yard.commits()] == ["parked", "accepted"]
+
+
 def test_commits_of_somebody_else_count_for_nobody(yard: Yard) -> None:
     """Under a number that would be next, with an owner that has claimed nothing."""
     with yard.working():
@@ -367,6 +378,20 @@ def test_a_schema_that_was_deleted_is_named_and_the_other_aggregates_go_on(yard:
         eventually(lambda: any(says in each.get("detail", "") for each in logged), "the worker says so")
     found = [str(each) for each in yard.log.examine(wanted_topics(yard.pipeline))]
     assert any("deleted up to version" in each for each in found)
+
+
+def test_a_schema_that_may_not_be_registered_costs_its_partitions_alone(yard: Yard) -> None:
+    """Deleted under a worker, in a namespace whose schemas nobody may add to."""
+    with structlog.testing.capture_logs() as logged, yard.working():
+        yard.pay(0)
+        yard.admin("POST", f"/namespaces/public/{yard.pipeline.name}/isAllowAutoUpdateSchema", False)
+        yard.admin("DELETE", f"/schemas/public/{yard.events}/schema")
+        with yard.client() as client:
+            client.send(Purse, yard.ids[1], Pay(1))  # its partition is taken now
+        assert yard.knock() == 1
+        says = "the topic does not take this schema"
+        eventually(lambda: any(says in each.get("detail", "") for each in logged), "the worker says so")
+        assert yard.knock() == 2
 
 
 def test_a_tenant_that_does_not_exist_is_named_to_a_client(yard: Yard) -> None:

@@ -37,6 +37,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if and $values.clickhouse.auth.password $values.clickhouse.auth.existingSecret -}}
 {{- fail "clickhouse.auth.password and clickhouse.auth.existingSecret are both set: leave one of them empty" -}}
 {{- end -}}
+{{- range $worker, $given := $values.workers -}}
+{{- if and $given.topic (not (hasPrefix (printf "persistent://%s/" $values.pulsar.tenant) $given.topic)) -}}
+{{- fail (printf "workers.%s.topic is %s, and pulsar.tenant is %s: derive the values anew with that tenant, by MAGNETAR_TENANT=%s magnetar helm values" $worker $given.topic $values.pulsar.tenant $values.pulsar.tenant) -}}
+{{- end -}}
+{{- end -}}
 {{- /* Not the schema's, since Helm shows what a schema refuses. */ -}}
 {{- range $name, $url := dict "pulsar.url" $values.pulsar.url "pulsar.adminUrl" $values.pulsar.adminUrl "clickhouse.url" $values.clickhouse.url -}}
 {{- if regexMatch "^[a-z+]+://[^/]*@" $url -}}
@@ -46,9 +51,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if and $values.clickhouse.cluster (not $values.clickhouse.url) -}}
 {{- fail "clickhouse.cluster needs clickhouse.url: the embedded engine is of no cluster" -}}
 {{- end -}}
-{{- include "magnetar.checkCluster" (list "projector" $values.projector) -}}
-{{- range $name, $group := $values.projectors -}}
-{{- include "magnetar.checkCluster" (list (printf "projectors.%s" $name) $group) -}}
+{{- range $place := list "projector" "workerDefaults" "jobs" -}}
+{{- include "magnetar.checkEnv" (list $place (get $values $place)) -}}
+{{- end -}}
+{{- range $place := list "projectors" "workers" -}}
+{{- range $name, $given := get $values $place -}}
+{{- include "magnetar.checkEnv" (list (printf "%s.%s" $place $name) $given) -}}
+{{- end -}}
 {{- end -}}
 {{- range $name, $tls := dict "pulsar" $values.pulsar.tls "clickhouse" $values.clickhouse.tls -}}
 {{- if and $tls.caConfigMap $tls.caSecret -}}
@@ -105,12 +114,19 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 {{- end -}}
 
-{{- /* Takes a projector's name in the values, and what stands there: its tables would be of the cluster, and those that
-       the Job makes before it would not. */ -}}
-{{- define "magnetar.checkCluster" -}}
+{{- /* Takes a place in the values, and what stands there: what its pods were told by a variable, the Jobs before them, and
+       what scales them, would not know. */ -}}
+{{- define "magnetar.checkEnv" -}}
+{{- $names := dict
+  "MAGNETAR_CLICKHOUSE_CLUSTER" "clickhouse.cluster"
+  "MAGNETAR_CLICKHOUSE" "clickhouse.url"
+  "MAGNETAR_BROKER" "pulsar.url"
+  "MAGNETAR_BROKER_ADMIN" "pulsar.adminUrl"
+  "MAGNETAR_TENANT" "pulsar.tenant" -}}
 {{- range (index . 1).env -}}
-{{- if eq .name "MAGNETAR_CLICKHOUSE_CLUSTER" -}}
-{{- fail (printf "%s.env has MAGNETAR_CLICKHOUSE_CLUSTER: set clickhouse.cluster, which the Jobs are told too" (index $ 0)) -}}
+{{- $variable := .name -}}
+{{- with get $names $variable -}}
+{{- fail (printf "%s.env has %s: set %s, which the Jobs are told too" (index $ 0) $variable .) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
