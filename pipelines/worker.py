@@ -555,16 +555,18 @@ class Worker:
             self._logger.info("partition is another worker's", partition=partition)
 
     def _rejoin(self) -> None:
-        for partition, at in list(self._rejoin_at.items()):
-            if self._clock.monotonic() >= at:
-                self._finish_all()  # joining can last
-                self._beat()
-                del self._rejoin_at[partition]
-                try:
-                    self._consumer.release(partition)
-                except LogUnavailable as error:
-                    self._keep_off(partition)
-                    self._logger.warning("partition cannot be joined", partition=partition, detail=error.what)
+        """Joining can last, where a broker is gone and is still named: a partition that is owned waits for one of them
+        alone."""
+        due = [partition for partition, at in self._rejoin_at.items() if self._clock.monotonic() >= at]
+        for partition in due[:1] if self._owned else due:
+            self._finish_all()
+            self._beat()
+            del self._rejoin_at[partition]
+            try:
+                self._consumer.release(partition)
+            except LogUnavailable as error:
+                self._keep_off(partition)
+                self._logger.warning("partition cannot be joined", partition=partition, detail=error.what)
 
     def _keep_off(self, partition: int) -> None:
         """Longer each time in a row: what cannot be had must not keep the worker, or the log, busy."""

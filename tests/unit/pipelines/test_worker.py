@@ -277,6 +277,21 @@ def test_a_worker_that_cannot_rejoin_goes_on_with_the_rest_and_tries_again(
     assert next(refusals, None) is None
 
 
+def test_what_is_owned_waits_for_one_partition_to_be_joined_and_not_for_all(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, joined = owner_of_both(system), list[int]()
+    monkeypatch.setattr(worker._consumer, "release", joined.append)
+    worker._rejoin_at = dict.fromkeys((5, 6, 7, 8), 0.0)
+    worker.step(timeout_seconds=0)
+    worker.step(timeout_seconds=0)
+    assert joined == [5, 6]
+    for partition in (0, 1):
+        worker._forget(partition)
+    worker.step(timeout_seconds=0)
+    assert joined == [5, 6, 7, 8], "nobody has to wait"
+
+
 def test_partitions_that_are_lost_at_once_do_not_come_back_at_once(system: System) -> None:
     """A broker that comes back would have to read all logs at the same time."""
     worker = owner_of_both(system)
