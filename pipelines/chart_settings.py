@@ -25,3 +25,10 @@ def in_chart(text: str, environment: Mapping[str, str] = os.environ) -> str:
     named = dict.fromkeys(name for name in _SETTING.findall(text) if name in known)
     told = [f"{name} is {known[name]}" for name in named if known[name] not in text]
     return f"In the chart's values, {'; '.join(told)}." if told else ""
+
+
+def module_in_chart(environment: Mapping[str, str] = os.environ) -> str:
+    """What the pipeline's module is in the chart's values; empty outside of the chart."""
+    if not any(name in environment for name in CHART_SETTINGS):
+        return ""
+    return " In the chart's values it is pipeline.module, and the image that has to have it image.repository."

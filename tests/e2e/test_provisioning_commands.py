@@ -51,6 +51,11 @@ def test_what_a_releases_values_name_wrongly_is_refused_before_anything_is_made(
     assert "pipeline.partitions is 8, and 16 is declared" in refused.stderr
     assert "workers.ordre.aggregate is Ordre, and the aggregates are Order" in refused.stderr
     assert "workers has none for Order" in refused.stderr
+    shell.environment["MAGNETAR_CHART_SETTINGS"] = "{}"
+    for module, says in (("shpo", "There is no module 'shpo'"), ("shop/pipeline.py", "is not the name of a module")):
+        refused = shell.run("provision", module)
+        assert (refused.returncode, says in refused.stderr) == (2, True), refused
+        assert "In the chart's values it is pipeline.module" in refused.stderr
     values = {"pipeline": {"context": "shop", "partitions": 16}, "workers": {"order": {"aggregate": "Order"}}}
     shell.environment["MAGNETAR_CHART_VALUES"] = json.dumps(values)
     assert shell.run("plan", "shop").stdout.splitlines()[-1] == "3 steps.", "nothing was made"
