@@ -130,7 +130,7 @@ def from_mirror(events: int) -> FromMirror:
         while generations_of(projector.ask, summed_up, Totals.__name__).shown == 1:
             assert Took.since(start).seconds < DEADLINE_SECONDS, "the table was not rebuilt in time"
             if not projector.step():
-                time.sleep(IDLE_SECONDS)
+                time.sleep(IDLE_SECONDS)  # as the projector's process does: the thread that fills has the processor
         took = Took.since(start)
         ((counted,),) = store.query("SELECT sum(puts) FROM boxes.totals")
         projector.close()

@@ -10,8 +10,6 @@ from typing import Any, Final, Protocol, TypeAlias
 import httpx
 import structlog
 from magnetar.projections.endpoint import Endpoint
-from magnetar.projections.fingerprint import fingerprint_of
-from magnetar.projections.freshness import MIRROR
 from magnetar.projections.generations import Origin
 from magnetar.projections.progress import Ask, fingerprints
 from magnetar.projections.query import ask_endpoint, read_endpoint
@@ -24,9 +22,9 @@ from .control import TakesWishes, send_wish
 from .pipeline import Pipeline
 from .projector import Projector
 from .projector_process import run_projector
-from .rebuild_status import GenerationStatus, generations_of, statuses, table_names
+from .rebuild_status import GenerationStatus, generations_of, is_outgrown, statuses
 from .settings import Settings, open_log
-from .targets import Target, projection_of, target_of
+from .targets import Target, target_of
 from .wishes import Wish
 from .wishing import Wishing
 
@@ -111,11 +109,9 @@ class Regenerating:
 
     def _is_other(self, ask: Ask, target: Target) -> bool:
         filling = generations_of(ask, self._pipeline, target.name).filling
-        if filling is None or target.projection == MIRROR:
-            return False
-        (table,) = table_names(self._pipeline, target, filling)
-        ours = fingerprint_of(projection_of(self._pipeline, target.projection))
-        return fingerprints(ask, self._pipeline.name).get(table, ours) != ours
+        return filling is not None and is_outgrown(
+            self._pipeline, target, filling, fingerprints(ask, self._pipeline.name)
+        )
 
 
 class CarryingOut:

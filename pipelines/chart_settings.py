@@ -27,8 +27,11 @@ def in_chart(text: str, environment: Mapping[str, str] = os.environ) -> str:
     return f"In the chart's values, {'; '.join(told)}." if told else ""
 
 
-def module_in_chart(environment: Mapping[str, str] = os.environ) -> str:
-    """What the pipeline's module is in the chart's values; empty outside of the chart."""
+def of_the_module(cure: str, environment: Mapping[str, str] = os.environ) -> str:
+    """A cure for the pipeline's module; in the chart, with what that is in its values."""
     if not any(name in environment for name in CHART_SETTINGS):
-        return ""
-    return " In the chart's values it is pipeline.module, and the image that has to have it image.repository."
+        return cure
+    return (
+        f"{cure.rstrip('.')}. In the chart's values it is pipeline.module, and the image that has to have it "
+        "image.repository."
+    )

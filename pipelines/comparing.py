@@ -8,7 +8,8 @@ from __future__ import annotations
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from typing import IO, Final
+from pathlib import Path
+from typing import Final
 
 SAMPLE_COMMITS: Final = 2_000
 """So many of each aggregate are replayed at once: less than a second of Python."""
@@ -30,9 +31,9 @@ class Comparing:
         self._shown: set[str] = set()
         """The lines that have been printed of the sample."""
         self._has_differed = False
-        self._process: subprocess.Popen[str] | None = None
-        self._printed = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open until `close`; a pipe could fill up
-        self._failed = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self._process: subprocess.Popen[bytes] | None = None
+        self._folder = tempfile.TemporaryDirectory(prefix="magnetar-")  # a pipe could fill up
+        self._printed, self._failed = (Path(self._folder.name, name) for name in ("printed", "failed"))
 
     def begin(self) -> None:
         """Compare what is saved now."""
@@ -46,7 +47,8 @@ class Comparing:
         """What there is to say, if anything; call it a few times a second."""
         if self._process is None or (code := self._process.poll()) is None:
             return None
-        said, failed, is_last = _read(self._printed), _read(self._failed), not self._waiting
+        said, failed = (file.read_text().strip() for file in (self._printed, self._failed))
+        is_last = not self._waiting
         is_sampled = len(self._waiting) == 1
         self._has_differed |= code != _SAME
         self._end()
@@ -68,31 +70,22 @@ class Comparing:
         """End it."""
         self._waiting = []
         self._end()
-        self._printed.close()
-        self._failed.close()
+        self._folder.cleanup()
 
     def _start(self) -> None:
         if not self._waiting:
             return
-        for file in (self._printed, self._failed):
-            file.seek(0)
-            file.truncate()
-        self._process = subprocess.Popen(
-            self._waiting.pop(0),
-            stdin=subprocess.DEVNULL,
-            stdout=self._printed,
-            stderr=self._failed,
-            process_group=0,  # Ctrl-C is not for it
-            text=True,
-        )
+        with self._printed.open("w") as printed, self._failed.open("w") as failed:
+            self._process = subprocess.Popen(
+                self._waiting.pop(0),
+                stdin=subprocess.DEVNULL,
+                stdout=printed,
+                stderr=failed,
+                process_group=0,  # Ctrl-C is not for it
+            )
 
     def _end(self) -> None:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
-
-
-def _read(file: IO[str]) -> str:
-    file.seek(0)
-    return file.read().strip()

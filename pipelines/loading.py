@@ -9,7 +9,7 @@ from pathlib import Path
 
 from magnetar.schemas import DeclarationError, MagnetarError, SettingsError
 
-from .chart_settings import module_in_chart
+from .chart_settings import of_the_module
 from .pipeline import Pipeline
 
 INTERRUPTED = 130
@@ -26,7 +26,7 @@ def load_pipeline(target: str) -> Pipeline:
     if not all(part.isidentifier() for part in module_name.split(".")):
         raise SettingsError(
             f"{target!r} is not the name of a module.",
-            cure=f"Write it as Python imports it: shop.pipeline.{module_in_chart()}",
+            cure=of_the_module("Write it as Python imports it: shop.pipeline"),
         )
     module = _import(module_name)
     if name:
@@ -38,7 +38,7 @@ def load_pipeline(target: str) -> Pipeline:
     if not pipelines:
         raise DeclarationError(
             f"The module {module_name} declares no pipeline.",
-            cure=f'It needs a line like  shop = Pipeline("shop", aggregates=[Order]){module_in_chart()}',
+            cure=of_the_module('It needs a line like  shop = Pipeline("shop", aggregates=[Order])'),
         )
     for read in [id(other) for each in pipelines.values() for other in each.reads.values()]:
         pipelines.pop(read, None)  # it is imported to be read
@@ -62,7 +62,7 @@ def _import(module_name: str) -> object:
         if error.name and (module_name == error.name or module_name.startswith(error.name + ".")):
             raise SettingsError(
                 f"There is no module {error.name!r} in {here} or among the installed packages.",
-                cure=f"Change to the folder that contains it, or check the name.{module_in_chart()}",
+                cure=of_the_module("Change to the folder that contains it, or check the name."),
             ) from error
         raise _does_not_import(module_name, error) from error
     except SystemExit as error:

@@ -77,7 +77,7 @@ def _statuses(pipeline: Pipeline, target: Target, known: Generations, picture: _
         return (
             ("shown" if is_shown else "filling" if is_filling else "kept")
             + (" (next)" if generation == known.wanted and not is_filling else "")
-            + (OUTGROWN if _is_outgrown(pipeline, target, generation, picture.fingerprints) else "")
+            + (OUTGROWN if is_outgrown(pipeline, target, generation, picture.fingerprints) else "")
         )
 
     def size(generation: int) -> tuple[int, int]:
@@ -106,7 +106,8 @@ def table_names(pipeline: Pipeline, target: Target, generation: int) -> list[str
     return [tables.events, tables.commits]
 
 
-def _is_outgrown(pipeline: Pipeline, target: Target, generation: int, found: Mapping[str, str]) -> bool:
+def is_outgrown(pipeline: Pipeline, target: Target, generation: int, found: Mapping[str, str]) -> bool:
+    """Whether a generation was filled by other code than this, by what `fingerprints` has found."""
     if target.projection == MIRROR:
         return False
     cls = projection_of(pipeline, target.projection)

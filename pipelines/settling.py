@@ -7,15 +7,14 @@ import secrets
 from collections.abc import Sequence
 
 from magnetar.projections.endpoint import Endpoint
-from magnetar.projections.fingerprint import fingerprint_of
 from magnetar.projections.progress import Ask, fingerprints
 from magnetar.projections.quarantine import QuarantinedKey, Settled, quarantined, settled
 from magnetar.schemas import QueryRefused, SettingsError
 
 from .control import KeyWish, Settling, TakesWishes, send_settling
 from .pipeline import Pipeline
-from .rebuild_status import generations_of, table_names
-from .targets import projection_of, targets_of
+from .rebuild_status import generations_of, is_outgrown
+from .targets import targets_of
 
 
 class SettlingKeys:
@@ -75,13 +74,10 @@ def shown_quarantined(ask: Ask, pipeline: Pipeline) -> list[QuarantinedKey]:
 def refuse_outgrown(ask: Ask, pipeline: Pipeline, keys: Sequence[QuarantinedKey]) -> None:
     """Raise SettingsError if a key is kept from a table that other code has filled: no projector feeds it any more."""
     found, targets = fingerprints(ask, pipeline.name), targets_of(pipeline)
-    for key in keys:
-        (table,) = table_names(pipeline, targets[key.projection], key.generation)
-        ours = fingerprint_of(projection_of(pipeline, key.projection))
-        if found.get(table, ours) != ours:
+    for name, generation in dict.fromkeys((key.projection, key.generation) for key in keys):
+        if is_outgrown(pipeline, targets[name], generation, found):
             raise SettingsError(
-                f"{key.projection} has changed since its table was filled: that is fed no more, so that nothing is "
-                "let into it.",
+                f"{name} has changed since its table was filled: that is fed no more, so that nothing is let into it.",
                 cure="`magnetar rebuild` with the pipeline's module and --changed fills a new table by this code. What "
                 "it takes is not kept back there.",
             )

@@ -33,9 +33,14 @@ def identity_of(projection: type[Any]) -> tuple[str, ...]:
     return ("_aggregate", "_id", "_version")
 
 
+def _looked_at(projection: type[Any], generation: int) -> str:
+    """A generation of its table; of an Sql, its view."""
+    return view_name(projection) if issubclass(projection, Sql) else f"{view_name(projection)}__g{generation}"
+
+
 def columns_of(ask: Ask, context: str, projection: type[Any], generation: int) -> dict[str, str]:
     """The projection's own columns in a generation of its table, with their types; of an Sql, those of its view."""
-    table = view_name(projection) if issubclass(projection, Sql) else f"{view_name(projection)}__g{generation}"
+    table = _looked_at(projection, generation)
     rows = ask(
         f"SELECT name, type FROM system.columns WHERE database = {literal(context)} AND table = {literal(table)} "
         "AND NOT startsWith(name, '_') ORDER BY position"
@@ -46,7 +51,7 @@ def columns_of(ask: Ask, context: str, projection: type[Any], generation: int) -
 def is_told_apart_alike(ask: Ask, context: str, projection: type[Any], generation: int) -> bool:
     """Whether a generation of its table, or the view of an Sql, has what tells this code's rows apart: not if it is of
     another kind now, or has another key."""
-    table = view_name(projection) if issubclass(projection, Sql) else f"{view_name(projection)}__g{generation}"
+    table = _looked_at(projection, generation)
     rows = ask(f"SELECT name FROM system.columns WHERE database = {literal(context)} AND table = {literal(table)}")
     names, identity = {row["name"] for row in rows}, {*identity_of(projection)}
     if issubclass(projection, Sql):

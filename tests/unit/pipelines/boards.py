@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from magnetar.pipelines import SyncClient
 from magnetar.pipelines.clock import SystemClock
@@ -12,7 +12,7 @@ from magnetar.pipelines.logs.sqlite import SqliteLog
 from magnetar.pipelines.projector import Projector
 from magnetar.pipelines.runtime import provision
 from magnetar.pipelines.settings import Settings
-from magnetar.projections import Fold, Rows
+from magnetar.projections import Fold, Rows, Sql
 from magnetar.projections.store import Store, embedded_dsn
 from magnetar.schemas import Meta
 
@@ -60,6 +60,33 @@ class Board3(Fold, wire_name="Board"):
 
     def apply(self, event: Scheduled | Cancelled) -> Self | None:
         return None if isinstance(event, Cancelled) else self.replace(status="on time", origin=event.origin)
+
+
+def by_origin(name: str) -> type[Sql]:
+    """The flights from each airport, summed up, as a projection of this name."""
+
+    class ByOrigin(Sql, wire_name=name):
+        incremental = True
+        select = "SELECT origin, count() AS flights FROM Scheduled GROUP BY origin"
+        origin: str
+        flights: int
+
+    return ByOrigin
+
+
+def from_each_origin(name: str) -> type[Fold]:
+    """The same as a fold by the airport."""
+
+    class FromEach(Fold, wire_name=name):
+        by = ("origin",)
+        merges: ClassVar = {"flights": sum}
+        origin: str = ""
+        flights: int = 0
+
+        def apply(self, event: Scheduled) -> Self:
+            return self.replace(flights=self.flights + 1)
+
+    return FromEach
 
 
 def pipeline(board: type[Fold]) -> Pipeline:

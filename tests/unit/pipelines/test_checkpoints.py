@@ -3,7 +3,7 @@
 import random
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -121,14 +121,7 @@ class System:
         envelope = CommandEnvelope(id, uuid7(now_ms, random.getrandbits(60)), now_ms * 1000)
         self.publisher.publish(0, [Entry(id, CODEC.encode(envelope, Close()))], timeout_seconds=10)
 
-    def worker(
-        self,
-        aggregate: type[Tally] = Tally,
-        *,
-        commits: int = 100,
-        states_max: int = 1000,
-        beat: Callable[[], None] = lambda: None,
-    ) -> Worker:
+    def worker(self, aggregate: type[Tally] = Tally, *, commits: int = 100, states_max: int = 1000) -> Worker:
         self.workers += 1
         return Worker(
             self.log,
@@ -139,10 +132,9 @@ class System:
             clock=SystemClock(),
             random=random.SystemRandom(),
             options=WorkerOptions(chunk_messages_max=10, checkpoint_commits=commits, states_max=states_max),
-            beat=beat,
         )
 
-    def run(self, aggregate: type[Tally] = Tally, **options: Any) -> dict[str, tuple[int, Any]]:
+    def run(self, aggregate: type[Tally] = Tally, **options: int) -> dict[str, tuple[int, Any]]:
         """Let a worker decide all there is, after one more command, and give the states it ends with."""
         self.send(1)
         worker = self.worker(aggregate, **options)
@@ -223,7 +215,8 @@ def test_a_worker_says_that_it_is_alive_for_each_block_of_a_checkpoint_that_it_r
     system.run()
     beats, blocks = list[None](), list[None]()
     monkeypatch.setattr(PartitionProcessor, "restore_block", lambda *_: blocks.append(None))
-    worker = system.worker(beat=lambda: beats.append(None))
+    worker = system.worker()
+    worker._beat = lambda: beats.append(None)
     found = (checkpoints := worker._checkpoints_of(0)).find()
     assert len(beats) >= system.blocks(), "as many as it looks through"
     beats.clear()

@@ -18,7 +18,7 @@ from magnetar.projections import Fold, Rows, Sql
 from magnetar.schemas import Meta
 from examples.flights.flight import Cancelled, Flight, Scheduled
 from magnetar import Pipeline
-from tests.unit.pipelines.boards import Board1, Board2, Planned, Running, pipeline
+from tests.unit.pipelines.boards import Board1, Board2, Planned, Running, by_origin, from_each_origin, pipeline
 
 folder = Path(sys.argv[1])
 
@@ -230,12 +230,6 @@ class BySky(Rows, wire_name="Board"):
     def project(cls, event: Scheduled) -> Iterator[Self]:
         yield cls(event.origin)
 
-class ByOrigin(Sql, wire_name="Planned"):
-    incremental = True
-    select = "SELECT origin, count() AS flights FROM Scheduled GROUP BY origin"
-    origin: str
-    flights: int
-
 class ByBoth(Sql, wire_name="Planned"):
     incremental = True
     select = "SELECT origin, dest, count() AS flights FROM Scheduled GROUP BY origin, dest"
@@ -243,14 +237,7 @@ class ByBoth(Sql, wire_name="Planned"):
     dest: str
     flights: int
 
-class Ahead(Fold, wire_name="Board"):
-    by = ("origin",)
-    merges = {"flights": sum}
-    origin: str = ""
-    flights: int = 0
-
-    def apply(self, event: Scheduled) -> Self:
-        return self.replace(flights=self.flights + 1)
+Ahead, ByOrigin = from_each_origin("Board"), by_origin("Planned")
 
 def made(*projections):
     return Pipeline("flights", aggregates=[Flight], projections=projections, partitions=2)

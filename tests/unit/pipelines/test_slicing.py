@@ -15,29 +15,14 @@ from magnetar.pipelines.forking import commit_times
 from magnetar.pipelines.logs.sqlite import SqliteLog
 from magnetar.pipelines.projector import Projector
 from magnetar.pipelines.slicing import Wanted, sliced
-from magnetar.projections import Fold, Sql
 from magnetar.projections.store import Store, embedded_dsn
 from magnetar.schemas import Meta, SettingsError
 from magnetar.schemas.commit import time_of
 from examples.flights.flight import Cancelled, Flight, Scheduled
 from magnetar import Pipeline
-from tests.unit.pipelines.boards import Board1, Planned, Running
+from tests.unit.pipelines.boards import Board1, Planned, Running, by_origin, from_each_origin
 
-class ByOrigin(Sql):
-    incremental = True
-    select = "SELECT origin, count() AS flights FROM Scheduled GROUP BY origin"
-    origin: str
-    flights: int
-
-class Lasting(Fold):
-    by = ("origin",)
-    merges = {"flights": sum}
-    origin: str = ""
-    flights: int = 0
-
-    def apply(self, event: Scheduled) -> Self:
-        return self.replace(flights=self.flights + 1)
-
+ByOrigin, Lasting = by_origin("ByOrigin"), from_each_origin("Lasting")
 made = Pipeline("flights", aggregates=[Flight], projections=[Planned, Board1, ByOrigin], partitions=2)
 folder, second = Path(sys.argv[1]), timedelta(microseconds=1)
 running = Running(folder)

@@ -15,7 +15,7 @@ from magnetar.projections.store import Store
 from magnetar.schemas import Event, LeaseLost, PartitionRefused
 
 from tests.unit.projections.projected import Boxes
-from tests.unit.projections.test_projected import Crash, crashing
+from tests.unit.projections.test_mirror import Crash, crashing
 from tests.unit.projections.test_quarantine import WRONG, check
 from tests.unit.projections.test_windows import HOUR, START, Passed
 

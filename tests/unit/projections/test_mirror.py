@@ -87,6 +87,18 @@ class FakeFeed:
         pass
 
 
+class Crash(Exception):
+    """The process is gone."""
+
+
+def crashing(name: str) -> Callable[[str], None]:
+    def failpoint(at: str) -> None:
+        if at == name:
+            raise Crash
+
+    return failpoint
+
+
 class Context:
     """A context of its own, with one aggregate and its log of one partition."""
 
@@ -300,18 +312,6 @@ def test_it_is_the_token_that_keeps_a_range_from_being_inserted_twice(context: C
     assert context.rows("SELECT count() FROM DB.Closed") == [(1,)]
     context.mirror.insert(0, lease, Range(1, 2, None, None), 1, payloads)  # the same rows under another token
     assert context.rows("SELECT count() FROM DB.Closed") == [(2,)]
-
-
-class Crash(Exception):
-    pass
-
-
-def crashing(at: str) -> Callable[[str], None]:
-    def strike(name: str) -> None:
-        if name == at:
-            raise Crash
-
-    return strike
 
 
 def forget_tokens(context: Context) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
@@ -32,7 +32,7 @@ from magnetar.schemas.commit import Source as CommandSource
 from magnetar.schemas.derive import record_of
 
 from tests.unit.projections.projected import Balance, Emptied, Ignored, Large, Put, Taken
-from tests.unit.projections.test_mirror import OWNER, Context, Denied, FakeFeed
+from tests.unit.projections.test_mirror import OWNER, Context, Crash, Denied, FakeFeed, crashing
 from tests.unit.projections.test_types import ROUNDS, Everything, Plain, of_round
 from tests.unit.schemas.classes import EVENTS, Typed
 
@@ -251,18 +251,6 @@ class Amounts(Sql):
 
 
 KINDS = [Large, Balance, Sums, ByMinute, Amounts]
-
-
-class Crash(Exception):
-    """The process is gone."""
-
-
-def crashing(name: str) -> Callable[[str], None]:
-    def failpoint(at: str) -> None:
-        if at == name:
-            raise Crash
-
-    return failpoint
 
 
 def write(log: Log, commits: int) -> None:

@@ -14,19 +14,7 @@ from magnetar.schemas import LeaseLost, PartitionRefused, StoreUnavailable
 from magnetar.schemas.commit import read_head
 
 from tests.unit.projections.projected import Balance, Boxes, Emptied, Ignored, Large, Put, Sorted, Taken
-from tests.unit.projections.test_mirror import FakeFeed
-
-
-class Crash(Exception):
-    """The process is gone."""
-
-
-def crashing(name: str) -> Any:
-    def failpoint(at: str) -> None:
-        if at == name:
-            raise Crash
-
-    return failpoint
+from tests.unit.projections.test_mirror import Crash, FakeFeed, crashing
 
 
 def test_an_event_adds_the_rows_that_project_yields(store: Store, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from magnetar.projections.store import Store
 from magnetar.schemas import LeaseLost, Meta, PartitionRefused
 
 from tests.unit.projections.projected import Boxes, Put, Taken
-from tests.unit.projections.test_projected import Crash, crashing
+from tests.unit.projections.test_mirror import Crash, crashing
 
 WRONG: set[int] = set()
 """The amounts that the projections raise on; a test mends them by taking them out."""

@@ -11,7 +11,7 @@ from magnetar.projections.store import Store
 from magnetar.schemas import DeclarationError, Event
 
 from tests.unit.projections.projected import Boxes
-from tests.unit.projections.test_projected import Crash, crashing
+from tests.unit.projections.test_mirror import Crash, crashing
 
 HOUR = timedelta(hours=1)
 START = datetime(2026, 1, 1, tzinfo=UTC)
